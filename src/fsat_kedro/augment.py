@@ -1,0 +1,101 @@
+"""Augmentations of log-mel spectrograms.
+
+Axes: t frames, m mel bands, n clips of a batch. Each function that needs chance takes `rng`;
+none changes its input.
+"""
+
+import numpy as np
+
+
+def crop_or_pad(mel: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Bring a spectrogram to `length` frames.
+
+    A longer one gives a random span; a shorter one is continued by its mirror image on both
+    sides, from a random offset.
+
+    Args:
+        mel: (t, m) with t ≥ 1.
+        length: number of frames wanted.
+        rng: draws the position.
+
+    Returns:
+        (length, m).
+    """
+    surplus = len(mel) - length
+    if surplus >= 0:
+        start = int(rng.integers(surplus + 1))
+        return mel[start : start + length]
+    before = int(rng.integers(-surplus + 1))
+    return np.pad(mel, ((before, -surplus - before), (0, 0)), mode="symmetric")
+
+
+def shift(mel: np.ndarray, frames: int) -> np.ndarray:
+    """Move a spectrogram (t, m) later by `frames` (earlier if negative), repeating its edge."""
+    source = np.arange(len(mel)) - frames
+    return mel[source.clip(0, len(mel) - 1)]
+
+
+def draw_shift(length: int, limit: float, rng: np.random.Generator) -> int:
+    """A shift in frames, uniform within ± `limit` (a share of `length`)."""
+    return round(rng.uniform(-limit, limit) * length)
+
+
+def flip(mel: np.ndarray) -> np.ndarray:
+    """A spectrogram (t, m) backwards in time."""
+    return mel[::-1]
+
+
+def erase(mel: np.ndarray, box: tuple[slice, slice], value: float) -> np.ndarray:
+    """A copy of a spectrogram (t, m) with the rectangle `box` set to `value`."""
+    erased = mel.copy()
+    erased[box] = value
+    return erased
+
+
+def draw_box(
+    shape: tuple[int, int],
+    *,
+    area: tuple[float, float],
+    aspect: float,
+    rng: np.random.Generator,
+) -> tuple[slice, slice]:
+    """A random rectangle inside `shape`.
+
+    Draws again until the rectangle fits, as in random erasing (Zhong et al., 2017).
+
+    Args:
+        shape: (t, m).
+        area: smallest and largest share of the whole area.
+        aspect: smallest ratio of the sides; the largest is its inverse.
+        rng: draws size and place.
+    """
+    while True:
+        target = rng.uniform(*area) * shape[0] * shape[1]
+        ratio = rng.uniform(aspect, 1 / aspect)
+        height = round(np.sqrt(target * ratio))
+        width = round(np.sqrt(target / ratio))
+        if 1 <= height <= shape[0] and 1 <= width <= shape[1]:
+            break
+        if min(shape) * max(shape) * area[1] < 1:
+            return slice(0, 0), slice(0, 0)
+    top = int(rng.integers(shape[0] - height + 1))
+    left = int(rng.integers(shape[1] - width + 1))
+    return slice(top, top + height), slice(left, left + width)
+
+
+def draw_mixup(
+    n: int, alpha: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Partners and weights for mixup (Zhang et al., 2017).
+
+    Returns:
+        A permutation (n,) of the batch, and λ (n,) float32 in 0..1 from Beta(α, α): the share
+        that each clip keeps.
+    """
+    return rng.permutation(n), rng.beta(alpha, alpha, size=n).astype(np.float32)
+
+
+def mixup(batch: np.ndarray, partners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mix every clip of a batch (n, …) with its partner: λ · own + (1 − λ) · partner's."""
+    weights = weights.reshape(-1, *[1] * (batch.ndim - 1))
+    return weights * batch + (1 - weights) * batch[partners]

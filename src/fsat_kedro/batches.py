@@ -1,0 +1,200 @@
+"""Batches of spectrograms and components: random ones for training, fixed views for scoring.
+
+Axes: n clips of a batch, m mel bands, t frames, p components, c classes. Every batch is drawn
+from a seed of its own, because Keras may ask for one twice and from several threads.
+"""
+
+from dataclasses import dataclass
+from zlib import crc32
+
+import keras
+import numpy as np
+
+from fsat_kedro import augment
+from fsat_kedro.ragged import RaggedArray
+
+
+@dataclass(frozen=True, eq=False)
+class Clips:
+    """What the networks are given of some clips.
+
+    Attributes:
+        mels: log-mels in dB, item i (t, m), of all clips of the split.
+        components: (clips, p), or None for the network of stage mel.
+        keys: (clips,) a number per clip that follows it from run to run.
+        rows: (k,) which of the clips these are.
+        mel_range: smallest and largest value in dB, brought to 0 and 1.
+    """
+
+    mels: RaggedArray
+    components: np.ndarray | None
+    keys: np.ndarray
+    rows: np.ndarray
+    mel_range: tuple[float, float]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def mel(self, row: int) -> np.ndarray:
+        """Log-mel of a clip, (t, m)."""
+        return self.mels[row]
+
+    def scaled(self, mel: np.ndarray) -> np.ndarray:
+        """A span of a log-mel (t, m) with the range brought to 0..1, float32."""
+        smallest, largest = self.mel_range
+        return ((mel - smallest) / (largest - smallest)).astype(np.float32)
+
+    def inputs(self, mels: list[np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Spectrograms (t, m) of one length and the clips they are of, as a network's inputs.
+
+        Returns:
+            mel (n, m, t, 1), and pca (n, p) if there are components.
+        """
+        mel = np.stack(mels).transpose(0, 2, 1)[..., None]
+        if self.components is None:
+            return (mel,)
+        return mel, self.components[rows].astype(np.float32)
+
+
+def clip_keys(fnames: list[str]) -> np.ndarray:
+    """A number per clip made of its name, (n,): what is drawn for a clip depends on no other."""
+    return np.array([crc32(fname.encode()) for fname in fnames], dtype=np.int64)
+
+
+class TrainingBatches(keras.utils.PyDataset):
+    """An epoch of augmented batches, each of one random length.
+
+    Args:
+        clips: the clips to train on.
+        targets: (clips, c) one-hot labels.
+        batch_size: clips a batch, at most.
+        length_range: shortest and longest length in frames, both included.
+        shift: largest shift as a share of the length.
+        flip: share of clips reversed in time.
+        erase: probability, area and aspect of random erasing.
+        mixup_alpha: α, 0 for no mixup.
+        seed: of all that is drawn.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        targets: np.ndarray,
+        *,
+        batch_size: int,
+        length_range: tuple[int, int],
+        shift: float,
+        flip: float,
+        erase: dict,
+        mixup_alpha: float,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self._clips = clips
+        self._targets = targets.astype(np.float32)
+        # Keras takes the shape of all batches from the first two: they must be there, and differ.
+        self._n_batches = max(2, -(-len(clips) // batch_size))
+        self._length_range = length_range
+        self._shift = shift
+        self._flip = flip
+        self._erase = erase
+        self._mixup_alpha = mixup_alpha
+        self._seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return self._n_batches
+
+    def on_epoch_end(self) -> None:
+        """Draw anew from the next epoch on."""
+        self.epoch += 1
+
+    def __getitem__(self, index: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """Batch `index` of this epoch: the inputs, and targets (n, c)."""
+        order = np.random.default_rng([self._seed, self.epoch]).permutation(len(self._clips))
+        rows = self._clips.rows[np.array_split(order, self._n_batches)[index]]
+        rng = np.random.default_rng([self._seed, self.epoch, index])
+        length = self._draw_length(index)
+        mels = [self._augmented(row, length, rng) for row in rows]
+        inputs = self._clips.inputs(mels, rows)
+        targets = self._targets[rows]
+        if self._mixup_alpha > 0:
+            partners, weights = augment.draw_mixup(len(rows), self._mixup_alpha, rng)
+            inputs = tuple(augment.mixup(part, partners, weights) for part in inputs)
+            targets = augment.mixup(targets, partners, weights)
+        return inputs, targets
+
+    def _draw_length(self, index: int) -> int:
+        shortest, longest = self._length_range
+        rng = np.random.default_rng([self._seed, self.epoch, index, 1])
+        length = int(rng.integers(shortest, longest, endpoint=True))
+        if index == 1 and shortest < longest and length == self._draw_length(0):
+            return length + 1 if length < longest else length - 1
+        return length
+
+    def _augmented(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        mel = augment.crop_or_pad(self._clips.mel(row), length, rng)
+        mel = augment.shift(self._clips.scaled(mel), augment.draw_shift(length, self._shift, rng))
+        if rng.random() < self._flip:
+            mel = augment.flip(mel)
+        if rng.random() < self._erase["probability"]:
+            box = augment.draw_box(
+                mel.shape, area=self._erase["area"], aspect=self._erase["aspect"], rng=rng
+            )
+            mel = augment.erase(mel, box, rng.random())
+        return mel
+
+
+class ViewBatches(keras.utils.PyDataset):
+    """Every clip at several lengths, in several random spans of each; always the same.
+
+    Batch after batch has another length; the clips of a batch are looked at in all views before
+    the next ones are.
+
+    Args:
+        clips: the clips to look at.
+        lengths: frames of each view, see `lengths.view_lengths`.
+        n_spans: random spans of each length.
+        batch_size: clips a batch, at most.
+        seed: of the spans.
+        targets: (clips, c) one-hot labels, if they are wanted along.
+    """
+
+    def __init__(
+        self,
+        clips: Clips,
+        *,
+        lengths: list[int],
+        n_spans: int,
+        batch_size: int,
+        seed: int,
+        targets: np.ndarray | None = None,
+    ) -> None:
+        super().__init__()
+        self._clips = clips
+        self._views = [(span, length) for span in range(n_spans) for length in lengths]
+        self._parts = np.array_split(clips.rows, max(1, -(-len(clips) // batch_size)))
+        self._seed = seed
+        self._targets = targets
+
+    def __len__(self) -> int:
+        return len(self._parts) * len(self._views)
+
+    def rows(self, index: int) -> np.ndarray:
+        """Which clips batch `index` is of, (n,)."""
+        return self._parts[index // len(self._views)]
+
+    def __getitem__(self, index: int) -> tuple:
+        """Batch `index`: the inputs, and targets (n, c) if they were given."""
+        span, length = self._views[index % len(self._views)]
+        rows = self.rows(index)
+        mels = []
+        for row in rows:
+            rng = np.random.default_rng([self._seed, self._clips.keys[row], span, length])
+            mels.append(
+                self._clips.scaled(augment.crop_or_pad(self._clips.mel(row), length, rng))
+            )
+        inputs = self._clips.inputs(mels, rows)
+        if self._targets is None:
+            return (inputs,)
+        return inputs, self._targets[rows].astype(np.float32)

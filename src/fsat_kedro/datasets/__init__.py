@@ -1,0 +1,1 @@
+"""Formats on disk that Kedro has no dataset for: one class a file."""

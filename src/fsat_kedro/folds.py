@@ -1,0 +1,55 @@
+"""Which training clip is held out in which fold."""
+
+import numpy as np
+from sklearn.model_selection import StratifiedKFold
+
+from fsat_kedro.errors import InputError
+
+
+def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarray:
+    """Folds of equal size and class balance, shuffled.
+
+    Args:
+        labels: (n,) a label per clip.
+        n_folds: number of folds.
+        seed: of the shuffle.
+
+    Returns:
+        (n,) int64, 1 to n_folds.
+
+    Raises:
+        InputError: more folds than clips.
+    """
+    if n_folds > len(labels):
+        raise InputError(
+            f"{n_folds} folds of {len(labels)} usable training clips: lower folds.n_folds"
+        )
+    folds = np.zeros(len(labels), dtype=np.int64)
+    splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
+    # Encoded by first sight, so that stratification does not depend on how labels are spelt.
+    _, codes = np.unique(labels, return_inverse=True)
+    for fold, (_, held_out) in enumerate(splitter.split(codes, codes), start=1):
+        folds[held_out] = fold
+    return folds
+
+
+def given_folds(folds: np.ndarray, *, n_folds: int) -> np.ndarray:
+    """A data set's own folds, checked.
+
+    Args:
+        folds: (n,) a fold number per clip, 1 to n_folds.
+        n_folds: the number of folds expected.
+
+    Returns:
+        (n,) int64.
+
+    Raises:
+        InputError: the numbers are not exactly 1 to n_folds.
+    """
+    found = sorted({int(fold) for fold in folds})
+    if found != list(range(1, n_folds + 1)):
+        raise InputError(
+            f"the data set's own folds are {found}, but folds.n_folds is {n_folds}: "
+            f"set folds.n_folds to {len(found)}, or folds.source to stratified"
+        )
+    return np.asarray(folds, dtype=np.int64)

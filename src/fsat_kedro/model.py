@@ -1,0 +1,71 @@
+"""The two networks: log-mel alone, and log-mel with the projected summary features.
+
+Axes: n clips, m mel bands, t frames, p components, c classes.
+"""
+
+import keras
+from keras import layers
+
+TRUNK = "trunk"
+
+
+def build_network(
+    *,
+    n_mels: int,
+    n_classes: int,
+    n_components: int | None = None,
+    weights: str | None = None,
+    width: float = 1.0,
+    backbone_momentum: float = 0.999,
+) -> keras.Model:
+    """A network from spectrograms of any length to class probabilities.
+
+    Args:
+        n_mels: m.
+        n_classes: c.
+        n_components: p, or None for the network of stage mel, which has no such input.
+        weights: first weights of the backbone: None, "imagenet" or a path.
+        width: width multiplier of the backbone.
+        backbone_momentum: of the backbone's batch normalisation.
+
+    Returns:
+        A model from mel (n, m, t, 1) in 0..1, and pca (n, p) if any, to (n, c).
+    """
+    mel = keras.Input((n_mels, None, 1), name="mel")
+    trunk = _build_trunk(n_mels, weights, width, backbone_momentum)
+    features = layers.GlobalAveragePooling2D(name="pooling")(trunk(mel))
+    inputs = [mel]
+    if n_components is not None:
+        pca = keras.Input((n_components,), name="pca")
+        normalised = layers.BatchNormalization(name="pca_normalisation")(pca)
+        features = layers.Concatenate(name="features")([features, normalised])
+        inputs.append(pca)
+    hidden = layers.Dense(1536, activation="relu", name="dense_1536")(features)
+    hidden = layers.BatchNormalization(name="normalisation_1536")(hidden)
+    hidden = layers.Dense(384, activation="relu", name="dense_384")(hidden)
+    hidden = layers.BatchNormalization(name="normalisation_384")(hidden)
+    # float32 whatever the precision of the layers before: a softmax in half precision rounds to 0.
+    classes = layers.Dense(n_classes, activation="softmax", dtype="float32", name="classes")(hidden)
+    return keras.Model(inputs, classes, name="mel" if n_components is None else "mel_pca")
+
+
+def carry_trunk(source: keras.Model, target: keras.Model) -> None:
+    """Copy input normalisation, convolutions and backbone from one network to another."""
+    target.get_layer(TRUNK).set_weights(source.get_layer(TRUNK).get_weights())
+
+
+def _build_trunk(
+    n_mels: int, weights: str | None, width: float, backbone_momentum: float
+) -> keras.Model:
+    """All that both networks share: from (n, m, t, 1) to a map (n, m / 32, t / 32, 1280)."""
+    mel = keras.Input((n_mels, None, 1), name="mel")
+    colours = layers.BatchNormalization(name="mel_normalisation")(mel)
+    colours = layers.Conv2D(10, 1, activation="relu", name="conv_10")(colours)
+    colours = layers.Conv2D(3, 1, activation="relu", name="conv_3")(colours)
+    backbone = keras.applications.MobileNetV2(
+        input_shape=(n_mels, None, 3), alpha=width, include_top=False, weights=weights
+    )
+    for layer in backbone.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = backbone_momentum
+    return keras.Model(mel, backbone(colours), name=TRUNK)

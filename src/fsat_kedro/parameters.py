@@ -1,0 +1,204 @@
+"""What can be set: every parameter, its type and its bounds.
+
+The values are in `conf/<environment>/parameters*.yml`; there are no defaults here. A group that
+a node asks for (`params:log_mel`) arrives there as the class of the same name.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+def _none_or_weights(value: object) -> object:
+    if value is None or str(value).lower() in {"none", "null", ""}:
+        return None
+    if value != "imagenet" and not Path(str(value)).is_file():
+        raise ValueError(f"'{value}' is neither none, imagenet nor a file that exists")
+    return str(value)
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Trim(_Group):
+    """How silence at both ends of a clip is cut."""
+
+    top_db: Positive
+    """dB below the loudest frame that counts as silence."""
+
+
+class LogMel(_Group):
+    """How the log-mel spectrogram is computed."""
+
+    sample_rate: Count
+    """Hz; the clip is resampled to it."""
+    n_fft: Count
+    """Samples of a window."""
+    hop_length: Count
+    """Samples from window to window."""
+    n_mels: Annotated[int, Field(ge=32)]
+    """Mel bands; the backbone halves them five times."""
+
+
+class Pca(_Group):
+    """How the summary features are projected."""
+
+    n_components: Count
+    """Components kept; fewer where there are fewer clips."""
+
+
+class Folds(_Group):
+    """How the training clips are divided."""
+
+    source: Literal["stratified", "given"]
+    """Draw folds stratified by label, or take the data set's own."""
+    n_folds: Annotated[int, Field(ge=2)]
+
+
+class Lengths(_Group):
+    """Which lengths training draws and inference looks at."""
+
+    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]]
+    """Shortest and longest length, as percentiles of the training clips' lengths."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Lengths":
+        if self.percentiles[0] > self.percentiles[1]:
+            raise ValueError(f"percentiles {self.percentiles} are not in ascending order")
+        return self
+
+
+class Model(_Group):
+    """The networks."""
+
+    weights: Annotated[str | None, BeforeValidator(_none_or_weights)]
+    """The backbone's first weights: none, imagenet, or the path of a `.weights.h5` file."""
+    width: Positive
+    """Width multiplier of the backbone; ImageNet weights exist for 0.35, 0.5, 0.75, 1, 1.3, 1.4."""
+    backbone_momentum: Share
+    """Of the backbone's batch normalisation: how much of a running mean a step keeps."""
+
+
+class Erase(_Group):
+    """Random erasing."""
+
+    probability: Share
+    """Share of clips."""
+    area: tuple[Share, Share]
+    """Smallest and largest share of the spectrogram."""
+    aspect: Annotated[float, Field(gt=0, le=1)]
+    """Smallest ratio of the sides; the largest is its inverse."""
+
+
+class Augmentation(_Group):
+    """What is done to the clips of a training batch."""
+
+    shift: Share
+    """Largest shift in time, as a share of the length."""
+    flip: Share
+    """Share of clips played backwards."""
+    erase: Erase
+
+
+class MixupAlpha(_Group):
+    """α of each stage's mixup; 0 for none."""
+
+    mel: Annotated[float, Field(ge=0)]
+    mel_pca: Annotated[float, Field(ge=0)]
+
+
+class CyclicPhase(_Group):
+    """A triangular learning rate with an epoch per half cycle."""
+
+    epochs: Annotated[int, Field(ge=0)]
+    minimum_rate: Positive
+    maximum_rate: Positive
+
+
+class SteadyPhase(_Group):
+    """A learning rate that falls when the validation loss no longer does."""
+
+    epochs: Annotated[int, Field(ge=0)]
+    """At most."""
+    rate: Positive
+
+
+class Phases(_Group):
+    """The three phases of a stage, in order."""
+
+    cyclic: CyclicPhase
+    low: SteadyPhase
+    high: SteadyPhase
+
+
+class Plateau(_Group):
+    """What a steady phase does when the validation loss stays."""
+
+    min_delta: Annotated[float, Field(ge=0)]
+    """The smallest fall of the loss that counts."""
+    patience: Count
+    """Epochs without one before the rate is lowered."""
+    factor: Annotated[float, Field(gt=0, lt=1)]
+    """What the rate is multiplied with then."""
+    stop_after: Count
+    """Epochs without one before the phase ends."""
+
+
+class Training(_Group):
+    """How a stage is trained."""
+
+    batch_size: Count
+    selection: Literal["best", "last"]
+    """Whether a phase ends with its best weights by validation loss, or with its last."""
+    mixup_alpha: MixupAlpha
+    phases: Phases
+    plateau: Plateau
+
+
+class Views(_Group):
+    """How often a network looks at a clip."""
+
+    n_lengths: Count
+    """Lengths at equal steps between the shortest and the longest of training."""
+    n_spans: Count
+    """Random spans of each length."""
+    batch_size: Count
+    """Clips at a time."""
+
+
+class Demo(_Group):
+    """The synthetic data set."""
+
+    n_train: Count
+    n_test: Count
+
+
+class Parameters(_Group):
+    """All of them."""
+
+    dataset: Literal["fsdkaggle2018", "esc50"]
+    """Layout of the raw folder."""
+    raw_dir: str
+    """Where clips and labels are read; relative to the project."""
+    data_dir: str
+    """Where everything is written; relative to the project."""
+    n_jobs: int
+    """Processes for work on clips; −1 for one per core."""
+    seed: int
+    """Of all that is drawn."""
+    trim: Trim
+    log_mel: LogMel
+    pca: Pca
+    folds: Folds
+    lengths: Lengths
+    model: Model
+    augmentation: Augmentation
+    training: Training
+    views: Views
+    demo: Demo

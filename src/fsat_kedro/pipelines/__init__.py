@@ -1,0 +1,1 @@
+"""The pipelines: wiring in `pipeline.py`, what the nodes do in `nodes.py`."""

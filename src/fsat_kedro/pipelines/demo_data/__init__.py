@@ -1,0 +1,1 @@
+"""Make the synthetic data set."""

@@ -1,0 +1,17 @@
+"""Nodes that make the synthetic data set."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from fsat_kedro.demo import make_demo
+from fsat_kedro.parameters import Demo
+
+
+def make_demo_clips(raw_dir: str, demo: Demo, seed: int) -> pd.DataFrame:
+    """Write the synthetic clips and their tables into the raw folder.
+
+    Returns:
+        A row a clip: fname, label, split.
+    """
+    return make_demo(Path(raw_dir), n_train=demo.n_train, n_test=demo.n_test, seed=seed)

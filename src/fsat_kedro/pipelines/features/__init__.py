@@ -1,0 +1,1 @@
+"""From trimmed sound to log-mels and projected summary features."""

@@ -1,0 +1,82 @@
+"""Nodes from trimmed sound to log-mels and projected summary features."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+import pandas as pd
+from sklearn.pipeline import Pipeline as Projector
+
+from fsat_kedro.audio import log_mel
+from fsat_kedro.errors import InputError
+from fsat_kedro.lengths import length_range
+from fsat_kedro.parallel import map_clips
+from fsat_kedro.parameters import Lengths, LogMel, Pca
+from fsat_kedro.ragged import RaggedArray, gather
+from fsat_kedro.summary import FEATURE_NAMES, fit_projector, summary_features
+
+
+def compute_log_mels(
+    audio: RaggedArray, log_mel: LogMel, n_jobs: int, data_dir: str
+) -> RaggedArray:
+    """Log-mel spectrogram of each clip, item i (t_i, m) in dB; no frame for a rejected clip."""
+    function = partial(_log_mel_frames, settings=log_mel.model_dump())
+    return gather(_map_waves(function, audio, n_jobs, "log-mels"), spool_dir=data_dir)
+
+
+def compute_summary_features(
+    audio: RaggedArray, clips: pd.DataFrame, n_jobs: int
+) -> pd.DataFrame:
+    """The 1,133 summary features of each clip, a row a clip; NaN for a rejected clip."""
+    rows = list(_map_waves(_summary_row, audio, n_jobs, "summary features"))
+    return pd.DataFrame(rows, index=pd.Index(clips["fname"]), columns=FEATURE_NAMES)
+
+
+def fit_mel_range(mels: RaggedArray) -> dict[str, float]:
+    """Smallest and largest log-mel value of the training clips, in dB."""
+    return {"minimum": float(mels.values.min()), "maximum": float(mels.values.max())}
+
+
+def fit_length_range(mels: RaggedArray, lengths: Lengths) -> dict[str, int]:
+    """Shortest and longest length that networks are shown, in frames."""
+    usable = mels.lengths[mels.lengths > 0]
+    if len(usable) == 0:
+        raise InputError("no usable training clip: see the reasons in the table of clips")
+    shortest, longest = length_range(usable, lengths.percentiles)
+    return {"shortest": shortest, "longest": longest}
+
+
+def fit_summary_projector(summary: pd.DataFrame, pca: Pca, seed: int) -> Projector:
+    """Standardisation and PCA, fitted on the usable training clips."""
+    return fit_projector(
+        summary.dropna().to_numpy(np.float64), n_components=pca.n_components, seed=seed
+    )
+
+
+def project_summary_features(summary: pd.DataFrame, projector: Projector) -> np.ndarray:
+    """Components of each clip, (clips, p) float32; NaN for a rejected clip."""
+    usable = summary.notna().all(axis=1).to_numpy()
+    components = np.full((len(summary), projector[-1].n_components_), np.nan, np.float32)
+    if usable.any():
+        components[usable] = projector.transform(summary[usable].to_numpy(np.float64))
+    return components
+
+
+def _map_waves(
+    function: Callable, audio: RaggedArray, n_jobs: int, description: str
+) -> Iterator[np.ndarray]:
+    # Copied, because a memory-mapped wave would travel as the name of a file that may be gone.
+    waves = (np.array(wave) for wave in audio)
+    return map_clips(function, waves, n_jobs=n_jobs, total=len(audio), description=description)
+
+
+def _log_mel_frames(wave: np.ndarray, *, settings: dict) -> np.ndarray:
+    if len(wave) == 0:
+        return np.zeros((0, settings["n_mels"]), np.float32)
+    return np.ascontiguousarray(log_mel(wave, **settings).T)
+
+
+def _summary_row(wave: np.ndarray) -> np.ndarray:
+    if len(wave) == 0:
+        return np.full(len(FEATURE_NAMES), np.nan, np.float32)
+    return summary_features(wave)

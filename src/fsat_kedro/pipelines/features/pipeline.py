@@ -1,0 +1,63 @@
+"""Wiring of the features: computed for every split, fitted on train alone."""
+
+from kedro.pipeline import Pipeline, node
+
+from fsat_kedro.pipelines.features import nodes
+
+
+def create_pipeline(splits: list[str]) -> Pipeline:
+    """Compute and project the features of each split, with what is fitted on train."""
+    fit = Pipeline(
+        [
+            node(nodes.fit_mel_range, "train_mels", "mel_range", name="fit_mel_range"),
+            node(
+                nodes.fit_length_range,
+                ["train_mels", "params:lengths"],
+                "length_range",
+                name="fit_length_range",
+            ),
+            node(
+                nodes.fit_summary_projector,
+                ["train_summary", "params:pca", "params:seed"],
+                "projector",
+                name="fit_summary_projector",
+            ),
+        ],
+        namespace="features.fit",
+        inputs={"train_mels", "train_summary"},
+        outputs={"mel_range", "length_range", "projector"},
+        parameters={"lengths", "pca", "seed"},
+    )
+    return sum((_split_pipeline(split) for split in splits), fit)
+
+
+def _split_pipeline(split: str) -> Pipeline:
+    template = Pipeline(
+        [
+            node(
+                nodes.compute_log_mels,
+                ["audio", "params:log_mel", "params:n_jobs", "params:data_dir"],
+                "mels",
+                name="compute_log_mels",
+            ),
+            node(
+                nodes.compute_summary_features,
+                ["audio", "clips", "params:n_jobs"],
+                "summary",
+                name="compute_summary_features",
+            ),
+            node(
+                nodes.project_summary_features,
+                ["summary", "projector"],
+                "components",
+                name="project_summary_features",
+            ),
+        ]
+    )
+    return Pipeline(
+        template,
+        namespace=f"features.{split}",
+        inputs={"audio": f"{split}_audio", "clips": f"{split}_clips", "projector": "projector"},
+        outputs={name: f"{split}_{name}" for name in ("mels", "summary", "components")},
+        parameters={"log_mel", "n_jobs", "data_dir"},
+    )

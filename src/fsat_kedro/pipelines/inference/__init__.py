@@ -1,0 +1,1 @@
+"""From trained folds to ranked tags of the test clips and their scores."""

@@ -1,0 +1,1 @@
+"""From raw files to a table of clips and their trimmed sound."""

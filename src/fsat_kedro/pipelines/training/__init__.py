@@ -1,0 +1,1 @@
+"""From features to trained folds and out-of-fold scores."""

@@ -1,0 +1,79 @@
+"""Many arrays of different length kept as one.
+
+Axes: n items, item i has shape (t_i, *rest); N = sum of all t_i.
+"""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class RaggedArray:
+    """A sequence of n arrays that differ in their first axis alone.
+
+    Attributes:
+        values: (N, *rest), the items end to end; may be memory-mapped.
+        offsets: (n + 1,) int64, item i is `values[offsets[i]:offsets[i + 1]]`.
+    """
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Item `index`, shape (t, *rest), as a view."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"item {index} of a ragged array of {len(self)} items")
+        index %= len(self)
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(n,) int64, the length of each item."""
+        return np.diff(self.offsets)
+
+
+def gather(arrays: Iterable[np.ndarray], *, spool_dir: Path | str) -> RaggedArray:
+    """Collect arrays into one ragged array, in memory that does not grow with them.
+
+    The values pass through an unnamed temporary file, so that an iterator over more data than
+    fits into memory can be gathered, and a killed process leaves nothing.
+
+    Args:
+        arrays: at least one array; all of one dtype and equal in all axes but the first.
+        spool_dir: an existing folder with room for all values.
+
+    Raises:
+        ValueError: no array at all, or one that differs in dtype or in a later axis.
+    """
+    offsets = [0]
+    first = None
+    with tempfile.TemporaryFile(dir=spool_dir) as file:
+        for index, array in enumerate(arrays):
+            if first is None:
+                first = array[:0]
+            if array.dtype != first.dtype or array.shape[1:] != first.shape[1:]:
+                raise ValueError(
+                    f"array {index} is {array.dtype} {array.shape}, the first one was "
+                    f"{first.dtype} (…, {', '.join(map(str, first.shape[1:]))})"
+                )
+            file.write(np.ascontiguousarray(array).data)
+            offsets.append(offsets[-1] + len(array))
+        if first is None:
+            raise ValueError("no arrays to gather")
+        file.flush()
+        if offsets[-1] == 0:
+            values = np.array(first)
+        else:
+            shape = (offsets[-1], *first.shape[1:])
+            values = np.memmap(file, dtype=first.dtype, mode="r", shape=shape)
+    return RaggedArray(values, np.asarray(offsets, dtype=np.int64))
