@@ -1,0 +1,390 @@
+"""The built-in data set: eight kinds of synthetic sound, in the layout of the challenge's release.
+
+Axes: n samples. Waves are floats in −1..1, times are in seconds, frequencies in Hz; `seed` and
+`rng` are the only sources of chance, so the same seed writes the same bytes.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile as sf
+from scipy import signal
+
+SAMPLE_RATE = 44100
+CLIP_SECONDS = (0.3, 4.0)
+VERIFIED_SHARE = 0.4
+WRONG_SHARE = 0.15
+N_EMPTY = 3
+
+AUDIO = {"train": "FSDKaggle2018.audio_train", "test": "FSDKaggle2018.audio_test"}
+META = "FSDKaggle2018.meta"
+TRAIN_CSV = f"{META}/train_post_competition.csv"
+TEST_CSV = f"{META}/test_post_competition_scoring_clips.csv"
+MARKER = "demo.json"
+
+_PEAK = 0.9
+_MIN_SAMPLE_RATE = 16000  # the birds sing up to 8 kHz
+_STREAMS = {"train": 0, "test": 1, "empty": 2}
+_PARTIAL = ".demo.partial"
+
+
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _decay(times: np.ndarray, t60: float) -> np.ndarray:
+    """An envelope that falls by 60 dB in `t60` seconds."""
+    return 10 ** (-3 * times / t60)
+
+
+def _phase(frequency: np.ndarray, sample_rate: int) -> np.ndarray:
+    return 2 * np.pi * np.cumsum(frequency) / sample_rate
+
+
+def _harmonics(phase: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
+    return sum(a * np.sin(k * phase) for k, a in enumerate(amplitudes, start=1))
+
+
+def _resonance(wave: np.ndarray, frequency: float, quality: float, sample_rate: int) -> np.ndarray:
+    return signal.lfilter(*signal.iirpeak(frequency, quality, fs=sample_rate), wave)
+
+
+def _low_passed(wave: np.ndarray, cutoff: float, sample_rate: int) -> np.ndarray:
+    return signal.lfilter(*signal.butter(1, cutoff, fs=sample_rate), wave)
+
+
+def _onsets(n: int, gap: float, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    """Start samples of a slightly uneven beat with `gap` seconds between strokes."""
+    beats = np.arange(0, n, gap * sample_rate)
+    beats[1:] += 0.08 * gap * sample_rate * rng.uniform(-1, 1, len(beats) - 1)
+    return beats[beats < n].astype(int)
+
+
+def _to_peak(wave: np.ndarray, peak: float) -> np.ndarray:
+    largest = np.abs(wave).max()
+    return wave * (peak / largest) if largest else wave
+
+
+def _bell(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    times = np.arange(n) / sample_rate
+    strike = _log_uniform(rng, 350, 1100)
+    t60 = _log_uniform(rng, 1, 4)
+    ratios = np.array([0.5, 1, 1.2, 1.5, 2, 2.5, 2.67, 3, 4, 5.4])
+    ratios = ratios * rng.uniform(0.98, 1.02, len(ratios))
+    wave = np.zeros(n)
+    for ratio in ratios:
+        tone = np.sin(2 * np.pi * (strike * ratio * times + rng.random()))
+        wave += rng.uniform(0.3, 1) * tone * _decay(times, t60 / ratio**0.8)
+    return wave
+
+
+def _chirp(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    start = _log_uniform(rng, 2500, 4500)
+    octaves = rng.choice([-1, 1]) * rng.uniform(0.3, 0.8)
+    gap = _log_uniform(rng, 0.08, 0.25)
+    size = int(rng.uniform(0.4, 0.9) * gap * sample_rate)
+    progress = np.arange(size) / size
+    wave = np.zeros(n)
+    for onset in _onsets(n, gap, rng, sample_rate):
+        sweep = start * rng.uniform(0.95, 1.05) * 2 ** (octaves * progress)
+        note = np.hanning(size) * np.sin(_phase(sweep, sample_rate))
+        wave[onset : onset + size] += rng.uniform(0.6, 1) * note[: n - onset]
+    return wave
+
+
+def _drum(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    pitch = _log_uniform(rng, 55, 130)
+    t60 = _log_uniform(rng, 0.2, 0.6)
+    click_level = rng.uniform(0.1, 0.5)
+    gap = _log_uniform(rng, 0.18, 0.6)
+    times = np.arange(int(t60 * sample_rate)) / sample_rate
+    skin = np.sin(_phase(pitch * (1 + _decay(times, 0.1)), sample_rate)) * _decay(times, t60)
+    wave = np.zeros(n)
+    for onset in _onsets(n, gap, rng, sample_rate):
+        click = click_level * rng.standard_normal(len(times)) * _decay(times, 0.03)
+        stroke = rng.uniform(0.5, 1) * (skin + click)
+        wave[onset : onset + len(stroke)] += stroke[: n - onset]
+    return wave
+
+
+def _engine(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    times = np.arange(n) / sample_rate
+    surge = np.sin(2 * np.pi * (rng.uniform(0.2, 1) * times + rng.random()))
+    firing = _log_uniform(rng, 25, 80) * (1 + rng.uniform(0.02, 0.2) * surge)
+    strokes = np.floor(_phase(firing, sample_rate) / (2 * np.pi) + rng.random())
+    pulses = np.diff(strokes, prepend=strokes[0] - 1) * rng.uniform(0.6, 1, n)
+    exhaust = pulses + rng.uniform(0.002, 0.01) * rng.standard_normal(n)
+    return sum(
+        level * _resonance(exhaust, _log_uniform(rng, low, high), rng.uniform(1, 4), sample_rate)
+        for low, high, level in [(80, 200, 1.0), (300, 800, 0.7), (1200, 2500, 0.4)]
+    )
+
+
+def _flute(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    times = np.arange(n) / sample_rate
+    vibrato = np.sin(2 * np.pi * (rng.uniform(4, 6.5) * times + rng.random()))
+    pitch = _log_uniform(rng, 260, 1000)
+    phase = _phase(pitch * 2 ** (rng.uniform(10, 40) / 1200 * vibrato), sample_rate)
+    tone = _harmonics(phase, rng.uniform(0.15, 0.4) ** np.arange(5))
+    breath = _resonance(rng.standard_normal(n), 2 * pitch, 0.7, sample_rate)
+    attack = np.minimum(1, times / rng.uniform(0.03, 0.12))
+    swell = 1 + rng.uniform(0.05, 0.25) * vibrato
+    return attack * (swell * tone + rng.uniform(0.05, 0.2) * breath)
+
+
+def _plucked_string(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    """A burst of noise that circles through a delay line and a mild low-pass.
+
+    Karplus and Strong (1983), "Digital synthesis of plucked-string and drum timbres".
+    """
+    period = round(sample_rate / _log_uniform(rng, 80, 500))
+    loss = 10 ** (-3 * period / (sample_rate * _log_uniform(rng, 0.6, 3)))
+    softness = rng.uniform(0.1, 0.5)
+    loop = np.zeros(period + 2)
+    loop[0] = 1
+    loop[period:] = [-loss * (1 - softness), -loss * softness]
+    burst = rng.standard_normal(period)
+    pluck = np.zeros(n)
+    pluck[:period] = (burst - burst.mean())[:n]  # an offset would be the last to die away
+    return signal.lfilter([1], loop, pluck)
+
+
+def _siren(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    times = np.arange(n) / sample_rate
+    # However short, the wail goes up or down once.
+    rate = max(_log_uniform(rng, 0.5, 3), 0.7 * sample_rate / n)
+    rising_share = rng.uniform(0.3, 0.7)
+    wail = signal.sawtooth(2 * np.pi * (rate * times + rng.random()), rising_share)
+    octaves = rng.uniform(0.35, 0.7)
+    phase = _phase(_log_uniform(rng, 600, 1200) * 2 ** (octaves * wail), sample_rate)
+    return _harmonics(phase, rng.uniform(0.3, 0.6) ** np.arange(4))
+
+
+def _wind(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+    times = np.arange(n) / sample_rate
+    gusts = np.sin(2 * np.pi * (rng.uniform(0.3, 1.5) * times + rng.random()))
+    strength = (0.6 + 0.4 * gusts) ** rng.uniform(0.5, 2)
+    noise = rng.standard_normal(n)
+    rumble = _low_passed(noise, _log_uniform(rng, 200, 800), sample_rate)
+    hiss = _low_passed(noise, _log_uniform(rng, 1000, 4000), sample_rate)
+    return (1 - strength) * rumble + strength * hiss
+
+
+_SOUNDS = {
+    "Bell": _bell,
+    "Chirp": _chirp,
+    "Drum": _drum,
+    "Engine": _engine,
+    "Flute": _flute,
+    "Plucked_string": _plucked_string,
+    "Siren": _siren,
+    "Wind": _wind,
+}
+LABELS = tuple(sorted(_SOUNDS))
+
+
+def synthesize(
+    label: str, duration: float, rng: np.random.Generator, sample_rate: int = SAMPLE_RATE
+) -> np.ndarray:
+    """Make one sound, clean and without silence around it.
+
+    Args:
+        label: One of `LABELS`.
+        duration: Length in seconds.
+        rng: Draws pitch, timbre, decay and tempo.
+        sample_rate: Samples per second, 16,000 or more.
+
+    Returns:
+        Wave, shape (n,) with n = round(duration × sample_rate), float32, largest magnitude 0.9.
+
+    Raises:
+        ValueError: For an unknown label, an empty sound or too low a sample rate.
+    """
+    if label not in _SOUNDS:
+        raise ValueError(f"unknown label {label!r}: expected one of {', '.join(LABELS)}")
+    if sample_rate < _MIN_SAMPLE_RATE:
+        raise ValueError(f"sample_rate is {sample_rate}: expected {_MIN_SAMPLE_RATE} or more")
+    n = round(duration * sample_rate)
+    if n < 1:
+        raise ValueError(f"duration is {duration} s: expected at least one sample")
+    return _to_peak(_SOUNDS[label](n, rng, sample_rate), _PEAK).astype(np.float32)
+
+
+def _fnames(stream: str, n_clips: int, seed: int) -> list[str]:
+    """Eight hex digits a clip, in no visible order."""
+    start = int(np.random.default_rng(seed).integers(2**32))
+    places = (len(_STREAMS) * row + _STREAMS[stream] for row in range(n_clips))
+    # Times an odd number, modulo a power of two, is one-to-one: no name comes twice.
+    return [f"{(start + 2654435761 * place) % 2**32:08x}.wav" for place in places]
+
+
+def plan_clips(split: str, n_clips: int, seed: int) -> pd.DataFrame:
+    """List the clips of one split, before any sound is made.
+
+    Labels take turns, so that classes are even up to one clip. Some training clips that nobody
+    verified hold another sound than their label says. The first rows are the same however many
+    clips are asked for.
+
+    Args:
+        split: "train" or "test".
+        n_clips: Number of clips with a sound.
+        seed: Any whole number from 0.
+
+    Returns:
+        A row a clip: fname, label, sound (what is really heard, one of `LABELS`) and verified
+        (bool; every test clip is).
+    """
+    rows = np.arange(n_clips)
+    label = rows % len(LABELS)
+    # A column of its own for each question keeps earlier rows unchanged when rows are added.
+    verify, err, other = np.random.default_rng([seed, _STREAMS[split]]).random((n_clips, 3)).T
+    verified = (verify < VERIFIED_SHARE) | (split == "test")
+    wrong = ~verified & (err < WRONG_SHARE)
+    step = 1 + (other * (len(LABELS) - 1)).astype(int)
+    names = np.array(LABELS)
+    return pd.DataFrame(
+        {
+            "fname": _fnames(split, n_clips, seed),
+            "label": names[label],
+            "sound": names[np.where(wrong, (label + step) % len(LABELS), label)],
+            "verified": verified,
+        }
+    )
+
+
+def _background(n: int, rng: np.random.Generator) -> np.ndarray:
+    """Steady noise, shape (n,), of unit power, from white to dull."""
+    noise = signal.lfilter([1], [1, -rng.uniform(0, 0.95)], rng.standard_normal(n))
+    return noise / noise.std()
+
+
+def _recording(sound: str, rng: np.random.Generator) -> np.ndarray:
+    """A sound as a recordist would hand it in: noisy, at some level, with silence around it.
+
+    Returns:
+        Samples, shape (n,), int16.
+    """
+    n = round(_log_uniform(rng, *CLIP_SECONDS) * SAMPLE_RATE)
+    head, tail = (rng.uniform(0.05, 0.2, 2) * n).astype(int)
+    n_sound = n - head - tail
+    wave = synthesize(sound, n_sound / SAMPLE_RATE, rng).astype(float)
+    noise_level = wave.std() * 10 ** (-rng.uniform(15, 40) / 20)
+    wave += noise_level * _background(n_sound, rng)
+    wave *= signal.windows.tukey(n_sound, min(1, 0.004 * SAMPLE_RATE / n_sound))
+    clip = np.zeros(n)
+    if rng.random() < 0.5:
+        clip += 10 ** (rng.uniform(-96, -88) / 20) * rng.standard_normal(n)
+    clip[head : n - tail] += _to_peak(wave, _log_uniform(rng, 0.25, _PEAK))
+    return np.round(clip * (2**15 - 1)).astype(np.int16)
+
+
+def _write_wav(path: Path, samples: np.ndarray) -> None:
+    sf.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
+
+
+def _write_sounds(
+    folder: Path, sounds: pd.Series, fnames: pd.Series, split: str, seed: int
+) -> None:
+    folder.mkdir(parents=True)
+    for row, (sound, fname) in enumerate(zip(sounds, fnames, strict=True)):
+        # A stream a clip: its sound does not depend on how many others there are.
+        stream = np.random.SeedSequence([seed, _STREAMS[split]], spawn_key=[row])
+        _write_wav(folder / fname, _recording(sound, np.random.default_rng(stream)))
+
+
+def _write_tables(
+    folder: Path, train: pd.DataFrame, test: pd.DataFrame, empty: pd.DataFrame
+) -> None:
+    source = {"freesound_id": 0, "license": "Creative Commons 0"}
+    (folder / META).mkdir()
+    train = train.assign(manually_verified=train["verified"].astype(int), **source)
+    columns = ["fname", "label", "manually_verified", *source]
+    train[columns].sort_values("fname").to_csv(folder / TRAIN_CSV, index=False)
+    test = test.assign(usage=np.where(np.arange(len(test)) % 5 == 0, "Public", "Private"))
+    test = pd.concat([test, empty.assign(usage="Ignored")]).assign(**source)
+    columns = ["fname", "label", "usage", *source]
+    test[columns].sort_values("fname").to_csv(folder / TEST_CSV, index=False)
+
+
+def _held(folder: Path) -> list[str]:
+    """Everything that lies in the audio and meta folders, as paths relative to `folder`."""
+    names = [*AUDIO.values(), META]
+    found = (
+        path for name in names if (folder / name).is_dir() for path in (folder / name).iterdir()
+    )
+    return sorted(path.relative_to(folder).as_posix() for path in found)
+
+
+def _made_before(folder: Path) -> list[str]:
+    marker = folder / MARKER
+    if not marker.exists():
+        return []
+    try:
+        return json.loads(marker.read_text())["files"]
+    except (ValueError, KeyError, TypeError) as cause:
+        raise ValueError(f"{marker} was not written by a demo: move it or the demo away") from cause
+
+
+def _refuse_foreign_files(folder: Path) -> None:
+    foreign = sorted(set(_held(folder)) - set(_made_before(folder)))
+    if foreign:
+        raise ValueError(
+            f"{folder} holds {len(foreign)} files that no demo made, such as {foreign[0]}: "
+            "give the demo another folder, or move them away"
+        )
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    # Tables go first and come last; the marker stands before any file it answers for.
+    for name in [META, *AUDIO.values()]:
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+    for name in [MARKER, *AUDIO.values(), META]:
+        (partial / name).replace(folder / name)
+    partial.rmdir()
+
+
+def make_demo(folder: Path, *, n_train: int, n_test: int, seed: int) -> pd.DataFrame:
+    """Write the synthetic data set into `folder`, in the layout of FSDKaggle2018's release.
+
+    Clips are 0.3 to 4 s long, 44.1 kHz, mono, 16-bit, with silence at both ends. Three test clips
+    more are empty files, labelled None and ignored, as in the challenge. A demo made before is
+    replaced; the tables come last, so that a killed run leaves nothing that looks whole.
+
+    Args:
+        folder: Where the audio and meta folders go; made if missing.
+        n_train: Number of training clips, at least one a class.
+        n_test: Number of test clips with a sound, at least one a class.
+        seed: Any whole number from 0.
+
+    Returns:
+        A row a clip: fname, label, split.
+
+    Raises:
+        ValueError: If there are fewer clips than classes, or if `folder` holds files in the
+            challenge's layout that no demo made.
+    """
+    for name, count in [("n_train", n_train), ("n_test", n_test)]:
+        if count < len(LABELS):
+            raise ValueError(f"{name} is {count}: expected at least {len(LABELS)}, one a class")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _refuse_foreign_files(folder)
+    partial = folder / _PARTIAL
+    if partial.exists():
+        shutil.rmtree(partial)
+    train, test = plan_clips("train", n_train, seed), plan_clips("test", n_test, seed)
+    for split, table in [("train", train), ("test", test)]:
+        _write_sounds(partial / AUDIO[split], table["sound"], table["fname"], split, seed)
+    empty = pd.DataFrame({"fname": _fnames("empty", N_EMPTY, seed), "label": "None"})
+    for fname in empty["fname"]:
+        _write_wav(partial / AUDIO["test"] / fname, np.zeros(0, np.int16))
+    _write_tables(partial, train, test, empty)
+    counts = {"seed": seed, "n_train": n_train, "n_test": n_test, "labels": LABELS}
+    (partial / MARKER).write_text(json.dumps({**counts, "files": _held(partial)}, indent=1) + "\n")
+    _put_in_place(partial, folder)
+    clips = pd.concat([train, test, empty], keys=["train", "test", "test"], names=["split"])
+    return clips.reset_index("split")[["fname", "label", "split"]].reset_index(drop=True)
