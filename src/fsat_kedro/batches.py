@@ -4,6 +4,7 @@ Axes: n clips of a batch, m mel bands, t frames, p components, c classes. Every 
 from a seed of its own, because Keras may ask for one twice and from several threads.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -11,37 +12,35 @@ import keras
 import numpy as np
 
 from fsat_kedro import augment
+from fsat_kedro.parameters import Augmentation
 from fsat_kedro.ragged import RaggedArray
 
 
 @dataclass(frozen=True, eq=False)
 class Clips:
-    """What the networks are given of some clips.
+    """What the networks are given of some clips of a split.
 
     Attributes:
-        mels: log-mels in dB, item i (t, m), of all clips of the split.
+        rows: (k,) which clips of the split these are.
+        fnames: (clips,) names of all clips; what is drawn for a clip depends on its name alone.
+        mels: log-mels in dB of all clips, item i (t_i, m).
         components: (clips, p), or None for the network of stage mel.
-        keys: (clips,) a number per clip that follows it from run to run.
-        rows: (k,) which of the clips these are.
-        mel_range: smallest and largest value in dB, brought to 0 and 1.
+        mel_statistics: minimum and maximum in dB, brought to 0 and 1.
     """
 
+    rows: np.ndarray
+    fnames: Sequence[str]
     mels: RaggedArray
     components: np.ndarray | None
-    keys: np.ndarray
-    rows: np.ndarray
-    mel_range: tuple[float, float]
+    mel_statistics: dict[str, float]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def mel(self, row: int) -> np.ndarray:
-        """Log-mel of a clip, (t, m)."""
-        return self.mels[row]
-
-    def scaled(self, mel: np.ndarray) -> np.ndarray:
-        """A span of a log-mel (t, m) with the range brought to 0..1, float32."""
-        smallest, largest = self.mel_range
+    def span(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        """A random span of a clip, (length, m) float32 with the range brought to 0..1."""
+        smallest, largest = self.mel_statistics["minimum"], self.mel_statistics["maximum"]
+        mel = augment.crop_or_pad(self.mels[row], length, rng)
         return ((mel - smallest) / (largest - smallest)).astype(np.float32)
 
     def inputs(self, mels: list[np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -56,22 +55,15 @@ class Clips:
         return mel, self.components[rows].astype(np.float32)
 
 
-def clip_keys(fnames: list[str]) -> np.ndarray:
-    """A number per clip made of its name, (n,): what is drawn for a clip depends on no other."""
-    return np.array([crc32(fname.encode()) for fname in fnames], dtype=np.int64)
-
-
 class TrainingBatches(keras.utils.PyDataset):
     """An epoch of augmented batches, each of one random length.
 
     Args:
         clips: the clips to train on.
-        targets: (clips, c) one-hot labels.
+        targets: (clips, c) float32 one-hot labels.
         batch_size: clips a batch, at most.
         length_range: shortest and longest length in frames, both included.
-        shift: largest shift as a share of the length.
-        flip: share of clips reversed in time.
-        erase: probability, area and aspect of random erasing.
+        augmentation: shift, flip and erasing.
         mixup_alpha: α, 0 for no mixup.
         seed: of all that is drawn.
     """
@@ -83,21 +75,17 @@ class TrainingBatches(keras.utils.PyDataset):
         *,
         batch_size: int,
         length_range: tuple[int, int],
-        shift: float,
-        flip: float,
-        erase: dict,
+        augmentation: Augmentation,
         mixup_alpha: float,
         seed: int,
     ) -> None:
         super().__init__()
         self._clips = clips
-        self._targets = targets.astype(np.float32)
+        self._targets = targets
         # Keras takes the shape of all batches from the first two: they must be there, and differ.
         self._n_batches = max(2, -(-len(clips) // batch_size))
         self._length_range = length_range
-        self._shift = shift
-        self._flip = flip
-        self._erase = erase
+        self._augmentation = augmentation
         self._mixup_alpha = mixup_alpha
         self._seed = seed
         self.epoch = 0
@@ -133,14 +121,13 @@ class TrainingBatches(keras.utils.PyDataset):
         return length
 
     def _augmented(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        mel = augment.crop_or_pad(self._clips.mel(row), length, rng)
-        mel = augment.shift(self._clips.scaled(mel), augment.draw_shift(length, self._shift, rng))
-        if rng.random() < self._flip:
+        mel = self._clips.span(row, length, rng)
+        mel = augment.shift(mel, augment.draw_shift(length, self._augmentation.shift, rng))
+        if rng.random() < self._augmentation.flip:
             mel = augment.flip(mel)
-        if rng.random() < self._erase["probability"]:
-            box = augment.draw_box(
-                mel.shape, area=self._erase["area"], aspect=self._erase["aspect"], rng=rng
-            )
+        erase = self._augmentation.erase
+        if rng.random() < erase.probability:
+            box = augment.draw_box(mel.shape, area=erase.area, aspect=erase.aspect, rng=rng)
             mel = augment.erase(mel, box, rng.random())
         return mel
 
@@ -157,7 +144,7 @@ class ViewBatches(keras.utils.PyDataset):
         n_spans: random spans of each length.
         batch_size: clips a batch, at most.
         seed: of the spans.
-        targets: (clips, c) one-hot labels, if they are wanted along.
+        targets: (clips, c) float32 one-hot labels, if they are wanted along.
     """
 
     def __init__(
@@ -188,13 +175,12 @@ class ViewBatches(keras.utils.PyDataset):
         """Batch `index`: the inputs, and targets (n, c) if they were given."""
         span, length = self._views[index % len(self._views)]
         rows = self.rows(index)
-        mels = []
-        for row in rows:
-            rng = np.random.default_rng([self._seed, self._clips.keys[row], span, length])
-            mels.append(
-                self._clips.scaled(augment.crop_or_pad(self._clips.mel(row), length, rng))
-            )
+        mels = [self._clips.span(row, length, self._rng(row, span, length)) for row in rows]
         inputs = self._clips.inputs(mels, rows)
         if self._targets is None:
             return (inputs,)
-        return inputs, self._targets[rows].astype(np.float32)
+        return inputs, self._targets[rows]
+
+    def _rng(self, row: int, span: int, length: int) -> np.random.Generator:
+        name = crc32(self._clips.fnames[row].encode())
+        return np.random.default_rng([self._seed, name, span, length])

@@ -13,6 +13,8 @@ import pandas as pd
 import soundfile as sf
 from scipy import signal
 
+from fsat_kedro.errors import InputError
+
 SAMPLE_RATE = 44100
 CLIP_SECONDS = (0.3, 4.0)
 VERIFIED_SHARE = 0.4
@@ -325,13 +327,13 @@ def _made_before(folder: Path) -> list[str]:
     try:
         return json.loads(marker.read_text())["files"]
     except (ValueError, KeyError, TypeError) as cause:
-        raise ValueError(f"{marker} was not written by a demo: move it or the demo away") from cause
+        raise InputError(f"{marker} was not written by a demo: move it or the demo away") from cause
 
 
 def _refuse_foreign_files(folder: Path) -> None:
     foreign = sorted(set(_held(folder)) - set(_made_before(folder)))
     if foreign:
-        raise ValueError(
+        raise InputError(
             f"{folder} holds {len(foreign)} files that no demo made, such as {foreign[0]}: "
             "give the demo another folder, or move them away"
         )
@@ -364,12 +366,12 @@ def make_demo(folder: Path, *, n_train: int, n_test: int, seed: int) -> pd.DataF
         A row a clip: fname, label, split.
 
     Raises:
-        ValueError: If there are fewer clips than classes, or if `folder` holds files in the
+        InputError: If there are fewer clips than classes, or if `folder` holds files in the
             challenge's layout that no demo made.
     """
     for name, count in [("n_train", n_train), ("n_test", n_test)]:
         if count < len(LABELS):
-            raise ValueError(f"{name} is {count}: expected at least {len(LABELS)}, one a class")
+            raise InputError(f"{name} is {count}: expected at least {len(LABELS)}, one a class")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _refuse_foreign_files(folder)

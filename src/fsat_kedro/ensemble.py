@@ -8,35 +8,41 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fsat_kedro.metrics import rank_classes
+from fsat_kedro.parameters import Views
 
-if TYPE_CHECKING:  # Keras takes seconds to import, and this module does not need it.
+if TYPE_CHECKING:  # Keras takes seconds to import, and commands that predict nothing import this too.
     import keras
 
-    from fsat_kedro.batches import ViewBatches
+    from fsat_kedro.batches import Clips
 
 
-def mean_log_probabilities(
-    model: "keras.Model", views: "ViewBatches", n_clips: int
+def predict_clips(
+    network: "keras.Model", clips: "Clips", *, lengths: list[int], views: Views, seed: int
 ) -> np.ndarray:
-    """Mean over all views of the logarithm of a network's probabilities.
+    """Look at clips in all views with one network.
 
     Args:
-        model: a trained network.
-        views: batches of some of the clips.
-        n_clips: number of all clips.
+        network: trained, from mel and pca to c classes.
+        clips: some rows of a split.
+        lengths: of the views, in frames.
+        views: spans of each length, clips at a time.
+        seed: of the spans.
 
     Returns:
-        (n_clips, c) float64, NaN where a clip is not in the views.
+        (all clips of the split, c) float64: the mean over the views of the logarithm of the
+        probabilities; NaN for the rows that were not asked for.
     """
-    (n_classes,) = model.output_shape[1:]
-    sums = np.full((n_clips, n_classes), np.nan)
-    counts = np.zeros((n_clips, 1))
-    for index in range(len(views)):
-        (inputs, *_), rows = views[index], views.rows(index)
-        logs = log_probabilities(model.predict_on_batch(inputs))
-        sums[rows] = np.where(counts[rows] > 0, sums[rows], 0) + logs
-        counts[rows] += 1
-    return sums / np.maximum(counts, 1)
+    from fsat_kedro.batches import ViewBatches
+
+    batches = ViewBatches(
+        clips, lengths=lengths, n_spans=views.n_spans, batch_size=views.batch_size, seed=seed
+    )
+    sums = np.full((len(clips.fnames), network.output_shape[1]), np.nan)
+    sums[clips.rows] = 0
+    for index in range(len(batches)):
+        (inputs,) = batches[index]
+        sums[batches.rows(index)] += log_probabilities(network.predict_on_batch(inputs))
+    return sums / (len(lengths) * views.n_spans)
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:

@@ -3,7 +3,16 @@
 Axes: n clips, c classes. Probabilities are (n, c), targets (n,) class indices.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+import pandas as pd
+
+
+def class_indices(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
+    """Targets (n,) int64 from labels; −1 for a label that is none of the classes, or missing."""
+    positions = {label: index for index, label in enumerate(classes)}
+    return np.array([-1 if pd.isna(x) else positions.get(x, -1) for x in labels], dtype=np.int64)
 
 
 def rank_classes(probabilities: np.ndarray, *, k: int) -> np.ndarray:

@@ -6,33 +6,27 @@ Axes: n clips, m mel bands, t frames, p components, c classes.
 import keras
 from keras import layers
 
+from fsat_kedro.parameters import Model
+
 TRUNK = "trunk"
 
 
 def build_network(
-    *,
-    n_mels: int,
-    n_classes: int,
-    n_components: int | None = None,
-    weights: str | None = None,
-    width: float = 1.0,
-    backbone_momentum: float = 0.999,
+    settings: Model, *, n_mels: int, n_classes: int, n_components: int | None = None
 ) -> keras.Model:
     """A network from spectrograms of any length to class probabilities.
 
     Args:
+        settings: width and first weights of the backbone.
         n_mels: m.
         n_classes: c.
         n_components: p, or None for the network of stage mel, which has no such input.
-        weights: first weights of the backbone: None, "imagenet" or a path.
-        width: width multiplier of the backbone.
-        backbone_momentum: of the backbone's batch normalisation.
 
     Returns:
         A model from mel (n, m, t, 1) in 0..1, and pca (n, p) if any, to (n, c).
     """
     mel = keras.Input((n_mels, None, 1), name="mel")
-    trunk = _build_trunk(n_mels, weights, width, backbone_momentum)
+    trunk = _build_trunk(settings, n_mels)
     features = layers.GlobalAveragePooling2D(name="pooling")(trunk(mel))
     inputs = [mel]
     if n_components is not None:
@@ -54,18 +48,19 @@ def carry_trunk(source: keras.Model, target: keras.Model) -> None:
     target.get_layer(TRUNK).set_weights(source.get_layer(TRUNK).get_weights())
 
 
-def _build_trunk(
-    n_mels: int, weights: str | None, width: float, backbone_momentum: float
-) -> keras.Model:
+def _build_trunk(settings: Model, n_mels: int) -> keras.Model:
     """All that both networks share: from (n, m, t, 1) to a map (n, m / 32, t / 32, 1280)."""
     mel = keras.Input((n_mels, None, 1), name="mel")
     colours = layers.BatchNormalization(name="mel_normalisation")(mel)
     colours = layers.Conv2D(10, 1, activation="relu", name="conv_10")(colours)
     colours = layers.Conv2D(3, 1, activation="relu", name="conv_3")(colours)
     backbone = keras.applications.MobileNetV2(
-        input_shape=(n_mels, None, 3), alpha=width, include_top=False, weights=weights
+        input_shape=(n_mels, None, 3),
+        alpha=settings.width,
+        include_top=False,
+        weights=settings.weights,
     )
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = backbone_momentum
+            layer.momentum = settings.backbone_momentum
     return keras.Model(mel, backbone(colours), name=TRUNK)

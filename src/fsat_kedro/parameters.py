@@ -154,6 +154,7 @@ class Training(_Group):
     """How a stage is trained."""
 
     batch_size: Count
+    augmentation: Augmentation
     selection: Literal["best", "last"]
     """Whether a phase ends with its best weights by validation loss, or with its last."""
     mixup_alpha: MixupAlpha
@@ -198,7 +199,6 @@ class Parameters(_Group):
     folds: Folds
     lengths: Lengths
     model: Model
-    augmentation: Augmentation
     training: Training
     views: Views
     demo: Demo

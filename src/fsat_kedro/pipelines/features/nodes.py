@@ -32,18 +32,22 @@ def compute_summary_features(
     return pd.DataFrame(rows, index=pd.Index(clips["fname"]), columns=FEATURE_NAMES)
 
 
-def fit_mel_range(mels: RaggedArray) -> dict[str, float]:
-    """Smallest and largest log-mel value of the training clips, in dB."""
-    return {"minimum": float(mels.values.min()), "maximum": float(mels.values.max())}
+def fit_mel_statistics(mels: RaggedArray, lengths: Lengths) -> dict[str, float]:
+    """What the networks need to know of the training clips' log-mels.
 
-
-def fit_length_range(mels: RaggedArray, lengths: Lengths) -> dict[str, int]:
-    """Shortest and longest length that networks are shown, in frames."""
+    Returns:
+        minimum and maximum in dB; shortest and longest length in frames to show to networks.
+    """
     usable = mels.lengths[mels.lengths > 0]
     if len(usable) == 0:
         raise InputError("no usable training clip: see the reasons in the table of clips")
     shortest, longest = length_range(usable, lengths.percentiles)
-    return {"shortest": shortest, "longest": longest}
+    return {
+        "minimum": float(mels.values.min()),
+        "maximum": float(mels.values.max()),
+        "shortest": shortest,
+        "longest": longest,
+    }
 
 
 def fit_summary_projector(summary: pd.DataFrame, pca: Pca, seed: int) -> Projector:

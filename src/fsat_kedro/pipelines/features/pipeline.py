@@ -9,12 +9,11 @@ def create_pipeline(splits: list[str]) -> Pipeline:
     """Compute and project the features of each split, with what is fitted on train."""
     fit = Pipeline(
         [
-            node(nodes.fit_mel_range, "train_mels", "mel_range", name="fit_mel_range"),
             node(
-                nodes.fit_length_range,
+                nodes.fit_mel_statistics,
                 ["train_mels", "params:lengths"],
-                "length_range",
-                name="fit_length_range",
+                "mel_statistics",
+                name="fit_mel_statistics",
             ),
             node(
                 nodes.fit_summary_projector,
@@ -25,7 +24,7 @@ def create_pipeline(splits: list[str]) -> Pipeline:
         ],
         namespace="features.fit",
         inputs={"train_mels", "train_summary"},
-        outputs={"mel_range", "length_range", "projector"},
+        outputs={"mel_statistics", "projector"},
         parameters={"lengths", "pca", "seed"},
     )
     return sum((_split_pipeline(split) for split in splits), fit)

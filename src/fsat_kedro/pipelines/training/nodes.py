@@ -1,0 +1,240 @@
+"""Nodes from features to trained folds and out-of-fold scores.
+
+Axes: n training clips, c classes, p components. The parts of a fold: its number (`fold`), and the
+rows of the clips it trains on (`train`) and holds out (`validation`).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from fsat_kedro import metrics
+from fsat_kedro.ensemble import geometric_mean, predict_clips
+from fsat_kedro.errors import InputError
+from fsat_kedro.folds import given_folds, stratified_folds
+from fsat_kedro.lengths import view_lengths
+from fsat_kedro.parameters import Folds, Model, Training, Views
+from fsat_kedro.ragged import RaggedArray
+
+if TYPE_CHECKING:  # Keras takes seconds to import; the nodes that need it import it when they run.
+    import keras
+
+
+def list_classes(clips: pd.DataFrame) -> dict[str, list]:
+    """Labels of the usable training clips in alphabetical order, and the share of each."""
+    shares = clips.loc[clips["status"] == "ok", "label"].value_counts(normalize=True).sort_index()
+    return {"labels": shares.index.tolist(), "prior": shares.tolist()}
+
+
+def assign_folds(clips: pd.DataFrame, folds: Folds, seed: int) -> np.ndarray:
+    """The fold that holds each clip out, (n,) from 1 on; 0 for a rejected clip."""
+    usable = (clips["status"] == "ok").to_numpy()
+    assigned = np.zeros(len(clips), np.int64)
+    if folds.source == "stratified":
+        labels = clips.loc[usable, "label"].to_numpy(str)
+        assigned[usable] = stratified_folds(labels, n_folds=folds.n_folds, seed=seed)
+        return assigned
+    if clips["fold"].isna().any():
+        raise InputError("the data set has no folds of its own: set folds.source to stratified")
+    assigned[usable] = given_folds(clips.loc[usable, "fold"].to_numpy(), n_folds=folds.n_folds)
+    return assigned
+
+
+def split_folds(assigned: np.ndarray, folds: Folds) -> list[dict]:
+    """The parts of every fold."""
+    return [
+        {
+            "fold": fold,
+            "train": np.flatnonzero((assigned != fold) & (assigned > 0)),
+            "validation": np.flatnonzero(assigned == fold),
+        }
+        for fold in range(1, folds.n_folds + 1)
+    ]
+
+
+def train_mel(
+    split: dict,
+    clips: pd.DataFrame,
+    mels: RaggedArray,
+    mel_statistics: dict,
+    classes: dict,
+    model: Model,
+    training: Training,
+    views: Views,
+    seed: int,
+) -> tuple[keras.Model, pd.DataFrame]:
+    """Train the network of stage mel on one fold.
+
+    Returns:
+        The network, and its history, a row an epoch.
+    """
+    import keras
+
+    seed = _stage_seed(seed, split["fold"], stage=1)
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    network = _build_network(model, mels, classes)
+    history = _train(
+        network, split, clips, mels, None, mel_statistics, classes, training, views, seed
+    )
+    return network, history
+
+
+def train_mel_pca(
+    mel_weights: Path,
+    split: dict,
+    clips: pd.DataFrame,
+    mels: RaggedArray,
+    components: np.ndarray,
+    mel_statistics: dict,
+    classes: dict,
+    model: Model,
+    training: Training,
+    views: Views,
+    seed: int,
+) -> tuple[keras.Model, pd.DataFrame]:
+    """Train the network of both inputs on one fold, from the trunk of stage mel.
+
+    Returns:
+        The network, and its history, a row an epoch.
+    """
+    import keras
+
+    from fsat_kedro.model import carry_trunk
+
+    seed = _stage_seed(seed, split["fold"], stage=2)
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    untrained = model.model_copy(update={"weights": None})
+    mel_network = _build_network(untrained, mels, classes)
+    mel_network.load_weights(mel_weights)
+    network = _build_network(untrained, mels, classes, components)
+    carry_trunk(mel_network, network)
+    history = _train(
+        network, split, clips, mels, components, mel_statistics, classes, training, views, seed
+    )
+    return network, history
+
+
+def predict_out_of_fold(
+    mel_pca_weights: Path,
+    split: dict,
+    clips: pd.DataFrame,
+    mels: RaggedArray,
+    components: np.ndarray,
+    mel_statistics: dict,
+    classes: dict,
+    model: Model,
+    views: Views,
+    seed: int,
+) -> np.ndarray:
+    """Mean log probabilities of the clips that a fold holds out, (n, c); NaN for all others."""
+    from fsat_kedro.batches import Clips
+
+    untrained = model.model_copy(update={"weights": None})
+    network = _build_network(untrained, mels, classes, components)
+    network.load_weights(mel_pca_weights)
+    held_out = Clips(
+        split["validation"], clips["fname"].tolist(), mels, components, mel_statistics
+    )
+    lengths = _lengths(mel_statistics, views)
+    return predict_clips(network, held_out, lengths=lengths, views=views, seed=seed)
+
+
+def combine_out_of_fold(*logs: np.ndarray) -> np.ndarray:
+    """Probabilities of every clip by the fold that held it out, (n, c); NaN for rejected ones."""
+    rejected = np.isnan(logs).all(axis=(0, 2))
+    probabilities = geometric_mean([np.nansum(logs, axis=0)])
+    probabilities[rejected] = np.nan
+    return probabilities
+
+
+def score_cross_validation(
+    probabilities: np.ndarray, assigned: np.ndarray, clips: pd.DataFrame, classes: dict
+) -> dict:
+    """MAP@3 and accuracy of the out-of-fold predictions, over all clips and fold by fold."""
+    targets = metrics.class_indices(clips["label"], classes["labels"])
+
+    def scores(rows: np.ndarray) -> dict[str, float]:
+        return {
+            "map_at_3": metrics.map_at_k(targets[rows], probabilities[rows]),
+            "accuracy": metrics.accuracy(targets[rows], probabilities[rows]),
+        }
+
+    per_fold = [
+        {"fold": fold, **scores(assigned == fold)} for fold in range(1, int(assigned.max()) + 1)
+    ]
+    return {**scores(assigned > 0), "per_fold": per_fold}
+
+
+def _stage_seed(seed: int, fold: int, *, stage: int) -> int:
+    return int(np.random.SeedSequence([seed, fold, stage]).generate_state(1)[0])
+
+
+def _lengths(mel_statistics: dict, views: Views) -> list[int]:
+    return view_lengths(mel_statistics["shortest"], mel_statistics["longest"], views.n_lengths)
+
+
+def _build_network(
+    model: Model, mels: RaggedArray, classes: dict, components: np.ndarray | None = None
+) -> keras.Model:
+    from fsat_kedro.model import build_network
+
+    return build_network(
+        model,
+        n_mels=mels.values.shape[1],
+        n_classes=len(classes["labels"]),
+        n_components=None if components is None else components.shape[1],
+    )
+
+
+def _train(
+    network: keras.Model,
+    split: dict,
+    clips: pd.DataFrame,
+    mels: RaggedArray,
+    components: np.ndarray | None,
+    mel_statistics: dict,
+    classes: dict,
+    training: Training,
+    views: Views,
+    seed: int,
+) -> pd.DataFrame:
+    """Train a network in place on one fold; returns the history."""
+    from fsat_kedro.batches import Clips, TrainingBatches, ViewBatches
+    from fsat_kedro.training import train_stage
+
+    stage = network.name
+    given = partial(
+        Clips,
+        fnames=clips["fname"].tolist(),
+        mels=mels,
+        components=components,
+        mel_statistics=mel_statistics,
+    )
+    indices = metrics.class_indices(clips["label"], classes["labels"])
+    targets = np.eye(len(classes["labels"]), dtype=np.float32)[indices]
+    batches = TrainingBatches(
+        given(split["train"]),
+        targets,
+        batch_size=training.batch_size,
+        length_range=(mel_statistics["shortest"], mel_statistics["longest"]),
+        augmentation=training.augmentation,
+        mixup_alpha=getattr(training.mixup_alpha, stage),
+        seed=seed,
+    )
+    validation = ViewBatches(
+        given(split["validation"]),
+        targets=targets,
+        lengths=_lengths(mel_statistics, views),
+        n_spans=1,
+        batch_size=views.batch_size,
+        seed=seed,
+    )
+    name = f"fold_{split['fold']} {stage}"
+    return train_stage(network, batches, validation, settings=training, name=name)
