@@ -3,6 +3,8 @@
 Axes: n clips, m mel bands, t frames, p components, c classes.
 """
 
+from pathlib import Path
+
 import keras
 from keras import layers
 
@@ -12,12 +14,18 @@ TRUNK = "trunk"
 
 
 def build_network(
-    settings: Model, *, n_mels: int, n_classes: int, n_components: int | None = None
+    settings: Model,
+    *,
+    weights: str | None,
+    n_mels: int,
+    n_classes: int,
+    n_components: int | None = None,
 ) -> keras.Model:
     """A network from spectrograms of any length to class probabilities.
 
     Args:
-        settings: width and first weights of the backbone.
+        settings: width and momentum of the backbone.
+        weights: first weights of the backbone: None, "imagenet" or a path.
         n_mels: m.
         n_classes: c.
         n_components: p, or None for the network of stage mel, which has no such input.
@@ -26,7 +34,7 @@ def build_network(
         A model from mel (n, m, t, 1) in 0..1, and pca (n, p) if any, to (n, c).
     """
     mel = keras.Input((n_mels, None, 1), name="mel")
-    trunk = _build_trunk(settings, n_mels)
+    trunk = _build_trunk(settings, weights, n_mels)
     features = layers.GlobalAveragePooling2D(name="pooling")(trunk(mel))
     inputs = [mel]
     if n_components is not None:
@@ -43,12 +51,19 @@ def build_network(
     return keras.Model(inputs, classes, name="mel" if n_components is None else "mel_pca")
 
 
+def load_network(settings: Model, weights: Path, **sizes: int | None) -> keras.Model:
+    """A trained network: `build_network` with the weights of a whole network from a file."""
+    network = build_network(settings, weights=None, **sizes)
+    network.load_weights(weights)
+    return network
+
+
 def carry_trunk(source: keras.Model, target: keras.Model) -> None:
     """Copy input normalisation, convolutions and backbone from one network to another."""
     target.get_layer(TRUNK).set_weights(source.get_layer(TRUNK).get_weights())
 
 
-def _build_trunk(settings: Model, n_mels: int) -> keras.Model:
+def _build_trunk(settings: Model, weights: str | None, n_mels: int) -> keras.Model:
     """All that both networks share: from (n, m, t, 1) to a map (n, m / 32, t / 32, 1280)."""
     mel = keras.Input((n_mels, None, 1), name="mel")
     colours = layers.BatchNormalization(name="mel_normalisation")(mel)
@@ -58,7 +73,7 @@ def _build_trunk(settings: Model, n_mels: int) -> keras.Model:
         input_shape=(n_mels, None, 3),
         alpha=settings.width,
         include_top=False,
-        weights=settings.weights,
+        weights=weights,
     )
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):

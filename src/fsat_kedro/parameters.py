@@ -201,4 +201,5 @@ class Parameters(_Group):
     model: Model
     training: Training
     views: Views
-    demo: Demo
+    demo: Demo | None
+    """None where the raw folder holds clips already."""

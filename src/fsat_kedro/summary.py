@@ -485,7 +485,7 @@ def part_statistics(signal: np.ndarray, count: int) -> np.ndarray:
 # The projection
 
 
-def fit_projector(features: np.ndarray, n_components: int, seed: int) -> Pipeline:
+def fit_projector(features: np.ndarray, n_components: int) -> Pipeline:
     """Fit the standardisation and PCA of summary features.
 
     The singular values are computed in full: with 350 components of 1,133 features scikit-learn's
@@ -494,7 +494,6 @@ def fit_projector(features: np.ndarray, n_components: int, seed: int) -> Pipelin
     Args:
         features: (c, d) summary features of the training clips, at least two clips.
         n_components: Components wanted; c - 1 or d if that is fewer.
-        seed: Random state of the PCA.
 
     Returns:
         Fitted pipeline whose `transform` takes (clips, d) to (clips, components).
@@ -506,5 +505,5 @@ def fit_projector(features: np.ndarray, n_components: int, seed: int) -> Pipelin
     if n_clips < 2:
         raise ValueError(f"a projector needs the features of at least 2 clips, got {n_clips}")
     n_kept = min(n_components, n_clips - 1, n_features)
-    pca = PCA(n_kept, svd_solver="full", random_state=seed)
+    pca = PCA(n_kept, svd_solver="full")
     return make_pipeline(StandardScaler(), pca).fit(features)

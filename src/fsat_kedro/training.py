@@ -3,8 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 
 import keras
@@ -18,14 +17,9 @@ EpochListener = Callable[[dict[str, float], int], None]
 _listener: ContextVar[EpochListener | None] = ContextVar("epoch_listener", default=None)
 
 
-@contextmanager
-def epochs_reported_to(listener: EpochListener) -> Iterator[None]:
-    """Have `listener` called with the metrics and number of every epoch that ends within."""
-    token = _listener.set(listener)
-    try:
-        yield
-    finally:
-        _listener.reset(token)
+def report_epochs_to(listener: EpochListener) -> None:
+    """Have `listener` called with the metrics and number of every epoch that ends in this thread."""
+    _listener.set(listener)
 
 
 def triangular_rate(step: int, half_cycle: int, minimum: float, maximum: float) -> float:

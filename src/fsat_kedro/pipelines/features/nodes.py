@@ -13,7 +13,7 @@ from fsat_kedro.lengths import length_range
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Lengths, LogMel, Pca
 from fsat_kedro.ragged import RaggedArray, gather
-from fsat_kedro.summary import FEATURE_NAMES, fit_projector, summary_features
+from fsat_kedro.summary import feature_names, fit_projector, summary_features
 
 
 def compute_log_mels(
@@ -29,7 +29,7 @@ def compute_summary_features(
 ) -> pd.DataFrame:
     """The 1,133 summary features of each clip, a row a clip; NaN for a rejected clip."""
     rows = list(_map_waves(_summary_row, audio, n_jobs, "summary features"))
-    return pd.DataFrame(rows, index=pd.Index(clips["fname"]), columns=FEATURE_NAMES)
+    return pd.DataFrame(rows, index=pd.Index(clips["fname"]), columns=feature_names())
 
 
 def fit_mel_statistics(mels: RaggedArray, lengths: Lengths) -> dict[str, float]:
@@ -50,11 +50,10 @@ def fit_mel_statistics(mels: RaggedArray, lengths: Lengths) -> dict[str, float]:
     }
 
 
-def fit_summary_projector(summary: pd.DataFrame, pca: Pca, seed: int) -> Projector:
+def fit_summary_projector(summary: pd.DataFrame, pca: Pca) -> Projector:
     """Standardisation and PCA, fitted on the usable training clips."""
-    return fit_projector(
-        summary.dropna().to_numpy(np.float64), n_components=pca.n_components, seed=seed
-    )
+    usable = summary.dropna().to_numpy(np.float64)
+    return fit_projector(usable, n_components=pca.n_components)
 
 
 def project_summary_features(summary: pd.DataFrame, projector: Projector) -> np.ndarray:
@@ -82,5 +81,5 @@ def _log_mel_frames(wave: np.ndarray, *, settings: dict) -> np.ndarray:
 
 def _summary_row(wave: np.ndarray) -> np.ndarray:
     if len(wave) == 0:
-        return np.full(len(FEATURE_NAMES), np.nan, np.float32)
+        return np.full(len(feature_names()), np.nan, np.float32)
     return summary_features(wave)

@@ -17,7 +17,7 @@ def create_pipeline(splits: list[str]) -> Pipeline:
             ),
             node(
                 nodes.fit_summary_projector,
-                ["train_summary", "params:pca", "params:seed"],
+                ["train_summary", "params:pca"],
                 "projector",
                 name="fit_summary_projector",
             ),
@@ -25,7 +25,7 @@ def create_pipeline(splits: list[str]) -> Pipeline:
         namespace="features.fit",
         inputs={"train_mels", "train_summary"},
         outputs={"mel_statistics", "projector"},
-        parameters={"lengths", "pca", "seed"},
+        parameters={"lengths", "pca"},
     )
     return sum((_split_pipeline(split) for split in splits), fit)
 

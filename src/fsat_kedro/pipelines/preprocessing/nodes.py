@@ -14,8 +14,13 @@ from fsat_kedro.rawdata import open_location, read_esc50, read_fsdkaggle2018
 _READERS = {"fsdkaggle2018": read_fsdkaggle2018, "esc50": read_esc50}
 
 
-def read_metadata(raw_dir: str, dataset: str, *, split: str) -> pd.DataFrame:
-    """The table of a split: fname, label, verified, usage, fold, location."""
+def read_metadata(
+    raw_dir: str, dataset: str, demo_clips: pd.DataFrame | None = None, *, split: str
+) -> pd.DataFrame:
+    """The table of a split: fname, label, verified, usage, fold, location.
+
+    `demo_clips` is only there for the order of things: the demo is made before it is read.
+    """
     return _READERS[dataset](raw_dir, split)
 
 

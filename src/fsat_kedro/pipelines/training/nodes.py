@@ -75,10 +75,12 @@ def train_mel(
     """
     import keras
 
+    from fsat_kedro.model import build_network
+
     seed = _stage_seed(seed, split["fold"], stage=1)
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
-    network = _build_network(model, mels, classes)
+    network = build_network(model, weights=model.weights, **_sizes(mels, classes))
     history = _train(
         network, split, clips, mels, None, mel_statistics, classes, training, views, seed
     )
@@ -105,15 +107,13 @@ def train_mel_pca(
     """
     import keras
 
-    from fsat_kedro.model import carry_trunk
+    from fsat_kedro.model import build_network, carry_trunk, load_network
 
     seed = _stage_seed(seed, split["fold"], stage=2)
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
-    untrained = model.model_copy(update={"weights": None})
-    mel_network = _build_network(untrained, mels, classes)
-    mel_network.load_weights(mel_weights)
-    network = _build_network(untrained, mels, classes, components)
+    mel_network = load_network(model, mel_weights, **_sizes(mels, classes))
+    network = build_network(model, weights=None, **_sizes(mels, classes, components))
     carry_trunk(mel_network, network)
     history = _train(
         network, split, clips, mels, components, mel_statistics, classes, training, views, seed
@@ -135,10 +135,9 @@ def predict_out_of_fold(
 ) -> np.ndarray:
     """Mean log probabilities of the clips that a fold holds out, (n, c); NaN for all others."""
     from fsat_kedro.batches import Clips
+    from fsat_kedro.model import load_network
 
-    untrained = model.model_copy(update={"weights": None})
-    network = _build_network(untrained, mels, classes, components)
-    network.load_weights(mel_pca_weights)
+    network = load_network(model, mel_pca_weights, **_sizes(mels, classes, components))
     held_out = Clips(
         split["validation"], clips["fname"].tolist(), mels, components, mel_statistics
     )
@@ -180,17 +179,15 @@ def _lengths(mel_statistics: dict, views: Views) -> list[int]:
     return view_lengths(mel_statistics["shortest"], mel_statistics["longest"], views.n_lengths)
 
 
-def _build_network(
-    model: Model, mels: RaggedArray, classes: dict, components: np.ndarray | None = None
-) -> keras.Model:
-    from fsat_kedro.model import build_network
-
-    return build_network(
-        model,
-        n_mels=mels.values.shape[1],
-        n_classes=len(classes["labels"]),
-        n_components=None if components is None else components.shape[1],
-    )
+def _sizes(
+    mels: RaggedArray, classes: dict, components: np.ndarray | None = None
+) -> dict[str, int | None]:
+    """Sizes of a network's inputs and output."""
+    return {
+        "n_mels": mels.values.shape[1],
+        "n_classes": len(classes["labels"]),
+        "n_components": None if components is None else components.shape[1],
+    }
 
 
 def _train(

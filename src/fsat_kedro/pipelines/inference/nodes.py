@@ -1,0 +1,77 @@
+"""Nodes from trained folds to ranked tags of the test clips and their scores.
+
+Axes: n test clips, c classes, p components.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fsat_kedro import metrics
+from fsat_kedro.ensemble import geometric_mean, predict_clips, ranked_tags
+from fsat_kedro.lengths import view_lengths
+from fsat_kedro.parameters import Model, Views
+from fsat_kedro.ragged import RaggedArray
+
+
+def predict_fold(
+    mel_pca_weights: Path,
+    clips: pd.DataFrame,
+    mels: RaggedArray,
+    components: np.ndarray,
+    mel_statistics: dict,
+    classes: dict,
+    model: Model,
+    views: Views,
+    seed: int,
+) -> np.ndarray:
+    """Mean log probabilities over all views by one fold's network, (n, c); NaN if rejected."""
+    from fsat_kedro.batches import Clips
+    from fsat_kedro.model import load_network
+
+    network = load_network(
+        model,
+        mel_pca_weights,
+        n_mels=mels.values.shape[1],
+        n_classes=len(classes["labels"]),
+        n_components=components.shape[1],
+    )
+    usable = np.flatnonzero(clips["status"] == "ok")
+    test = Clips(usable, clips["fname"].tolist(), mels, components, mel_statistics)
+    lengths = view_lengths(mel_statistics["shortest"], mel_statistics["longest"], views.n_lengths)
+    return predict_clips(network, test, lengths=lengths, views=views, seed=seed)
+
+
+def combine_folds(clips: pd.DataFrame, classes: dict, *logs: np.ndarray) -> np.ndarray:
+    """Probabilities of every clip, (n, c): the geometric mean over folds and views.
+
+    A rejected clip gets the classes' shares of the training clips.
+    """
+    probabilities = geometric_mean(list(logs))
+    probabilities[clips["status"] != "ok"] = classes["prior"]
+    return probabilities
+
+
+def rank_tags(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> pd.DataFrame:
+    """The submission, a row a clip: fname, and label with the three first tags."""
+    tags = ranked_tags(probabilities, classes["labels"])
+    return pd.DataFrame({"fname": clips["fname"], "label": [" ".join(three) for three in tags]})
+
+
+def score_test(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> dict:
+    """MAP@3 and accuracy: public, private and pooled, each where there are labelled clips."""
+    targets = metrics.class_indices(clips["label"], classes["labels"])
+    usage = clips["usage"].str.lower()
+    parts = {
+        "public": (usage == "public").fillna(False),
+        "private": (usage == "private").fillna(False),
+        "pooled": clips["label"].notna(),
+    }
+    scores: dict[str, dict[str, float]] = {"map_at_3": {}, "accuracy": {}}
+    for part, rows in parts.items():
+        rows = (rows & clips["label"].notna()).to_numpy(bool)
+        if rows.any():
+            scores["map_at_3"][part] = metrics.map_at_k(targets[rows], probabilities[rows])
+            scores["accuracy"][part] = metrics.accuracy(targets[rows], probabilities[rows])
+    return scores

@@ -1,0 +1,57 @@
+"""Wiring from trained folds to ranked tags of the test clips."""
+
+from kedro.pipeline import Pipeline, node
+
+from fsat_kedro.pipelines.inference import nodes
+
+
+def create_pipeline(n_folds: int) -> Pipeline:
+    """Predict with each fold in a namespace of its own, combine, rank and score."""
+    folds = range(1, n_folds + 1)
+    after = Pipeline(
+        [
+            node(
+                nodes.combine_folds,
+                ["test_clips", "classes", *(f"test_fold_{fold}" for fold in folds)],
+                "test_probabilities",
+                name="combine_folds",
+            ),
+            node(
+                nodes.rank_tags,
+                ["test_probabilities", "test_clips", "classes"],
+                "submission",
+                name="rank_tags",
+            ),
+            node(
+                nodes.score_test,
+                ["test_probabilities", "test_clips", "classes"],
+                "test_scores",
+                name="score_test",
+            ),
+        ]
+    )
+    return sum((_fold_pipeline(fold) for fold in folds), after)
+
+
+def _fold_pipeline(fold: int) -> Pipeline:
+    shared = {"test_clips", "test_mels", "test_components", "mel_statistics", "classes"}
+    template = Pipeline(
+        [
+            node(
+                nodes.predict_fold,
+                ["mel_pca_weights", "test_clips", "test_mels", "test_components"]
+                + ["mel_statistics", "classes", "params:model", "params:views", "params:seed"],
+                "log_probabilities",
+                name="predict_fold",
+                tags="gpu",
+            )
+        ]
+    )
+    weights = f"training.fold_{fold}.mel_pca_weights"
+    return Pipeline(
+        template,
+        namespace=f"inference.fold_{fold}",
+        inputs={"mel_pca_weights": weights, **{name: name for name in shared}},
+        outputs={"log_probabilities": f"test_fold_{fold}"},
+        parameters={"model", "views", "seed"},
+    )

@@ -1,0 +1,84 @@
+"""Wiring of the training: one template, used for every fold."""
+
+from kedro.pipeline import Pipeline, node
+
+from fsat_kedro.pipelines.training import nodes
+
+
+def create_pipeline(n_folds: int) -> Pipeline:
+    """Assign folds, train each in a namespace of its own, and score them together."""
+    folds = range(1, n_folds + 1)
+    before = Pipeline(
+        [
+            node(nodes.list_classes, "train_clips", "classes", name="list_classes"),
+            node(
+                nodes.assign_folds,
+                ["train_clips", "params:folds", "params:seed"],
+                "train_folds",
+                name="assign_folds",
+            ),
+            node(
+                nodes.split_folds,
+                ["train_folds", "params:folds"],
+                [f"split_{fold}" for fold in folds],
+                name="split_folds",
+            ),
+        ]
+    )
+    after = Pipeline(
+        [
+            node(
+                nodes.combine_out_of_fold,
+                [f"oof_{fold}" for fold in folds],
+                "oof_probabilities",
+                name="combine_out_of_fold",
+            ),
+            node(
+                nodes.score_cross_validation,
+                ["oof_probabilities", "train_folds", "train_clips", "classes"],
+                "cv_scores",
+                name="score_cross_validation",
+            ),
+        ]
+    )
+    return sum((_fold_pipeline(fold) for fold in folds), before + after)
+
+
+def _fold_pipeline(fold: int) -> Pipeline:
+    given = ["mel_statistics", "classes", "params:model"]
+    template = Pipeline(
+        [
+            node(
+                nodes.train_mel,
+                ["split", "train_clips", "train_mels", *given]
+                + ["params:training", "params:views", "params:seed"],
+                ["mel_weights", "mel_history"],
+                name="train_mel",
+                tags="gpu",
+            ),
+            node(
+                nodes.train_mel_pca,
+                ["mel_weights", "split", "train_clips", "train_mels", "train_components", *given]
+                + ["params:training", "params:views", "params:seed"],
+                ["mel_pca_weights", "mel_pca_history"],
+                name="train_mel_pca",
+                tags="gpu",
+            ),
+            node(
+                nodes.predict_out_of_fold,
+                ["mel_pca_weights", "split", "train_clips", "train_mels", "train_components"]
+                + [*given, "params:views", "params:seed"],
+                "oof",
+                name="predict_out_of_fold",
+                tags="gpu",
+            ),
+        ]
+    )
+    shared = {"train_clips", "train_mels", "train_components", "mel_statistics", "classes"}
+    return Pipeline(
+        template,
+        namespace=f"training.fold_{fold}",
+        inputs={"split": f"split_{fold}", **{name: name for name in shared}},
+        outputs={"oof": f"oof_{fold}"},
+        parameters={"model", "training", "views", "seed"},
+    )
