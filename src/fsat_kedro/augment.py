@@ -83,9 +83,7 @@ def draw_box(
     return slice(top, top + height), slice(left, left + width)
 
 
-def draw_mixup(
-    n: int, alpha: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
+def draw_mixup(n: int, alpha: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Partners and weights for mixup (Zhang et al., 2017).
 
     Returns:

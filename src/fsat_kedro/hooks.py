@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import os
 import time
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 class ParameterHooks:
     """Checks all parameters before any node runs, and has the pipelines built for them."""
 
-    @hook_impl
+    @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
         """Fail on an unknown key or a wrong value; make the folders absolute."""
         from fsat_kedro.pipeline_registry import note_parameters
@@ -95,8 +94,6 @@ class MlflowHooks:
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
     ) -> None:
         """Open the parent run."""
-        # Before the import, which is when MLflow decides whether to report on its users.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow import MlflowClient
         from mlflow.entities import Param
 

@@ -70,7 +70,8 @@ def _build_trunk(settings: Model, weights: str | None, n_mels: int) -> keras.Mod
     colours = layers.Conv2D(10, 1, activation="relu", name="conv_10")(colours)
     colours = layers.Conv2D(3, 1, activation="relu", name="conv_3")(colours)
     backbone = keras.applications.MobileNetV2(
-        input_shape=(n_mels, None, 3),
+        # Given one side alone, Keras 3 fails on the other; it needs the sizes for padding only.
+        input_shape=(None, None, 3),
         alpha=settings.width,
         include_top=False,
         weights=weights,

@@ -99,7 +99,10 @@ def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> pd.DataFrame:
             what
             for what, absent in [
                 (f"no table ({' or '.join(_CHALLENGE_TABLES[split])})", location is None),
-                (f"no folder or zip of clips ({' or '.join(_CHALLENGE_FOLDERS[split])})", not clips),
+                (
+                    f"no folder or zip of clips ({' or '.join(_CHALLENGE_FOLDERS[split])})",
+                    not clips,
+                ),
             ]
             if absent
         )

@@ -1,6 +1,13 @@
 """Settings of the Kedro project."""
 
+import os
+
 from fsat_kedro.hooks import MlflowHooks, ParameterHooks, ReadableErrorHooks
+
+# Read by the libraries when they are imported: no usage reports, and no log of TensorFlow's C++
+# side, which speaks of missing GPUs as errors.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 HOOKS = (ParameterHooks(), MlflowHooks(), ReadableErrorHooks())
 

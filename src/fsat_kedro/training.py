@@ -37,9 +37,7 @@ def triangular_rate(step: int, half_cycle: int, minimum: float, maximum: float) 
 
 def map_at_3(accuracy: float, top_2_accuracy: float, top_3_accuracy: float) -> float:
     """MAP@3 of clips with one true class each, from the shares ranked among the first 1, 2, 3."""
-    return (
-        accuracy + (top_2_accuracy - accuracy) / 2 + (top_3_accuracy - top_2_accuracy) / 3
-    )
+    return accuracy + (top_2_accuracy - accuracy) / 2 + (top_3_accuracy - top_2_accuracy) / 3
 
 
 def train_stage(
@@ -190,7 +188,10 @@ class _Recorder(keras.callbacks.Callback):
             "val_loss": logs["val_loss"],
             "val_accuracy": logs["val_accuracy"],
             "val_map_at_3": map_at_3(
-                *(logs[f"val_{metric}"] for metric in ("accuracy", "top_2_accuracy", "top_3_accuracy"))
+                *(
+                    logs[f"val_{metric}"]
+                    for metric in ("accuracy", "top_2_accuracy", "top_3_accuracy")
+                )
             ),
             "learning_rate": float(self.model.optimizer.learning_rate),
             "seconds": time.monotonic() - self._started,
@@ -202,7 +203,10 @@ class _Recorder(keras.callbacks.Callback):
             self.phase,
             epoch + 1,
             self._epochs_in_all,
-            *(metrics[key] for key in ("loss", "val_loss", "val_map_at_3", "learning_rate", "seconds")),
+            *(
+                metrics[key]
+                for key in ("loss", "val_loss", "val_map_at_3", "learning_rate", "seconds")
+            ),
         )
         listener = _listener.get()
         if listener is not None:

@@ -24,9 +24,7 @@ def compute_log_mels(
     return gather(_map_waves(function, audio, n_jobs, "log-mels"), spool_dir=data_dir)
 
 
-def compute_summary_features(
-    audio: RaggedArray, clips: pd.DataFrame, n_jobs: int
-) -> pd.DataFrame:
+def compute_summary_features(audio: RaggedArray, clips: pd.DataFrame, n_jobs: int) -> pd.DataFrame:
     """The 1,133 summary features of each clip, a row a clip; NaN for a rejected clip."""
     rows = list(_map_waves(_summary_row, audio, n_jobs, "summary features"))
     return pd.DataFrame(rows, index=pd.Index(clips["fname"]), columns=feature_names())

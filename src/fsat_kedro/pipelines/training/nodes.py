@@ -4,11 +4,9 @@ Axes: n training clips, c classes, p components. The parts of a fold: its number
 rows of the clips it trains on (`train`) and holds out (`validation`).
 """
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -21,8 +19,9 @@ from fsat_kedro.lengths import view_lengths
 from fsat_kedro.parameters import Folds, Model, Training, Views
 from fsat_kedro.ragged import RaggedArray
 
-if TYPE_CHECKING:  # Keras takes seconds to import; the nodes that need it import it when they run.
-    import keras
+# A `keras.Model`. Keras takes seconds to import, so the nodes that need it import it when they
+# run; and Kedro, which reads the types of parameters here, could not resolve the real name.
+Network: TypeAlias = Any
 
 
 def list_classes(clips: pd.DataFrame) -> dict[str, list]:
@@ -67,7 +66,7 @@ def train_mel(
     training: Training,
     views: Views,
     seed: int,
-) -> tuple[keras.Model, pd.DataFrame]:
+) -> tuple[Network, pd.DataFrame]:
     """Train the network of stage mel on one fold.
 
     Returns:
@@ -99,7 +98,7 @@ def train_mel_pca(
     training: Training,
     views: Views,
     seed: int,
-) -> tuple[keras.Model, pd.DataFrame]:
+) -> tuple[Network, pd.DataFrame]:
     """Train the network of both inputs on one fold, from the trunk of stage mel.
 
     Returns:
@@ -138,9 +137,7 @@ def predict_out_of_fold(
     from fsat_kedro.model import load_network
 
     network = load_network(model, mel_pca_weights, **_sizes(mels, classes, components))
-    held_out = Clips(
-        split["validation"], clips["fname"].tolist(), mels, components, mel_statistics
-    )
+    held_out = Clips(split["validation"], clips["fname"].tolist(), mels, components, mel_statistics)
     lengths = _lengths(mel_statistics, views)
     return predict_clips(network, held_out, lengths=lengths, views=views, seed=seed)
 
@@ -191,7 +188,7 @@ def _sizes(
 
 
 def _train(
-    network: keras.Model,
+    network: Network,
     split: dict,
     clips: pd.DataFrame,
     mels: RaggedArray,
