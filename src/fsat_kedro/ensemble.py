@@ -10,9 +10,8 @@ import numpy as np
 from fsat_kedro.metrics import rank_classes
 from fsat_kedro.parameters import Views
 
-if (
-    TYPE_CHECKING
-):  # Keras takes seconds to import, and commands that predict nothing import this too.
+# Keras takes seconds to import, and commands that predict nothing import this module too.
+if TYPE_CHECKING:
     import keras
 
     from fsat_kedro.batches import Clips

@@ -3,6 +3,7 @@
 Axes: n clips, m mel bands, t frames, p components, c classes.
 """
 
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -33,19 +34,20 @@ def build_network(
     Returns:
         A model from mel (n, m, t, 1) in 0..1, and pca (n, p) if any, to (n, c).
     """
+    normalisation = partial(layers.BatchNormalization, momentum=settings.momentum.others)
     mel = keras.Input((n_mels, None, 1), name="mel")
     trunk = _build_trunk(settings, weights, n_mels)
     features = layers.GlobalAveragePooling2D(name="pooling")(trunk(mel))
     inputs = [mel]
     if n_components is not None:
         pca = keras.Input((n_components,), name="pca")
-        normalised = layers.BatchNormalization(name="pca_normalisation")(pca)
+        normalised = normalisation(name="pca_normalisation")(pca)
         features = layers.Concatenate(name="features")([features, normalised])
         inputs.append(pca)
     hidden = layers.Dense(1536, activation="relu", name="dense_1536")(features)
-    hidden = layers.BatchNormalization(name="normalisation_1536")(hidden)
+    hidden = normalisation(name="normalisation_1536")(hidden)
     hidden = layers.Dense(384, activation="relu", name="dense_384")(hidden)
-    hidden = layers.BatchNormalization(name="normalisation_384")(hidden)
+    hidden = normalisation(name="normalisation_384")(hidden)
     # float32 whatever the precision of the layers before: a softmax in half precision rounds to 0.
     classes = layers.Dense(n_classes, activation="softmax", dtype="float32", name="classes")(hidden)
     return keras.Model(inputs, classes, name="mel" if n_components is None else "mel_pca")
@@ -66,7 +68,9 @@ def carry_trunk(source: keras.Model, target: keras.Model) -> None:
 def _build_trunk(settings: Model, weights: str | None, n_mels: int) -> keras.Model:
     """All that both networks share: from (n, m, t, 1) to a map (n, m / 32, t / 32, 1280)."""
     mel = keras.Input((n_mels, None, 1), name="mel")
-    colours = layers.BatchNormalization(name="mel_normalisation")(mel)
+    colours = layers.BatchNormalization(
+        momentum=settings.momentum.others, name="mel_normalisation"
+    )(mel)
     colours = layers.Conv2D(10, 1, activation="relu", name="conv_10")(colours)
     colours = layers.Conv2D(3, 1, activation="relu", name="conv_3")(colours)
     backbone = keras.applications.MobileNetV2(
@@ -78,5 +82,5 @@ def _build_trunk(settings: Model, weights: str | None, n_mels: int) -> keras.Mod
     )
     for layer in backbone.layers:
         if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = settings.backbone_momentum
+            layer.momentum = settings.momentum.backbone
     return keras.Model(mel, backbone(colours), name=TRUNK)

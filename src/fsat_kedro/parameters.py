@@ -74,6 +74,13 @@ class Lengths(_Group):
         return self
 
 
+class Momentum(_Group):
+    """How much of its running mean a step of batch normalisation keeps."""
+
+    backbone: Share
+    others: Share
+
+
 class Model(_Group):
     """The networks."""
 
@@ -81,8 +88,7 @@ class Model(_Group):
     """The backbone's first weights: none, imagenet, or the path of a `.weights.h5` file."""
     width: Positive
     """Width multiplier of the backbone; ImageNet weights exist for 0.35, 0.5, 0.75, 1, 1.3, 1.4."""
-    backbone_momentum: Share
-    """Of the backbone's batch normalisation: how much of a running mean a step keeps."""
+    momentum: Momentum
 
 
 class Erase(_Group):

@@ -18,7 +18,7 @@ _listener: ContextVar[EpochListener | None] = ContextVar("epoch_listener", defau
 
 
 def report_epochs_to(listener: EpochListener) -> None:
-    """Have `listener` called with the metrics and number of every epoch that ends in this thread."""
+    """Have `listener` called with metrics and number of every epoch that ends in this thread."""
     _listener.set(listener)
 
 
@@ -77,6 +77,8 @@ def train_stage(
         ],
         jit_compile=_jit_compile(),
     )
+    # Left to the first step, this makes TensorFlow trace that step twice, ten seconds each.
+    model.optimizer.build(model.trainable_variables)
     epochs_in_all = sum(phase.epochs for _, phase in settings.phases)
     recorder = _Recorder(name, epochs_in_all)
     best = _BestWeights()
@@ -188,25 +190,16 @@ class _Recorder(keras.callbacks.Callback):
             "val_loss": logs["val_loss"],
             "val_accuracy": logs["val_accuracy"],
             "val_map_at_3": map_at_3(
-                *(
-                    logs[f"val_{metric}"]
-                    for metric in ("accuracy", "top_2_accuracy", "top_3_accuracy")
-                )
+                logs["val_accuracy"], logs["val_top_2_accuracy"], logs["val_top_3_accuracy"]
             ),
             "learning_rate": float(self.model.optimizer.learning_rate),
             "seconds": time.monotonic() - self._started,
         }
         self.rows.append({"epoch": epoch + 1, "phase": self.phase, **metrics})
         logger.info(
-            "%s %s %d/%d: loss %.3f, val_loss %.3f, val_map_at_3 %.3f, rate %.1e, %.1f s",
-            self._name,
-            self.phase,
-            epoch + 1,
-            self._epochs_in_all,
-            *(
-                metrics[key]
-                for key in ("loss", "val_loss", "val_map_at_3", "learning_rate", "seconds")
-            ),
+            f"{self._name} {self.phase} {epoch + 1}/{self._epochs_in_all}: "
+            "loss {loss:.3f}, val_loss {val_loss:.3f}, val_map_at_3 {val_map_at_3:.3f}, "
+            "rate {learning_rate:.1e}, {seconds:.1f} s".format(**metrics)
         )
         listener = _listener.get()
         if listener is not None:

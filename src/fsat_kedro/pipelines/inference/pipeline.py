@@ -34,13 +34,12 @@ def create_pipeline(n_folds: int) -> Pipeline:
 
 
 def _fold_pipeline(fold: int) -> Pipeline:
-    shared = {"test_clips", "test_mels", "test_components", "mel_statistics", "classes"}
+    given = ["test_clips", "test_mels", "test_components", "mel_statistics", "classes"]
     template = Pipeline(
         [
             node(
                 nodes.predict_fold,
-                ["mel_pca_weights", "test_clips", "test_mels", "test_components"]
-                + ["mel_statistics", "classes", "params:model", "params:views", "params:seed"],
+                ["mel_pca_weights", *given, "params:model", "params:views", "params:seed"],
                 "log_probabilities",
                 name="predict_fold",
                 tags="gpu",
@@ -51,7 +50,7 @@ def _fold_pipeline(fold: int) -> Pipeline:
     return Pipeline(
         template,
         namespace=f"inference.fold_{fold}",
-        inputs={"mel_pca_weights": weights, **{name: name for name in shared}},
+        inputs={"mel_pca_weights": weights, **{name: name for name in given}},
         outputs={"log_probabilities": f"test_fold_{fold}"},
         parameters={"model", "views", "seed"},
     )

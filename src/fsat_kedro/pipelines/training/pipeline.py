@@ -45,29 +45,29 @@ def create_pipeline(n_folds: int) -> Pipeline:
 
 
 def _fold_pipeline(fold: int) -> Pipeline:
-    given = ["mel_statistics", "classes", "params:model"]
+    clips = ["split", "train_clips", "train_mels"]
+    fitted = ["mel_statistics", "classes"]
+    prediction = ["params:model", "params:views", "params:seed"]
+    settings = ["params:model", "params:training", "params:views", "params:seed"]
     template = Pipeline(
         [
             node(
                 nodes.train_mel,
-                ["split", "train_clips", "train_mels", *given]
-                + ["params:training", "params:views", "params:seed"],
+                [*clips, *fitted, *settings],
                 ["mel_weights", "mel_history"],
                 name="train_mel",
                 tags="gpu",
             ),
             node(
                 nodes.train_mel_pca,
-                ["mel_weights", "split", "train_clips", "train_mels", "train_components", *given]
-                + ["params:training", "params:views", "params:seed"],
+                ["mel_weights", *clips, "train_components", *fitted, *settings],
                 ["mel_pca_weights", "mel_pca_history"],
                 name="train_mel_pca",
                 tags="gpu",
             ),
             node(
                 nodes.predict_out_of_fold,
-                ["mel_pca_weights", "split", "train_clips", "train_mels", "train_components"]
-                + [*given, "params:views", "params:seed"],
+                ["mel_pca_weights", *clips, "train_components", *fitted, *prediction],
                 "oof",
                 name="predict_out_of_fold",
                 tags="gpu",

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Installs what is needed and runs everything; what follows on the command line goes to `kedro run`.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh"
+
+arguments=("$@")
+if [[ " $* " != *" --env"* && " $* " != *" -e"* && "$*" != *raw_dir* ]] &&
+    [ -z "$(find -L data/01_raw -type f ! -name .gitkeep -print -quit)" ]; then
+    echo "No clips in data/01_raw (FSDKaggle2018 is at https://zenodo.org/records/2552860): running the built-in demo."
+    arguments=(--env demo "$@")
+fi
+exec .venv/bin/kedro run "${arguments[@]}"
