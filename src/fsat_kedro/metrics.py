@@ -51,6 +51,48 @@ def accuracy(targets: np.ndarray, probabilities: np.ndarray) -> float:
     return map_at_k(targets, probabilities, k=1)
 
 
+def confusion_counts(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """How often clips of each class (rows) have each class as their most probable (columns).
+
+    Returns:
+        (c, c) int64.
+
+    Raises:
+        ValueError: a target is none of the classes.
+    """
+    _validate(targets, probabilities)
+    n_classes = probabilities.shape[1]
+    if targets.min() < 0 or targets.max() >= n_classes:
+        raise ValueError(
+            f"targets from {targets.min()} to {targets.max()}: expected 0 to {n_classes - 1}"
+        )
+    counts = np.zeros((n_classes, n_classes), np.int64)
+    np.add.at(counts, (targets, rank_classes(probabilities, k=1)[:, 0]), 1)
+    return counts
+
+
+def precision_and_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each class, the share that is right among its tags, and that is found among its clips.
+
+    Args:
+        counts: (c, c), as from `confusion_counts`.
+
+    Returns:
+        Precision (c,), NaN for a class that is never predicted; recall (c,), NaN for one that
+        has no clips.
+    """
+    hits = np.diag(counts).astype(float)
+    return _divide(hits, counts.sum(axis=0)), _divide(hits, counts.sum(axis=1))
+
+
+def map_at_k_by_class(targets: np.ndarray, probabilities: np.ndarray, *, k: int = 3) -> np.ndarray:
+    """Mean average precision at k of each class's clips, (c,); NaN for one that has no clips."""
+    n_classes = probabilities.shape[1]
+    precisions = average_precision_at_k(targets, probabilities, k=k)
+    sums = np.bincount(targets, weights=precisions, minlength=n_classes)
+    return _divide(sums, np.bincount(targets, minlength=n_classes))
+
+
 def _validate(targets: np.ndarray, probabilities: np.ndarray) -> None:
     if probabilities.ndim != 2 or targets.shape != probabilities.shape[:1]:
         raise ValueError(
@@ -61,3 +103,8 @@ def _validate(targets: np.ndarray, probabilities: np.ndarray) -> None:
         raise ValueError("no clips to score")
     if not np.isfinite(probabilities).all():
         raise ValueError("probabilities hold NaN or infinite values")
+
+
+def _divide(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
+    """Shares, NaN where there is nothing to divide."""
+    return np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=wholes > 0)

@@ -1,0 +1,127 @@
+"""Nodes that make plots and tables for people.
+
+Axes: n training clips, c classes.
+"""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from sklearn.pipeline import Pipeline as Projector
+
+from fsat_kedro import metrics, plots
+from fsat_kedro.audio import SAMPLE_RATE
+from fsat_kedro.parameters import LogMel
+
+
+def list_rejected_clips(*clips: pd.DataFrame, splits: list[str]) -> pd.DataFrame:
+    """The clips that could not be used, a row a clip: fname, split, reason.
+
+    Args:
+        clips: the table of each split.
+        splits: their names.
+    """
+    tables = [
+        table.loc[table["status"] == "rejected", ["fname", "reason"]].assign(split=split)
+        for split, table in zip(splits, clips, strict=True)
+    ]
+    return pd.concat(tables, ignore_index=True)[["fname", "split", "reason"]]
+
+
+def tabulate_scores(cv_scores: dict, test_scores: dict | None = None) -> pd.DataFrame:
+    """A row a fold, one for the cross-validation and one a scored part of the test clips.
+
+    Returns:
+        clips (which ones), map_at_3, accuracy.
+    """
+    scores = ["map_at_3", "accuracy"]
+    rows = [
+        {"clips": f"fold {scored['fold']}", **{score: scored[score] for score in scores}}
+        for scored in cv_scores["per_fold"]
+    ]
+    rows.append({"clips": "cross-validation", **{score: cv_scores[score] for score in scores}})
+    for part in (test_scores or {"map_at_3": {}})["map_at_3"]:
+        rows.append({"clips": f"test {part}", **{x: test_scores[x][part] for x in scores}})
+    return pd.DataFrame(rows)
+
+
+def score_classes(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> pd.DataFrame:
+    """Out-of-fold scores, a row a class.
+
+    Args:
+        probabilities: out-of-fold, (n, c).
+        clips: the training clips.
+        classes: with the labels of the c classes.
+
+    Returns:
+        label; clips, the number of usable ones; verified, their share, missing where the data
+        does not tell; map_at_3 of the class's clips; precision (missing for a class that is
+        never predicted) and recall of the most probable class.
+    """
+    targets, probabilities = _scored(probabilities, clips, classes)
+    counts = metrics.confusion_counts(targets, probabilities)
+    precision, recall = metrics.precision_and_recall(counts)
+    usable = clips[clips["status"] == "ok"]
+    verified = usable["verified"].astype("Float64").groupby(usable["label"]).mean()
+    return pd.DataFrame(
+        {
+            "label": classes["labels"],
+            "clips": counts.sum(axis=1),
+            "verified": verified.reindex(classes["labels"]).to_numpy(float, na_value=np.nan),
+            "map_at_3": metrics.map_at_k_by_class(targets, probabilities),
+            "precision": precision,
+            "recall": recall,
+        }
+    )
+
+
+def draw_confusion_matrix(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> Figure:
+    """Confusions of the out-of-fold predictions (n, c)."""
+    targets, probabilities = _scored(probabilities, clips, classes)
+    counts = metrics.confusion_counts(targets, probabilities)
+    return plots.plot_confusion_matrix(counts, classes["labels"])
+
+
+def draw_learning_curves(*histories: pd.DataFrame) -> Figure:
+    """Learning curves of all folds; their histories of stage mel come before those of mel_pca."""
+    n_folds = len(histories) // 2
+    stages = {"mel": histories[:n_folds], "mel_pca": histories[n_folds:]}
+    return plots.plot_learning_curves(stages)
+
+
+def draw_explained_variance(projector: Projector) -> Figure:
+    """How much of the summary features' variance the kept components explain."""
+    return plots.plot_explained_variance(projector[-1].explained_variance_ratio_)
+
+
+def draw_class_balance(clips: pd.DataFrame) -> Figure:
+    """Usable training clips per class, by whether the label is verified if the data tells."""
+    usable = clips[clips["status"] == "ok"]
+    if usable["verified"].isna().all():
+        return plots.plot_class_balance(usable["label"].value_counts().to_frame("clips"))
+    verified = usable["verified"].fillna(False).map({True: "verified", False: "not verified"})
+    counts = pd.crosstab(usable["label"], verified)
+    return plots.plot_class_balance(
+        counts.reindex(columns=["verified", "not verified"], fill_value=0)
+    )
+
+
+def draw_clip_lengths(
+    mel_statistics: dict, log_mel: LogMel, *clips: pd.DataFrame, splits: list[str]
+) -> Figure:
+    """Lengths of the usable clips of each split, with the span shown to networks."""
+    seconds = {
+        split: table.loc[table["status"] == "ok", "length"].to_numpy() / SAMPLE_RATE
+        for split, table in zip(splits, clips, strict=True)
+    }
+    frame = log_mel.hop_length / log_mel.sample_rate
+    shown = (mel_statistics["shortest"] * frame, mel_statistics["longest"] * frame)
+    return plots.plot_clip_lengths(seconds, shown)
+
+
+def _scored(
+    probabilities: np.ndarray, clips: pd.DataFrame, classes: dict
+) -> tuple[np.ndarray, np.ndarray]:
+    """Targets and probabilities of the usable clips."""
+    usable = (clips["status"] == "ok").to_numpy(bool)
+    targets = metrics.class_indices(clips["label"], classes["labels"])
+    return targets[usable], probabilities[usable]

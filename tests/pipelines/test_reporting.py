@@ -1,0 +1,299 @@
+import numpy as np
+import pandas as pd
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.runner import SequentialRunner
+from matplotlib.figure import Figure
+
+from fsat_kedro import metrics
+from fsat_kedro.parameters import LogMel
+from fsat_kedro.pipelines.reporting import create_pipeline, nodes
+from fsat_kedro.summary import fit_projector
+
+LABELS = ["Bell", "Drum", "Wind"]
+PHASES = {"cyclic": 4, "low": 2, "high": 3}
+# Rows are clips: Bell, Bell, Drum, Drum, rejected, Wind.
+PROBABILITIES = np.array(
+    [
+        [0.7, 0.2, 0.1],  # Bell first
+        [0.3, 0.6, 0.1],  # Bell second, taken for Drum
+        [0.1, 0.8, 0.1],  # Drum first
+        [0.5, 0.2, 0.3],  # Drum third, taken for Bell
+        [np.nan] * 3,
+        [0.5, 0.3, 0.2],  # Wind third, taken for Bell
+    ]
+)
+
+
+def make_clips(labels, *, verified, rejected=(), split="train"):
+    """The table of a split; the rows in `rejected` are not usable."""
+    unusable = np.isin(np.arange(len(labels)), rejected)
+    return pd.DataFrame(
+        {
+            "fname": pd.array([f"{split}_{i}.wav" for i in range(len(labels))], dtype="string"),
+            "label": pd.array(labels, dtype="string"),
+            "verified": pd.array(verified, dtype="boolean"),
+            "status": np.where(unusable, "rejected", "ok"),
+            "reason": np.where(unusable, "no samples", ""),
+            "length": np.where(unusable, 0, 44_100 * (1 + np.arange(len(labels)))),
+        }
+    )
+
+
+def make_history(phases, *, loss=1.0):
+    names = [name for name, epochs in phases.items() for _ in range(epochs)]
+    losses = loss + 1 / np.arange(1, len(names) + 1)
+    return pd.DataFrame(
+        {
+            "epoch": range(1, len(names) + 1),
+            "phase": names,
+            "val_loss": losses,
+            "val_map_at_3": 1 - losses / 4,
+        }
+    )
+
+
+def make_inputs(n_folds, *, test=True):
+    train = make_clips(
+        ["Bell", "Bell", "Drum", "Drum", "Drum", "Wind"],
+        verified=[True, False, False, False, True, True] if test else [None] * 6,
+        rejected=[4],
+    )
+    fold_scores = {"map_at_3": 0.75, "accuracy": 0.5}
+    inputs = {
+        "train_clips": train,
+        "classes": {"labels": LABELS, "prior": [0.4, 0.4, 0.2]},
+        "oof_probabilities": PROBABILITIES,
+        "projector": fit_projector(np.random.default_rng(0).normal(size=(9, 12)), 5),
+        "mel_statistics": {"minimum": -80, "maximum": 30, "shortest": 100, "longest": 300},
+        "params:log_mel": LogMel(sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64),
+        "cv_scores": {
+            "map_at_3": 0.6,
+            "accuracy": 0.4,
+            "per_fold": [{"fold": fold, **fold_scores} for fold in range(1, n_folds + 1)],
+        },
+    }
+    for fold in range(1, n_folds + 1):
+        for stage, loss in [("mel", fold), ("mel_pca", 20 + fold)]:
+            inputs[f"training.fold_{fold}.{stage}_history"] = make_history(PHASES, loss=loss)
+    if test:
+        inputs["test_clips"] = make_clips(
+            ["Wind", "Bell", None], verified=[None] * 3, rejected=[0, 2], split="test"
+        )
+        inputs["test_scores"] = {
+            "map_at_3": {"private": 0.7, "pooled": 0.8},
+            "accuracy": {"private": 0.5, "pooled": 0.6},
+        }
+    return inputs
+
+
+def run(inputs, n_folds, splits):
+    pipeline = create_pipeline(n_folds, splits)
+    catalog = DataCatalog({name: MemoryDataset(data) for name, data in inputs.items()})
+    outputs = SequentialRunner().run(pipeline, catalog)
+    return {name: dataset.load() for name, dataset in outputs.items()}
+
+
+@pytest.fixture(scope="module")
+def reports():
+    return run(make_inputs(2), 2, ["train", "test"])
+
+
+def drawable(figure):
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()
+    return figure
+
+
+# Tables
+
+
+def test_scores_of_each_class_worked_by_hand(reports):
+    scores = reports["class_scores"].set_index("label")
+    assert list(scores.index) == LABELS
+    assert scores["clips"].tolist() == [2, 2, 1]
+    assert scores["verified"].tolist() == [0.5, 0, 1]
+    # Bell: ranks 1 and 2; Drum: 1 and 3; Wind: 3.
+    np.testing.assert_allclose(scores["map_at_3"], [(1 + 1 / 2) / 2, (1 + 1 / 3) / 2, 1 / 3])
+    # Taken for Bell: clips 1, 4 and 6; for Drum: 2 and 3; for Wind: none.
+    np.testing.assert_allclose(scores["precision"], [1 / 3, 1 / 2, np.nan])
+    np.testing.assert_allclose(scores["recall"], [1 / 2, 1 / 2, 0])
+
+
+def test_classes_average_to_the_score_of_all_clips(reports):
+    scores = reports["class_scores"]
+    usable = ~np.isnan(PROBABILITIES[:, 0])
+    targets = np.array([0, 0, 1, 1, 2])
+    pooled = np.average(scores["map_at_3"], weights=scores["clips"])
+    assert pooled == pytest.approx(metrics.map_at_k(targets, PROBABILITIES[usable]))
+
+
+def test_rejected_clips_of_both_splits_are_listed(reports):
+    rejected = reports["rejected_clips"]
+    assert list(rejected) == ["fname", "split", "reason"]
+    assert rejected["fname"].tolist() == ["train_4.wav", "test_0.wav", "test_2.wav"]
+    assert rejected["split"].tolist() == ["train", "test", "test"]
+    assert set(rejected["reason"]) == {"no samples"}
+
+
+def test_no_rejected_clips_leave_an_empty_table_with_its_columns():
+    clips = make_clips(["Bell"], verified=[True])
+    rejected = nodes.list_rejected_clips(clips, splits=["train"])
+    assert list(rejected) == ["fname", "split", "reason"]
+    assert rejected.empty
+
+
+def test_rows_of_the_table_of_scores(reports):
+    scores = reports["scores"].set_index("clips")
+    parts = ["fold 1", "fold 2", "cross-validation", "test private", "test pooled"]
+    assert list(scores.index) == parts
+    assert scores["map_at_3"].tolist() == [0.75, 0.75, 0.6, 0.7, 0.8]
+    assert scores["accuracy"].tolist() == [0.5, 0.5, 0.4, 0.5, 0.6]
+
+
+# Plots
+
+
+@pytest.mark.parametrize("n_folds", [2, 10])
+def test_every_fold_has_a_curve_of_each_metric_in_each_stage(n_folds):
+    stages = [[make_history(PHASES, loss=fold) for fold in range(n_folds)] for _ in range(2)]
+    stages[1] = [history.assign(val_loss=history["val_loss"] + 20) for history in stages[1]]
+    figure = drawable(nodes.draw_learning_curves(*stages[0], *stages[1]))
+    loss_mel, loss_mel_pca, map_mel, map_mel_pca = figure.axes
+    for axes, folds, metric in [
+        (loss_mel, stages[0], "val_loss"),
+        (loss_mel_pca, stages[1], "val_loss"),
+        (map_mel, stages[0], "val_map_at_3"),
+        (map_mel_pca, stages[1], "val_map_at_3"),
+    ]:
+        assert len(axes.get_lines()) == n_folds
+        for line, history in zip(axes.get_lines(), folds, strict=True):
+            np.testing.assert_allclose(line.get_ydata(), history[metric])
+            np.testing.assert_array_equal(line.get_xdata(), history["epoch"])
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == [f"fold {fold}" for fold in range(1, n_folds + 1)]
+
+
+def test_each_history_is_drawn_in_its_stage_and_order(reports):
+    mel, mel_pca, *_ = drawable(reports["learning_curves"]).axes
+    assert mel.get_title(loc="left") == "stage mel"
+    assert [line.get_ydata()[0] for line in mel.get_lines()] == [2, 3]
+    assert mel_pca.get_title(loc="left") == "stage mel_pca"
+    assert [line.get_ydata()[0] for line in mel_pca.get_lines()] == [22, 23]
+
+
+def test_phases_of_folds_that_stopped_early_stand_above_each_other():
+    short, long = make_history({**PHASES, "low": 1}), make_history({**PHASES, "low": 5})
+    figure = nodes.draw_learning_curves(short, long, short, long)
+    first, second = figure.axes[0].get_lines()
+    # Four cyclic epochs, then room for five low ones; the short fold waits for four of them.
+    assert np.flatnonzero(np.isnan(first.get_ydata())).tolist() == [5, 6, 7, 8]
+    np.testing.assert_allclose(first.get_ydata()[9:], short["val_loss"][5:])
+    np.testing.assert_allclose(second.get_ydata(), long["val_loss"])
+
+
+def test_a_phase_of_no_epochs_is_left_out():
+    history = make_history({"cyclic": 3, "high": 2})
+    figure = drawable(nodes.draw_learning_curves(*[history] * 4))
+    assert [text.get_text() for text in figure.axes[0].texts] == ["cyclic", "high"]
+
+
+def test_rows_of_the_confusion_matrix_are_shares_of_the_true_class(reports):
+    axes = drawable(reports["confusion_matrix"]).axes[0]
+    expected = [[0.5, 0.5, 0], [0.5, 0.5, 0], [1, 0, 0]]
+    np.testing.assert_allclose(axes.images[0].get_array(), expected)
+    assert [text.get_text() for text in axes.get_yticklabels()] == LABELS
+
+
+def test_the_kept_components_and_their_variance_are_told(reports):
+    axes = drawable(reports["explained_variance"]).axes[0]
+    explained = axes.get_lines()[0].get_ydata()
+    assert len(explained) == 1 + 5
+    assert explained[0] == 0
+    assert (np.diff(explained) > 0).all()
+    assert axes.get_title(loc="right").startswith(f"5 components kept: {explained[-1]:.1%}")
+
+
+def test_bars_are_clips_and_the_most_frequent_class_is_on_top():
+    clips = make_clips(
+        ["Wind", "Bell", "Wind", "Wind", "Drum", "Drum"],
+        verified=[True, True, False, False, False, None],
+        rejected=[5],
+    )
+    axes = drawable(nodes.draw_class_balance(clips)).axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["Wind", "Bell", "Drum"]
+    bottom, top = axes.get_ylim()
+    assert bottom > top
+    verified, unverified = axes.containers
+    assert [bar.get_width() for bar in verified] == [1, 1, 0]
+    assert [bar.get_width() for bar in unverified] == [2, 0, 1]
+    assert [bar.get_x() for bar in unverified] == [1, 1, 0]
+
+
+def test_lengths_are_in_seconds_and_the_shown_span_is_marked(reports):
+    axes = drawable(reports["clip_lengths"]).axes[0]
+    # 100 and 300 frames of 10 ms.
+    assert [line.get_xdata()[0] for line in axes.get_lines()] == pytest.approx([1, 3])
+    train, test = (patch for patch in axes.patches if hasattr(patch, "get_data"))
+    values, edges, _ = train.get_data()
+    assert values.sum() == pytest.approx(1)
+    assert edges[-1] == pytest.approx(6)
+    # The only usable test clip is 2 s long.
+    values, edges, _ = test.get_data()
+    bin_ = values.argmax()
+    assert values[bin_] == 1
+    assert edges[bin_] <= 2 <= edges[bin_ + 1]
+
+
+def test_a_split_of_rejected_clips_has_no_lengths():
+    train = make_clips(["Bell", "Drum"], verified=[None] * 2)
+    test = make_clips(["Bell"], verified=[None], rejected=[0], split="test")
+    log_mel = LogMel(sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
+    statistics = {"shortest": 100, "longest": 100}
+    figure = nodes.draw_clip_lengths(statistics, log_mel, train, test, splits=["train", "test"])
+    names = [text.get_text() for text in drawable(figure).axes[0].get_legend().get_texts()]
+    assert [name.split(",")[0] for name in names] == ["shown to networks", "train"]
+
+
+# The pipeline
+
+
+def test_without_verified_and_without_a_test_split():
+    reports = run(make_inputs(10, test=False), 10, ["train"])
+    assert len(reports) == 8
+    assert reports["class_scores"]["verified"].isna().all()
+    assert reports["scores"]["clips"].tolist()[-2:] == ["fold 10", "cross-validation"]
+    assert reports["rejected_clips"]["fname"].tolist() == ["train_4.wav"]
+    balance = drawable(reports["class_balance"])
+    assert len(balance.axes[0].containers) == 1
+    assert not balance.legends
+
+
+def test_outputs_have_plain_names_and_nodes_one_namespace():
+    pipeline = create_pipeline(3, ["train", "test"])
+    assert all("." not in name for name in pipeline.outputs())
+    assert {node.namespace for node in pipeline.nodes} == {"reporting"}
+    histories = {name for name in pipeline.inputs() if name.endswith("_history")}
+    assert histories == {
+        f"training.fold_{fold}.{stage}_history"
+        for fold in (1, 2, 3)
+        for stage in ("mel", "mel_pca")
+    }
+
+
+# Metrics per class
+
+
+def test_a_class_without_clips_has_no_recall_and_no_map():
+    targets, probabilities = np.array([0, 0]), np.array([[0.9, 0.1], [0.4, 0.6]])
+    counts = metrics.confusion_counts(targets, probabilities)
+    np.testing.assert_array_equal(counts, [[1, 1], [0, 0]])
+    precision, recall = metrics.precision_and_recall(counts)
+    np.testing.assert_allclose(precision, [1, 0])
+    np.testing.assert_allclose(recall, [0.5, np.nan])
+    np.testing.assert_allclose(metrics.map_at_k_by_class(targets, probabilities), [0.75, np.nan])
+
+
+def test_a_target_that_is_no_class_is_an_error():
+    with pytest.raises(ValueError, match="-1"):
+        metrics.confusion_counts(np.array([0, -1]), np.full((2, 2), 0.5))
