@@ -6,7 +6,12 @@ from fsat_kedro.pipelines.inference import nodes
 
 
 def create_pipeline(n_folds: int) -> Pipeline:
-    """Predict with each fold in a namespace of its own, combine, rank and score."""
+    """Predict with each fold in a namespace of its own, combine, rank and score.
+
+    Without folds there is nothing to predict with, and the pipeline is empty.
+    """
+    if n_folds == 0:
+        return Pipeline([])
     folds = range(1, n_folds + 1)
     after = Pipeline(
         [
