@@ -1,5 +1,7 @@
 """Trimming and features of a few short clips, one of them unusable."""
 
+import zipfile
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -44,6 +46,21 @@ def test_every_clip_keeps_its_row_with_status_reason_and_kept_interval(metadata,
     assert 11025 - 2048 <= clips["start"].iloc[3] <= 11025
     offset = 11025 - clips["start"].iloc[3]
     np.testing.assert_array_equal(audio[3][offset : offset + 11025], audio[0])
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_member_of_an_archive_is_a_rejected_clip(tmp_path, rng, method):
+    soundfile.write(tmp_path / "noise.wav", rng.normal(0, 0.1, 11025), 44100)
+    path = tmp_path / "audio_train.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.write(tmp_path / "noise.wav", "noise.wav")
+    content = bytearray(path.read_bytes())
+    content[1000:1100] = bytes(100)
+    path.write_bytes(content)
+    metadata = pd.DataFrame({"fname": ["noise.wav"], "location": [f"{path}::noise.wav"]})
+    _, clips = trim_clips(metadata, Trim(top_db=60), n_jobs=1, data_dir=str(tmp_path))
+    assert clips["status"].tolist() == ["rejected"]
+    assert clips["reason"].iloc[0].startswith("not readable from its archive: ")
 
 
 def test_log_mels_are_frames_by_bands_and_a_rejected_clip_has_no_frame(tmp_path, rng):
