@@ -28,6 +28,8 @@ def test_equal_probabilities_rank_in_the_order_of_the_classes():
     assert metrics.rank_classes(probabilities, k=3).tolist() == [[0, 1, 2], [1, 3, 0]]
     precisions = metrics.average_precision_at_k(np.array([2, 2]), probabilities)
     np.testing.assert_allclose(precisions, [1 / 3, 0])
+    many = np.tile([0.01, 0.03], 500)[None]
+    assert metrics.rank_classes(many, k=3).tolist() == [[1, 3, 5]]
 
 
 def test_fewer_classes_than_k_are_all_ranked():
