@@ -19,11 +19,6 @@ REFERENCE = SHARED / "reference" / "seed_features.npz"
 NAMES = summary.feature_names()
 
 
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(0)
-
-
 def tone(frequency: float, n_samples: int, amplitude: float = 0.5) -> np.ndarray:
     time = np.arange(n_samples) / 44100
     return (amplitude * np.cos(2 * np.pi * frequency * time)).astype(np.float32)

@@ -61,7 +61,8 @@ def draw_box(
 ) -> tuple[slice, slice]:
     """A random rectangle inside `shape`.
 
-    Draws again until the rectangle fits, as in random erasing (Zhong et al., 2017).
+    Draws again until the rectangle fits, as in random erasing (Zhong et al., 2017); it is empty
+    if none of 100 does, as where an area this large would be too wide for the shape.
 
     Args:
         shape: (t, m).
@@ -69,18 +70,16 @@ def draw_box(
         aspect: smallest ratio of the sides; the largest is its inverse.
         rng: draws size and place.
     """
-    while True:
+    for _ in range(100):
         target = rng.uniform(*area) * shape[0] * shape[1]
         ratio = rng.uniform(aspect, 1 / aspect)
         height = round(np.sqrt(target * ratio))
         width = round(np.sqrt(target / ratio))
         if 1 <= height <= shape[0] and 1 <= width <= shape[1]:
-            break
-        if min(shape) * max(shape) * area[1] < 1:
-            return slice(0, 0), slice(0, 0)
-    top = int(rng.integers(shape[0] - height + 1))
-    left = int(rng.integers(shape[1] - width + 1))
-    return slice(top, top + height), slice(left, left + width)
+            top = int(rng.integers(shape[0] - height + 1))
+            left = int(rng.integers(shape[1] - width + 1))
+            return slice(top, top + height), slice(left, left + width)
+    return slice(0, 0), slice(0, 0)
 
 
 def draw_mixup(n: int, alpha: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

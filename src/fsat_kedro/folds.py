@@ -18,16 +18,20 @@ def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarr
         (n,) int64, 1 to n_folds.
 
     Raises:
-        InputError: more folds than clips.
+        InputError: more folds than clips, or than clips of any one label.
     """
     if n_folds > len(labels):
         raise InputError(
             f"{n_folds} folds of {len(labels)} usable training clips: lower folds.n_folds"
         )
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    if n_folds > counts.max():
+        raise InputError(
+            f"{n_folds} folds cannot be stratified with at most {counts.max()} clips of a label: "
+            "lower folds.n_folds"
+        )
     folds = np.zeros(len(labels), dtype=np.int64)
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-    # Encoded by first sight, so that stratification does not depend on how labels are spelt.
-    _, codes = np.unique(labels, return_inverse=True)
     for fold, (_, held_out) in enumerate(splitter.split(codes, codes), start=1):
         folds[held_out] = fold
     return folds

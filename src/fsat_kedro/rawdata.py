@@ -49,14 +49,16 @@ class RawFolder:
         if not self.folder.is_dir():
             raise InputError(f"raw_dir {self.folder} is not a folder: create it or set raw_dir")
         self._locations: dict[tuple[str, str], str] = {}
-        for parent, name, location in sorted(_walk(self.folder), key=lambda file: file[2]):
-            known = self._locations.get((parent, name))
-            if known is None or (MEMBER in known and MEMBER not in location):
-                self._locations[parent, name] = location
+        # What is unpacked comes first: it may have been changed since.
+        files = sorted(_walk(self.folder), key=lambda file: (MEMBER in file[2], file[2]))
+        for parent, name, location in files:
+            self._locations.setdefault((parent, name), location)
 
     def table(self, names: tuple[str, ...]) -> str | None:
         """Location of the first of these files that is there, in whatever folder."""
-        by_name = {name: location for (_, name), location in self._locations.items()}
+        by_name: dict[str, str] = {}
+        for (_, name), location in self._locations.items():
+            by_name.setdefault(name, location)
         return next((by_name[name] for name in names if name in by_name), None)
 
     def clips(self, folders: tuple[str, ...]) -> dict[str, str]:

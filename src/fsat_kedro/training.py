@@ -92,7 +92,8 @@ def train_stage(
             validation_data=validation,
             initial_epoch=len(recorder.rows),
             epochs=len(recorder.rows) + phase.epochs,
-            callbacks=[*_rate_callbacks(phase, settings.plateau, len(batches)), best, recorder],
+            # Recorded before a plateau lowers it, the rate is that of the epoch that ends.
+            callbacks=[best, recorder, *_rate_callbacks(phase, settings.plateau, len(batches))],
             shuffle=False,
             verbose=0,
         )

@@ -1,5 +1,7 @@
 """Nodes from raw files to a table of clips and their trimmed sound."""
 
+import zipfile
+import zlib
 from functools import partial
 
 import numpy as np
@@ -71,3 +73,5 @@ def _trim_clip(location: str, *, top_db: float) -> tuple[TrimmedClip, str]:
             return load_trimmed(file, top_db=top_db), ""
     except UnusableClipError as error:
         return nothing, str(error)
+    except (zipfile.BadZipFile, zlib.error) as error:
+        return nothing, f"not readable from its archive: {error}"

@@ -1,0 +1,77 @@
+"""The nodes after the networks of all folds."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fsat_kedro.pipelines.inference import nodes
+
+CLASSES = {"labels": ["Bark", "Flute", "Meow", "Siren"], "prior": [0.1, 0.2, 0.3, 0.4]}
+PROBABILITIES = np.array(
+    [
+        [0.7, 0.2, 0.06, 0.04],  # Bark Flute Meow
+        [0.1, 0.2, 0.3, 0.4],  # Siren Meow Flute
+        [0.3, 0.4, 0.2, 0.1],  # Flute Bark Meow
+        [0.1, 0.2, 0.3, 0.4],  # Siren Meow Flute
+    ]
+)
+
+
+def clips_of(labels, usage=None, rejected=()):
+    n = len(labels)
+    return pd.DataFrame(
+        {
+            "fname": pd.Series([f"{index}.wav" for index in range(n)], dtype="string"),
+            "label": pd.Series(labels, dtype="string"),
+            "usage": pd.Series([pd.NA] * n if usage is None else usage, dtype="string"),
+            "status": ["rejected" if index in rejected else "ok" for index in range(n)],
+        }
+    )
+
+
+def test_folds_are_combined_and_rejected_clips_get_the_prior():
+    clips = clips_of([pd.NA] * 3, rejected=[1])
+    nan = [np.nan] * 4
+    first = np.array([np.log([0.4, 0.4, 0.1, 0.1]), nan, np.log([0.25] * 4)])
+    second = np.array([np.log([0.4, 0.1, 0.1, 0.4]), nan, np.log([0.7, 0.1, 0.1, 0.1])])
+    probabilities = nodes.combine_folds(clips, CLASSES, first, second)
+    # Roots of the products 0.16, 0.04, 0.01, 0.04.
+    np.testing.assert_allclose(probabilities[0], np.array([4, 2, 1, 2]) / 9)
+    np.testing.assert_allclose(probabilities[1], CLASSES["prior"])
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+
+
+def test_every_clip_gets_three_labels_in_the_order_of_the_table():
+    submission = nodes.rank_tags(PROBABILITIES, clips_of([pd.NA] * 4, rejected=[3]), CLASSES)
+    assert submission["fname"].tolist() == ["0.wav", "1.wav", "2.wav", "3.wav"]
+    assert submission["label"].tolist() == [
+        "Bark Flute Meow",
+        "Siren Meow Flute",
+        "Flute Bark Meow",
+        "Siren Meow Flute",
+    ]
+
+
+def test_public_private_and_pooled_are_scored_apart_and_unlabelled_clips_not_at_all():
+    clips = clips_of(
+        ["Bark", "Meow", "Siren", pd.NA], usage=["Public", "Private", "private", "Ignored"]
+    )
+    scores = nodes.score_test(PROBABILITIES, clips, CLASSES)
+    # Ranks: first, second, none of three.
+    assert scores["map_at_3"] == pytest.approx({"public": 1, "private": 0.25, "pooled": 0.5})
+    assert scores["accuracy"] == pytest.approx({"public": 1, "private": 0, "pooled": 1 / 3})
+
+
+def test_labelled_clips_without_usage_are_pooled_alone():
+    scores = nodes.score_test(PROBABILITIES, clips_of(["Bark", "Meow", "Siren", pd.NA]), CLASSES)
+    assert scores["map_at_3"] == pytest.approx({"pooled": 0.5})
+
+
+def test_without_any_label_there_is_no_score():
+    scores = nodes.score_test(PROBABILITIES, clips_of([pd.NA] * 4), CLASSES)
+    assert scores == {"map_at_3": {}, "accuracy": {}}
+
+
+def test_a_label_that_no_training_clip_had_counts_as_missed():
+    scores = nodes.score_test(PROBABILITIES[:2], clips_of(["Bark", "Harp"]), CLASSES)
+    assert scores["accuracy"] == pytest.approx({"pooled": 0.5})

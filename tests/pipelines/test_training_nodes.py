@@ -1,0 +1,95 @@
+"""The nodes around training that need no network."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fsat_kedro.errors import InputError
+from fsat_kedro.parameters import Folds
+from fsat_kedro.pipelines.training import nodes
+
+CLASSES = {"labels": ["Bark", "Meow"], "prior": [0.5, 0.5]}
+
+
+def clips_of(labels, rejected=(), folds=None):
+    n = len(labels)
+    status = ["rejected" if index in rejected else "ok" for index in range(n)]
+    return pd.DataFrame(
+        {
+            "fname": [f"{index}.wav" for index in range(n)],
+            "label": pd.Series(labels, dtype="string"),
+            "status": status,
+            "fold": pd.Series([pd.NA] * n if folds is None else folds, dtype="Int64"),
+        }
+    )
+
+
+def test_classes_are_in_alphabetical_order_with_their_shares_of_usable_clips():
+    clips = clips_of(["Meow", "Bark", "Meow", "Aria", "Meow", "Bark"], rejected=[3, 4])
+    classes = nodes.list_classes(clips)
+    assert classes == {"labels": ["Bark", "Meow"], "prior": [0.5, 0.5]}
+
+
+def test_stratified_folds_leave_rejected_clips_out():
+    clips = clips_of(["Bark", "Meow"] * 6, rejected=[2, 5])
+    assigned = nodes.assign_folds(clips, Folds(source="stratified", n_folds=2), seed=0)
+    assert np.flatnonzero(assigned == 0).tolist() == [2, 5]
+    assert np.bincount(assigned).tolist() == [2, 5, 5]
+    for label in ("Bark", "Meow"):
+        held = assigned[(clips["label"] == label) & (assigned > 0)]
+        assert sorted(np.bincount(held, minlength=3)[1:]) == [2, 3]
+
+
+def test_given_folds_are_kept_but_for_rejected_clips():
+    clips = clips_of(["Bark"] * 5, rejected=[1], folds=[2, 1, 1, 2, 1])
+    assigned = nodes.assign_folds(clips, Folds(source="given", n_folds=2), seed=0)
+    assert assigned.tolist() == [2, 0, 1, 2, 1]
+
+
+def test_a_given_fold_whose_clips_are_all_rejected_is_an_error():
+    clips = clips_of(["Bark"] * 3, rejected=[0], folds=[2, 1, 1])
+    with pytest.raises(InputError, match=r"folds are \[1\]"):
+        nodes.assign_folds(clips, Folds(source="given", n_folds=2), seed=0)
+
+
+def test_no_given_folds_are_an_error_with_the_remedy():
+    with pytest.raises(InputError, match=r"set folds\.source to stratified"):
+        nodes.assign_folds(clips_of(["Bark"] * 4), Folds(source="given", n_folds=2), seed=0)
+
+
+def test_the_parts_of_a_fold_are_disjoint_and_complete():
+    assigned = np.array([1, 3, 0, 2, 2, 1, 0, 3])
+    splits = nodes.split_folds(assigned, Folds(source="stratified", n_folds=3))
+    assert [split["fold"] for split in splits] == [1, 2, 3]
+    for split in splits:
+        assert not set(split["train"]) & set(split["validation"])
+        assert sorted([*split["train"], *split["validation"]]) == [0, 1, 3, 4, 5, 7]
+        assert (assigned[split["validation"]] == split["fold"]).all()
+    assert sorted(np.concatenate([split["validation"] for split in splits])) == [0, 1, 3, 4, 5, 7]
+
+
+def test_out_of_fold_predictions_are_each_clips_own_and_nan_for_rejected_ones():
+    nan = [np.nan, np.nan]
+    first = np.array([np.log([0.9, 0.1]), nan, nan, np.log([0.2, 0.8])])
+    second = np.array([nan, np.log([0.3, 0.7]), nan, nan])
+    probabilities = nodes.combine_out_of_fold(first, second)
+    np.testing.assert_allclose(probabilities, [[0.9, 0.1], [0.3, 0.7], nan, [0.2, 0.8]])
+
+
+def test_a_prediction_of_certainty_is_no_rejected_clip():
+    logs = np.array([[0.0, -80.0], [np.nan, np.nan]])
+    probabilities = nodes.combine_out_of_fold(logs)
+    np.testing.assert_allclose(probabilities[0], [1, 0], atol=1e-12)
+    assert np.isnan(probabilities[1]).all()
+
+
+def test_cross_validation_is_scored_by_hand():
+    clips = clips_of(["Bark", "Meow", "Meow", "Bark"], rejected=[3])
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [np.nan, np.nan]])
+    scores = nodes.score_cross_validation(probabilities, np.array([1, 2, 2, 0]), clips, CLASSES)
+    assert scores["map_at_3"] == pytest.approx((1 + 1 / 2 + 1) / 3)
+    assert scores["accuracy"] == pytest.approx(2 / 3)
+    assert scores["per_fold"] == [
+        {"fold": 1, "map_at_3": 1.0, "accuracy": 1.0},
+        {"fold": 2, "map_at_3": 0.75, "accuracy": 0.5},
+    ]

@@ -1,0 +1,73 @@
+import pytest
+from pydantic import ValidationError
+
+from fsat_kedro.hooks import _flat, _fold_of, _readable
+from fsat_kedro.parameters import Model, Trim, Views
+
+
+def test_nested_mappings_become_dotted_keys_and_lists_of_them_are_counted_from_1():
+    scores = {
+        "map_at_3": 0.9,
+        "parts": {"public": 0.8, "private": {"all": 0.7}},
+        "per_fold": [{"fold": 1, "accuracy": 0.5}, {"fold": 2, "accuracy": 0.6}],
+    }
+    assert _flat(scores) == {
+        "map_at_3": 0.9,
+        "parts.public": 0.8,
+        "parts.private.all": 0.7,
+        "per_fold.1.fold": 1,
+        "per_fold.1.accuracy": 0.5,
+        "per_fold.2.fold": 2,
+        "per_fold.2.accuracy": 0.6,
+    }
+
+
+def test_lists_of_values_stay_whole_and_empty_mappings_leave_nothing():
+    assert _flat({"area": [0.02, 0.4], "demo": None}) == {"area": [0.02, 0.4], "demo": None}
+    assert _flat({"map_at_3": {}, "empty": []}) == {"empty": []}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "fold"),
+    [
+        ("training.fold_3", "fold_3"),
+        ("training.fold_10", "fold_10"),
+        ("inference.fold_3", None),
+        ("training", None),
+        ("training.scores", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_the_fold_is_that_of_a_training_namespace(namespace, fold):
+    assert _fold_of(namespace) == fold
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "message"),
+    [
+        (Trim, {"top_db": 60, "topdb": 1}, "unknown parameter 'topdb'"),
+        (Trim, {}, "parameter 'top_db' is not set"),
+        (Trim, {"top_db": -1}, "parameter 'top_db' is -1: Input should be greater than 0"),
+        (Trim, {"top_db": "loud"}, "parameter 'top_db' is 'loud': "),
+        (
+            Model,
+            {"weights": "nowhere.h5", "width": 1, "backbone_momentum": 0.9},
+            "'nowhere.h5' is neither none, imagenet nor a file that exists",
+        ),
+    ],
+)
+def test_a_wrong_parameter_is_told_by_name_and_value(group, values, message):
+    with pytest.raises(ValidationError) as error:
+        group.model_validate(values)
+    readable = _readable(error.value)
+    assert message in readable
+    assert readable.endswith("All parameters are in conf/base/parameters*.yml")
+
+
+def test_several_wrong_parameters_are_told_at_once():
+    with pytest.raises(ValidationError) as error:
+        Views.model_validate({"n_lengths": 0, "n_spans": 0, "batch_size": 1})
+    readable = _readable(error.value)
+    assert "'n_lengths' is 0" in readable
+    assert "; parameter 'n_spans' is 0" in readable

@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsat_kedro.lengths import length_range, view_lengths
+
+
+def test_the_range_lies_between_percentiles():
+    lengths = np.arange(101) * 10
+    assert length_range(lengths, (25, 75)) == (250, 750)
+    assert length_range(lengths[::-1], (0, 100)) == (1, 1000)
+    # 1.75 and 3.25 of 1, 2, 3, 4
+    assert length_range(np.array([1, 2, 3, 4]), (25, 75)) == (2, 3)
+
+
+def test_the_shortest_length_is_a_frame():
+    assert length_range(np.array([0, 0, 1]), (0, 50)) == (1, 1)
+
+
+def test_views_go_at_equal_steps_and_include_both_ends():
+    assert view_lengths(263, 763, 6) == [263, 363, 463, 563, 663, 763]
+    assert view_lengths(10, 11, 3) == [10, 10, 11]
+    assert view_lengths(10, 20, 1) == [10]
+
+
+@given(st.integers(1, 900), st.integers(0, 900), st.integers(2, 9))
+def test_views_ascend_within_the_range(shortest, surplus, n_lengths):
+    lengths = view_lengths(shortest, shortest + surplus, n_lengths)
+    assert len(lengths) == n_lengths
+    assert (lengths[0], lengths[-1]) == (shortest, shortest + surplus)
+    assert lengths == sorted(lengths)
+    assert np.diff(lengths).tolist() == pytest.approx(
+        [surplus / (n_lengths - 1)] * (n_lengths - 1), abs=1
+    )
+    assert all(type(length) is int for length in lengths)

@@ -1,0 +1,140 @@
+import copy
+from pathlib import Path
+
+import pytest
+from kedro.config import OmegaConfigLoader
+from pydantic import ValidationError
+
+from fsat_kedro.parameters import Model, Parameters
+from fsat_kedro.settings import CONFIG_LOADER_ARGS
+
+CONF = Path(__file__).parents[1] / "conf"
+ENVIRONMENTS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+def configured(env):
+    loader = OmegaConfigLoader(conf_source=str(CONF), env=env, **CONFIG_LOADER_ARGS)
+    return loader["parameters"]
+
+
+@pytest.fixture(scope="module")
+def base():
+    return configured("base")
+
+
+def changed(parameters, name, value):
+    """A copy of nested parameters with the one of this dotted name set."""
+    parameters = copy.deepcopy(parameters)
+    *groups, key = name.split(".")
+    group = parameters
+    for part in groups:
+        group = group[part]
+    group[key] = value
+    return parameters
+
+
+@pytest.mark.parametrize("env", ENVIRONMENTS)
+def test_every_environment_is_valid(env):
+    Parameters.model_validate(configured(env))
+
+
+def test_base_is_the_full_recipe():
+    parameters = Parameters.model_validate(configured("base"))
+    assert parameters.folds.n_folds == 10
+    assert parameters.log_mel.n_mels == 64
+    assert parameters.pca.n_components == 350
+    assert parameters.training.phases.cyclic.epochs == 100
+    assert parameters.folds.n_folds * parameters.views.n_lengths * parameters.views.n_spans == 300
+    assert parameters.model.weights is None
+    assert parameters.demo is None
+
+
+def test_an_environment_changes_single_keys_and_keeps_the_rest():
+    base, demo = configured("base"), configured("demo")
+    assert demo["demo"] is not None
+    assert demo["training"]["batch_size"] != base["training"]["batch_size"]
+    assert demo["training"]["augmentation"] == base["training"]["augmentation"]
+    assert configured("esc50")["folds"]["source"] == "given"
+
+
+@pytest.mark.parametrize("env", ["demo", "esc50"])
+def test_another_data_folder_moves_the_raw_folder_of_an_environment_along(env):
+    loader = OmegaConfigLoader(
+        conf_source=str(CONF), env=env, runtime_params={"data_dir": "there"}, **CONFIG_LOADER_ARGS
+    )
+    assert loader["parameters"]["data_dir"] == "there"
+    assert loader["parameters"]["raw_dir"].startswith("there/")
+    assert loader["catalog"]["train_folds"]["filepath"].startswith("there/")
+
+
+@pytest.mark.parametrize("name", ["sede", "log_mel.n_mel", "training.phases.low.maximum_rate"])
+def test_an_unknown_key_is_refused_by_its_name(base, name):
+    with pytest.raises(ValidationError) as error:
+        Parameters.model_validate(changed(base, name, 1))
+    (problem,) = error.value.errors()
+    assert problem["type"] == "extra_forbidden"
+    assert ".".join(problem["loc"]) == name
+
+
+def test_a_missing_key_is_refused_by_its_name(base):
+    parameters = copy.deepcopy(base)
+    del parameters["training"]["plateau"]["factor"]
+    with pytest.raises(ValidationError) as error:
+        Parameters.model_validate(parameters)
+    (problem,) = error.value.errors()
+    assert (problem["type"], problem["loc"]) == ("missing", ("training", "plateau", "factor"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("dataset", "audioset"),
+        ("seed", "tomorrow"),
+        ("trim.top_db", 0),
+        ("log_mel.n_mels", 16),
+        ("folds.source", "random"),
+        ("folds.n_folds", 1),
+        ("lengths.percentiles", [75, 25]),
+        ("lengths.percentiles", [25, 175]),
+        ("lengths.percentiles", [25]),
+        ("model.width", -1),
+        ("training.batch_size", 0),
+        ("training.batch_size", 1.5),
+        ("training.selection", "worst"),
+        ("training.augmentation.flip", 1.1),
+        ("training.augmentation.erase.aspect", 0),
+        ("training.mixup_alpha.mel", -0.1),
+        ("training.phases.cyclic.epochs", -1),
+        ("training.phases.low.rate", 0),
+        ("training.plateau.factor", 1),
+        ("demo", {"n_train": 0, "n_test": 1}),
+    ],
+)
+def test_a_wrong_value_is_refused(base, name, value):
+    with pytest.raises(ValidationError) as error:
+        Parameters.model_validate(changed(base, name, value))
+    for problem in error.value.errors():
+        place = ".".join(map(str, problem["loc"]))
+        # What holds for several values together is a problem of their group.
+        assert place.startswith(name) or name.startswith(place)
+
+
+def test_parameters_cannot_be_changed_by_those_who_get_them(base):
+    parameters = Parameters.model_validate(base)
+    with pytest.raises(ValidationError, match="frozen"):
+        parameters.log_mel.n_mels = 128
+
+
+@pytest.mark.parametrize("weights", [None, "none", "None", "null", ""])
+def test_weights_may_be_none_however_it_is_spelt(weights):
+    assert Model(weights=weights, width=1, backbone_momentum=0.9).weights is None
+
+
+def test_weights_may_be_imagenet_or_a_file_that_exists(tmp_path):
+    path = tmp_path / "mine.weights.h5"
+    with pytest.raises(ValidationError, match="neither none, imagenet nor a file that exists"):
+        Model(weights=str(path), width=1, backbone_momentum=0.9)
+    path.touch()
+    for weights in (path, str(path), "imagenet"):
+        model = Model(weights=weights, width=1, backbone_momentum=0.9)
+        assert model.weights == str(weights)
