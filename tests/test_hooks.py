@@ -5,20 +5,15 @@ from fsat_kedro.hooks import _flat, _fold_of, _readable
 from fsat_kedro.parameters import Model, Trim, Views
 
 
-def test_nested_mappings_become_dotted_keys_and_lists_of_them_are_counted_from_1():
+def test_nested_mappings_become_dotted_keys():
     scores = {
         "map_at_3": 0.9,
         "parts": {"public": 0.8, "private": {"all": 0.7}},
-        "per_fold": [{"fold": 1, "accuracy": 0.5}, {"fold": 2, "accuracy": 0.6}],
     }
     assert _flat(scores) == {
         "map_at_3": 0.9,
         "parts.public": 0.8,
         "parts.private.all": 0.7,
-        "per_fold.1.fold": 1,
-        "per_fold.1.accuracy": 0.5,
-        "per_fold.2.fold": 2,
-        "per_fold.2.accuracy": 0.6,
     }
 
 
@@ -52,7 +47,7 @@ def test_the_fold_is_that_of_a_training_namespace(namespace, fold):
         (Trim, {"top_db": "loud"}, "parameter 'top_db' is 'loud': "),
         (
             Model,
-            {"weights": "nowhere.h5", "width": 1, "backbone_momentum": 0.9},
+            {"weights": "nowhere.h5", "width": 1, "momentum": {"backbone": 0.9, "others": 0.9}},
             "'nowhere.h5' is neither none, imagenet nor a file that exists",
         ),
     ],

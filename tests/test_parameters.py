@@ -9,6 +9,7 @@ from fsat_kedro.parameters import Model, Parameters
 from fsat_kedro.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[1] / "conf"
+MOMENTUM = {"backbone": 0.9, "others": 0.9}
 ENVIRONMENTS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 
 
@@ -127,14 +128,14 @@ def test_parameters_cannot_be_changed_by_those_who_get_them(base):
 
 @pytest.mark.parametrize("weights", [None, "none", "None", "null", ""])
 def test_weights_may_be_none_however_it_is_spelt(weights):
-    assert Model(weights=weights, width=1, backbone_momentum=0.9).weights is None
+    assert Model(weights=weights, width=1, momentum=MOMENTUM).weights is None
 
 
 def test_weights_may_be_imagenet_or_a_file_that_exists(tmp_path):
     path = tmp_path / "mine.weights.h5"
     with pytest.raises(ValidationError, match="neither none, imagenet nor a file that exists"):
-        Model(weights=str(path), width=1, backbone_momentum=0.9)
+        Model(weights=str(path), width=1, momentum=MOMENTUM)
     path.touch()
     for weights in (path, str(path), "imagenet"):
-        model = Model(weights=weights, width=1, backbone_momentum=0.9)
+        model = Model(weights=weights, width=1, momentum=MOMENTUM)
         assert model.weights == str(weights)

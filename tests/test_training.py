@@ -20,7 +20,7 @@ from fsat_kedro.parameters import Model, Training
 from fsat_kedro.ragged import RaggedArray
 
 SIZES = {"n_mels": 32, "n_classes": 3}
-NARROW = Model(weights=None, width=0.35, backbone_momentum=0.9)
+NARROW = Model(weights=None, width=0.35, momentum={"backbone": 0.9, "others": 0.9})
 STAGE = Training(
     batch_size=6,
     selection="best",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import re
 import time
 from functools import partial
 from pathlib import Path
@@ -117,25 +118,26 @@ class MlflowHooks:
     def before_node_run(self, node: Node) -> None:
         """Have a stage that is about to train report its epochs to its fold's run."""
         fold = _fold_of(node.namespace)
-        if fold is None or not any(output.endswith("_history") for output in node.outputs):
+        if fold is None or not any("_history" in output for output in node.outputs):
             return
         from fsat_kedro.training import report_epochs_to
 
-        stage = node.short_name.removeprefix("train_").replace(" ", "_").lower()
+        stage = node.name.rpartition("train_")[2]
         run_id = self._child_id(fold)
         report_epochs_to(partial(self._log_metrics, run_id, f"{stage}/"))
 
     @hook_impl
-    def after_dataset_saved(self, dataset_name: str, data: Any) -> None:
+    def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
         """Log scores as metrics, and main outputs as artifacts."""
         if self._client is None:
             return
         scores = self._settings["metrics"].get(dataset_name)
         if scores is not None:
-            self._log_metrics(self._parent_id, f"{scores}/", _flat(data))
-        fold = _fold_of(dataset_name.rpartition(".")[0])
+            numbers = {key: x for key, x in _flat(data).items() if isinstance(x, float)}
+            self._log_metrics(self._parent_id, f"{scores}/", numbers)
+        fold = _fold_of(node.namespace)
         run_id = self._parent_id if fold is None else self._child_id(fold)
-        folder = self._settings["artifacts"].get(dataset_name.rpartition(".")[2])
+        folder = self._settings["artifacts"].get(re.sub(r"_\d+$", "", dataset_name))
         if folder is not None:
             self._client.log_artifact(run_id, str(self._catalog[dataset_name]._filepath), folder)
 
@@ -210,9 +212,7 @@ def _readable(error: ValidationError) -> str:
 
 
 def _flat(nested: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings and lists of mappings as one, its keys joined by dots."""
-    if isinstance(nested, list) and nested and isinstance(nested[0], dict):
-        nested = {str(index): value for index, value in enumerate(nested, start=1)}
+    """Nested mappings as one, its keys joined by dots."""
     if not isinstance(nested, dict):
         return {prefix.rstrip("."): nested}
     flat = {}

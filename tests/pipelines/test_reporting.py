@@ -75,7 +75,7 @@ def make_inputs(n_folds, *, test=True):
     }
     for fold in range(1, n_folds + 1):
         for stage, loss in [("mel", fold), ("mel_pca", 20 + fold)]:
-            inputs[f"training.fold_{fold}.{stage}_history"] = make_history(PHASES, loss=loss)
+            inputs[f"{stage}_history_{fold}"] = make_history(PHASES, loss=loss)
     if test:
         inputs["test_clips"] = make_clips(
             ["Wind", "Bell", None], verified=[None] * 3, rejected=[0, 2], split="test"
@@ -275,9 +275,7 @@ def test_outputs_have_plain_names_and_nodes_one_namespace():
     assert {node.namespace for node in pipeline.nodes} == {"reporting"}
     histories = {name for name in pipeline.inputs() if name.endswith("_history")}
     assert histories == {
-        f"training.fold_{fold}.{stage}_history"
-        for fold in (1, 2, 3)
-        for stage in ("mel", "mel_pca")
+        f"{stage}_history_{fold}" for fold in (1, 2, 3) for stage in ("mel", "mel_pca")
     }
 
 

@@ -27,7 +27,22 @@ def create_pipeline(splits: list[str]) -> Pipeline:
         outputs={"mel_statistics", "projector"},
         parameters={"lengths", "pca"},
     )
-    return sum((_split_pipeline(split) for split in splits), fit)
+    projected = [
+        node(
+            nodes.project_summary_features,
+            [f"{split}_summary", "projector"],
+            f"{split}_components",
+            name=f"project_{split}_summary",
+        )
+        for split in splits
+    ]
+    project = Pipeline(
+        projected,
+        namespace="features.project",
+        inputs={"projector", *(f"{split}_summary" for split in splits)},
+        outputs={f"{split}_components" for split in splits},
+    )
+    return sum((_split_pipeline(split) for split in splits), fit + project)
 
 
 def _split_pipeline(split: str) -> Pipeline:
@@ -45,18 +60,12 @@ def _split_pipeline(split: str) -> Pipeline:
                 "summary",
                 name="compute_summary_features",
             ),
-            node(
-                nodes.project_summary_features,
-                ["summary", "projector"],
-                "components",
-                name="project_summary_features",
-            ),
         ]
     )
     return Pipeline(
         template,
         namespace=f"features.{split}",
-        inputs={"audio": f"{split}_audio", "clips": f"{split}_clips", "projector": "projector"},
-        outputs={name: f"{split}_{name}" for name in ("mels", "summary", "components")},
+        inputs={name: f"{split}_{name}" for name in ("audio", "clips")},
+        outputs={name: f"{split}_{name}" for name in ("mels", "summary")},
         parameters={"log_mel", "n_jobs", "data_dir"},
     )

@@ -51,11 +51,10 @@ def _fold_pipeline(fold: int) -> Pipeline:
             )
         ]
     )
-    weights = f"training.fold_{fold}.mel_pca_weights"
     return Pipeline(
         template,
         namespace=f"inference.fold_{fold}",
-        inputs={"mel_pca_weights": weights, **{name: name for name in given}},
+        inputs={"mel_pca_weights": f"mel_pca_weights_{fold}", **{name: name for name in given}},
         outputs={"log_probabilities": f"test_fold_{fold}"},
         parameters={"model", "views", "seed"},
     )

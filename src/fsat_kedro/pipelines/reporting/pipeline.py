@@ -14,9 +14,7 @@ def create_pipeline(n_folds: int, splits: list[str]) -> Pipeline:
     scores = ["cv_scores", "test_scores"] if "test" in splits else ["cv_scores"]
     out_of_fold = ["oof_probabilities", "train_clips", "classes"]
     histories = [
-        f"training.fold_{fold}.{stage}_history"
-        for stage in ("mel", "mel_pca")
-        for fold in range(1, n_folds + 1)
+        f"{stage}_history_{fold}" for stage in ("mel", "mel_pca") for fold in range(1, n_folds + 1)
     ]
     tables = [
         node(

@@ -74,11 +74,13 @@ def _fold_pipeline(fold: int) -> Pipeline:
             ),
         ]
     )
+    trained = ["mel_weights", "mel_history", "mel_pca_weights", "mel_pca_history"]
     shared = {"train_clips", "train_mels", "train_components", "mel_statistics", "classes"}
     return Pipeline(
         template,
         namespace=f"training.fold_{fold}",
         inputs={"split": f"split_{fold}", **{name: name for name in shared}},
-        outputs={"oof": f"oof_{fold}"},
+        # Dots in names that other pipelines use would make Kedro see namespaces in them.
+        outputs={name: f"{name}_{fold}" for name in (*trained, "oof")},
         parameters={"model", "training", "views", "seed"},
     )

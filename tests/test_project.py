@@ -1,0 +1,197 @@
+"""Whole runs, by the commands that users type, in a folder of their own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from fsat_kedro.demo import LABELS, synthesize
+
+ROOT = Path(__file__).parents[1]
+SHORT = {
+    "demo.n_train": 24,
+    "demo.n_test": 8,
+    "training.phases.cyclic.epochs": 1,
+    "training.phases.low.epochs": 0,
+    "training.phases.high.epochs": 1,
+    "views.n_lengths": 2,
+    "views.n_spans": 1,
+}
+
+
+def kedro(project, *arguments, **parameters):
+    """Run a Kedro command in a project and return the finished process."""
+    if parameters:
+        pairs = (f"{name}={value}" for name, value in parameters.items())
+        arguments = (*arguments, "--params", ",".join(pairs))
+    return subprocess.run(
+        [sys.executable, "-m", "kedro", *arguments],
+        cwd=project,
+        env={**os.environ, "DO_NOT_TRACK": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A checkout without data."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("conf", "src"):
+        ignored = shutil.ignore_patterns("local", "__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    (folder / "conf" / "local").mkdir()
+    for name in ("pyproject.toml", ".telemetry"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def demo(project):
+    """The outputs of a short run of everything on the demo."""
+    finished = kedro(project, "run", "--env", "demo", **SHORT)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return project / "data" / "demo"
+
+
+@pytest.fixture(scope="module")
+def mlflow_runs(project, demo):
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("fsat_kedro")
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def test_every_test_clip_has_three_tags_and_the_empty_ones_too(demo):
+    submission = pd.read_csv(demo / "07_model_output" / "submission.csv")
+    listed = pd.read_csv(demo / "01_raw/FSDKaggle2018.meta/test_post_competition_scoring_clips.csv")
+    assert list(submission) == ["fname", "label"]
+    assert submission["fname"].tolist() == listed["fname"].tolist()
+    assert len(submission) == 8 + 3
+    for tags in submission["label"].str.split():
+        assert len(set(tags)) == 3
+        assert set(tags) <= set(LABELS)
+    rejected = pd.read_csv(demo / "08_reporting" / "rejected_clips.csv")
+    assert rejected["fname"].isin(submission["fname"]).all()
+    assert rejected["reason"].tolist() == ["no samples"] * 3
+
+
+def test_scores_stand_by_usage_and_by_fold(demo):
+    test = json.loads((demo / "07_model_output" / "test_scores.json").read_text())
+    cv = json.loads((demo / "07_model_output" / "cv_scores.json").read_text())
+    for metric in ("map_at_3", "accuracy"):
+        assert set(test[metric]) == {"public", "private", "pooled"}
+        assert all(0 <= score <= 1 for score in test[metric].values())
+        assert cv[metric] == pytest.approx(np.mean([fold[metric] for fold in cv["per_fold"]]))
+    assert len(cv["per_fold"]) == 2
+
+
+def test_probabilities_of_every_clip_sum_to_one(demo):
+    for name, n_clips in (("test_probabilities", 11), ("oof_probabilities", 24)):
+        probabilities = np.load(demo / "07_model_output" / f"{name}.npy")
+        assert probabilities.shape == (n_clips, len(LABELS))
+        np.testing.assert_allclose(probabilities.sum(axis=1), 1)
+
+
+def test_every_stage_of_every_fold_left_weights_and_a_history(demo):
+    for fold in ("fold_1", "fold_2"):
+        for stage in ("mel", "mel_pca"):
+            assert (demo / "06_models" / fold / f"{stage}.weights.h5").stat().st_size > 0
+            history = pd.read_csv(demo / "06_models" / fold / f"{stage}_history.csv")
+            assert history["epoch"].tolist() == [1, 2]
+            assert history["phase"].tolist() == ["cyclic", "high"]
+
+
+def test_mlflow_has_a_child_run_a_fold_with_metrics_by_epoch(mlflow_runs, demo):
+    client, runs = mlflow_runs
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = {run.info.run_name: run for run in runs if run is not parent}
+    assert set(children) == {"fold_1", "fold_2"}
+    for fold, child in children.items():
+        assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        for stage in ("mel", "mel_pca"):
+            history = pd.read_csv(demo / "06_models" / fold / f"{stage}_history.csv")
+            logged = client.get_metric_history(child.info.run_id, f"{stage}/val_loss")
+            assert [metric.step for metric in logged] == history["epoch"].tolist()
+            assert [metric.value for metric in logged] == pytest.approx(history["val_loss"])
+
+
+def test_mlflow_has_scores_parameters_and_outputs_of_the_whole_run(mlflow_runs, demo):
+    client, runs = mlflow_runs
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    scores = json.loads((demo / "07_model_output" / "test_scores.json").read_text())
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["test/map_at_3.pooled"] == scores["map_at_3"]["pooled"]
+    assert parent.data.params["training.phases.cyclic.epochs"] == "1"
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
+        "predictions",
+        "reports",
+        "scores",
+    }
+
+
+def test_what_is_there_is_not_made_again_and_what_is_missing_is_made_the_same(project, demo):
+    weights = demo / "06_models" / "fold_1" / "mel_pca.weights.h5"
+    trained = weights.stat().st_mtime_ns
+    lost = demo / "07_model_output" / "fold_1" / "test.npy"
+    before = np.load(lost)
+    lost.unlink()
+    finished = kedro(project, "run", "--env", "demo", "--only-missing-outputs", **SHORT)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert weights.stat().st_mtime_ns == trained
+    np.testing.assert_allclose(np.load(lost), before, rtol=1e-5)
+
+
+def test_a_data_set_in_the_layout_of_esc50_keeps_its_own_folds(project, tmp_path, rng):
+    raw = tmp_path / "raw"
+    (raw / "audio").mkdir(parents=True)
+    (raw / "meta").mkdir()
+    rows = [(f"{i}.wav", i % 5 + 1, LABELS[i % 2]) for i in range(10)]
+    for fname, _, label in rows:
+        soundfile.write(raw / "audio" / fname, synthesize(label, 0.5, rng), 44_100)
+    table = pd.DataFrame(rows, columns=["filename", "fold", "category"])
+    table.to_csv(raw / "meta" / "esc50.csv", index=False)
+    finished = kedro(
+        project,
+        *("run", "--env", "esc50", "--to-nodes", "split_folds"),
+        raw_dir=raw,
+        data_dir=tmp_path / "data",
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    folds = np.load(tmp_path / "data" / "06_models" / "train_folds.npy")
+    assert folds.tolist() == table["fold"].tolist()
+
+
+def test_the_registry_lists_all_pipelines(project):
+    listed = kedro(project, "registry", "list").stdout
+    for name in ("demo_data", "preprocessing", "features", "training", "inference", "reporting"):
+        assert f"- {name}\n" in listed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parameters", "message"),
+    [
+        (["--env", "nowhere"], {}, "unknown environment 'nowhere'"),
+        ([], {"folds.n_fold": 5}, "unknown parameter 'folds.n_fold'"),
+        ([], {"folds.n_folds": 1}, "parameter 'folds.n_folds' is 1"),
+        ([], {"model.weights": "gone.h5"}, "'gone.h5' is neither none, imagenet nor a file"),
+        ([], {"raw_dir": "nothing/here"}, "nothing/here is not a folder"),
+        (["--pipeline", "demo_data"], {}, "kedro run --env demo"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_message(project, arguments, parameters, message):
+    finished = kedro(project, "run", *arguments, **parameters)
+    assert finished.returncode == 1
+    last = finished.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert message in last
+    assert "Traceback" not in finished.stdout + finished.stderr
