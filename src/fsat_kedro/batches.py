@@ -83,7 +83,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self._clips = clips
         self._targets = targets
         # Keras takes the shape of all batches from the first two: they must be there, and differ.
-        self._n_batches = max(2, -(-len(clips) // batch_size))
+        self._n_batches = max(min(2, len(clips)), -(-len(clips) // batch_size))
         self._length_range = length_range
         self._augmentation = augmentation
         self._mixup_alpha = mixup_alpha
@@ -99,9 +99,9 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """Batch `index` of this epoch: the inputs, and targets (n, c)."""
-        order = np.random.default_rng([self._seed, self.epoch]).permutation(len(self._clips))
+        order = self._rng(0).permutation(len(self._clips))
         rows = self._clips.rows[np.array_split(order, self._n_batches)[index]]
-        rng = np.random.default_rng([self._seed, self.epoch, index])
+        rng = self._rng(1, index)
         length = self._draw_length(index)
         mels = [self._augmented(row, length, rng) for row in rows]
         inputs = self._clips.inputs(mels, rows)
@@ -112,10 +112,12 @@ class TrainingBatches(keras.utils.PyDataset):
             targets = augment.mixup(targets, partners, weights)
         return inputs, targets
 
+    def _rng(self, *purpose: int) -> np.random.Generator:
+        return np.random.default_rng([self._seed, self.epoch, *purpose])
+
     def _draw_length(self, index: int) -> int:
         shortest, longest = self._length_range
-        rng = np.random.default_rng([self._seed, self.epoch, index, 1])
-        length = int(rng.integers(shortest, longest, endpoint=True))
+        length = int(self._rng(2, index).integers(shortest, longest, endpoint=True))
         if index == 1 and shortest < longest and length == self._draw_length(0):
             return length + 1 if length < longest else length - 1
         return length
@@ -159,28 +161,29 @@ class ViewBatches(keras.utils.PyDataset):
     ) -> None:
         super().__init__()
         self._clips = clips
-        self._views = [(span, length) for span in range(n_spans) for length in lengths]
+        self._lengths = lengths * n_spans
         self._parts = np.array_split(clips.rows, max(1, -(-len(clips) // batch_size)))
         self._seed = seed
         self._targets = targets
 
     def __len__(self) -> int:
-        return len(self._parts) * len(self._views)
+        return len(self._parts) * len(self._lengths)
 
     def rows(self, index: int) -> np.ndarray:
         """Which clips batch `index` is of, (n,)."""
-        return self._parts[index // len(self._views)]
+        return self._parts[index // len(self._lengths)]
 
     def __getitem__(self, index: int) -> tuple:
         """Batch `index`: the inputs, and targets (n, c) if they were given."""
-        span, length = self._views[index % len(self._views)]
+        view = index % len(self._lengths)
+        length = self._lengths[view]
         rows = self.rows(index)
-        mels = [self._clips.span(row, length, self._rng(row, span, length)) for row in rows]
+        mels = [self._clips.span(row, length, self._rng(row, view)) for row in rows]
         inputs = self._clips.inputs(mels, rows)
         if self._targets is None:
             return (inputs,)
         return inputs, self._targets[rows]
 
-    def _rng(self, row: int, span: int, length: int) -> np.random.Generator:
+    def _rng(self, row: int, view: int) -> np.random.Generator:
         name = crc32(self._clips.fnames[row].encode())
-        return np.random.default_rng([self._seed, name, span, length])
+        return np.random.default_rng([self._seed, name, view])

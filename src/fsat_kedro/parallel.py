@@ -22,7 +22,7 @@ def map_clips(
 
     Args:
         function: a function that can be pickled.
-        items: read lazily, a few ahead of the results.
+        items: read lazily, as processes become free.
         n_jobs: number of processes; −1 for one per core, 1 to stay in this one.
         total: number of items, for the progress bar.
         description: what is done, before the bar.
