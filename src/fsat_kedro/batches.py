@@ -162,7 +162,8 @@ class ViewBatches(keras.utils.PyDataset):
         super().__init__()
         self._clips = clips
         self._lengths = lengths * n_spans
-        self._parts = np.array_split(clips.rows, max(1, -(-len(clips) // batch_size)))
+        n_parts = -(-len(clips) // batch_size)
+        self._parts = np.array_split(clips.rows, n_parts) if n_parts else []
         self._seed = seed
         self._targets = targets
 
