@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline as Projector
 
-from fsat_kedro.audio import log_mel
+from fsat_kedro.audio import SAMPLE_RATE, log_mel
 from fsat_kedro.errors import InputError
 from fsat_kedro.lengths import length_range
 from fsat_kedro.parallel import map_clips
@@ -26,6 +26,7 @@ def compute_log_mels(
 
 def compute_summary_features(audio: RaggedArray, clips: pd.DataFrame, n_jobs: int) -> pd.DataFrame:
     """The 1,133 summary features of each clip, a row a clip; NaN for a rejected clip."""
+    _compile_librosa()
     rows = list(_map_waves(_summary_row, audio, n_jobs, "summary features"))
     return pd.DataFrame(rows, index=pd.Index(clips["fname"]), columns=feature_names())
 
@@ -61,6 +62,15 @@ def project_summary_features(summary: pd.DataFrame, projector: Projector) -> np.
     if usable.any():
         components[usable] = projector.transform(summary[usable].to_numpy(np.float64))
     return components
+
+
+def _compile_librosa() -> None:
+    """Compute the features of some noise in this process, before others start.
+
+    librosa has numba compile functions at their first use and keeps them on disk; two processes
+    that do so at once in a new installation can crash with a segmentation fault.
+    """
+    summary_features(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32))
 
 
 def _map_waves(
