@@ -54,7 +54,9 @@ def test_an_environment_changes_single_keys_and_keeps_the_rest():
     base, demo = configured("base"), configured("demo")
     assert demo["demo"] is not None
     assert demo["training"]["batch_size"] != base["training"]["batch_size"]
-    assert demo["training"]["augmentation"] == base["training"]["augmentation"]
+    erase, erase_in_base = (env["training"]["augmentation"]["erase"] for env in (demo, base))
+    assert erase["probability"] != erase_in_base["probability"]
+    assert erase["area"] == erase_in_base["area"]
     assert configured("esc50")["folds"]["source"] == "given"
 
 
@@ -118,6 +120,13 @@ def test_a_wrong_value_is_refused(base, name, value):
         place = ".".join(map(str, problem["loc"]))
         # What holds for several values together is a problem of their group.
         assert place.startswith(name) or name.startswith(place)
+
+
+def test_a_stage_without_an_epoch_is_refused(base):
+    for phase in ("cyclic", "low", "high"):
+        base = changed(base, f"training.phases.{phase}.epochs", 0)
+    with pytest.raises(ValidationError, match="no phase has an epoch"):
+        Parameters.model_validate(base)
 
 
 def test_parameters_cannot_be_changed_by_those_who_get_them(base):

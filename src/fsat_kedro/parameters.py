@@ -142,6 +142,12 @@ class Phases(_Group):
     low: SteadyPhase
     high: SteadyPhase
 
+    @model_validator(mode="after")
+    def _not_empty(self) -> "Phases":
+        if self.cyclic.epochs + self.low.epochs + self.high.epochs == 0:
+            raise ValueError("no phase has an epoch")
+        return self
+
 
 class Plateau(_Group):
     """What a steady phase does when the validation loss stays."""
