@@ -3,10 +3,9 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh"
 
-arguments=("$@")
-if [[ " $* " != *" --env"* && " $* " != *" -e"* && "$*" != *raw_dir* ]] &&
-    [ -z "$(find -L data/01_raw -type f ! -name .gitkeep -print -quit)" ]; then
+if [[ " $* " != *" --env"* && " $* " != *" -e "* && "$*" != *raw_dir* && -z "${KEDRO_ENV:-}" ]] &&
+    [ -z "$(find -L data/01_raw -type f ! -name '.*' -print -quit)" ]; then
     echo "No clips in data/01_raw (FSDKaggle2018 is at https://zenodo.org/records/2552860): running the built-in demo."
-    arguments=(--env demo "$@")
+    set -- --env demo "$@"
 fi
-exec .venv/bin/kedro run "${arguments[@]}"
+exec .venv/bin/kedro run "$@"

@@ -16,7 +16,9 @@ setup_venv() {
     # What is installed is known by the files that decide it and the place they are in.
     local wanted installed=.venv/installed python
     wanted="$(pwd) $(cat requirements.lock pyproject.toml | cksum)"
-    [ "$(cat "$installed" 2>/dev/null)" = "$wanted" ] && return
+    if [ "$(cat "$installed" 2>/dev/null)" = "$wanted" ] && .venv/bin/python -c '' 2>/dev/null; then
+        return
+    fi
     python="$(find_python)" || return 1
     echo "Installing into .venv with $("$python" --version) (a few minutes, once)"
     "$python" -m venv --clear .venv || {

@@ -175,8 +175,15 @@ def test_every_clip_is_seen_at_every_length_in_every_span():
     seen = views_by_name(clips_of([0, 3, 4, 8, 10]))
     assert sorted(seen) == ["0.wav", "10.wav", "3.wav", "4.wav", "8.wav"]
     for views in seen.values():
-        assert [view.shape[1] for view in views] == [5, 12, 30] * 2
+        assert sorted(view.shape[1] for view in views) == [5, 5, 12, 12, 30, 30]
         assert all(view.min() >= 0 and view.max() <= 1 for view in views)
+
+
+@pytest.mark.parametrize("lengths", [[5, 5, 6], [5, 6, 6], [5, 5, 5, 5, 5, 7]])
+def test_the_first_two_views_differ_in_length_where_any_do(lengths):
+    views = views_of(clips_of([0, 3]), lengths=lengths)
+    first, second = (views[index][0][0].shape[2] for index in (0, 1))
+    assert first != second
 
 
 def test_views_of_a_clip_depend_on_no_other_clip_and_on_no_order():

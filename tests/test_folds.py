@@ -72,13 +72,16 @@ def test_given_folds_are_taken_as_they_are():
     assert folds.dtype == np.int64
 
 
+@pytest.mark.parametrize("folds", [[1, 0, 1], [3, 1, 3], [20, -1, 20]])
+def test_given_folds_may_be_numbered_anyhow(folds):
+    assert given_folds(np.array(folds), n_folds=2).tolist() == [2, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("folds", "n_folds", "message"),
     [
-        ([1, 2, 3], 2, "are [1, 2, 3], but folds.n_folds is 2: set folds.n_folds to 3"),
-        ([1, 2, 2], 3, "are [1, 2], but folds.n_folds is 3: set folds.n_folds to 2"),
-        ([0, 1], 2, "are [0, 1], but folds.n_folds is 2"),
-        ([1, 3], 2, "are [1, 3], but folds.n_folds is 2"),
+        ([1, 2, 3], 2, "in folds [1, 2, 3], but folds.n_folds is 2: set folds.n_folds to 3"),
+        ([1, 2, 2], 3, "in folds [1, 2], but folds.n_folds is 3: set folds.n_folds to 2"),
     ],
 )
 def test_given_folds_that_are_not_those_expected_are_an_error(folds, n_folds, message):

@@ -109,7 +109,12 @@ def test_a_missing_key_is_refused_by_its_name(base):
         ("training.mixup_alpha.mel", -0.1),
         ("training.phases.cyclic.epochs", -1),
         ("training.phases.low.rate", 0),
+        ("training.phases.cyclic.minimum_rate", 1),
+        ("training.augmentation.erase.area", [0.4, 0.02]),
         ("training.plateau.factor", 1),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("n_jobs", 0),
         ("demo", {"n_train": 0, "n_test": 1}),
     ],
 )

@@ -258,3 +258,12 @@ def test_esc50_without_folds_is_an_error_that_names_file_and_column(tmp_path):
     unpacked(tmp_path, {**ESC50, "meta/esc50.csv": "filename,category\na.wav,dog\n"})
     with pytest.raises(InputError, match=r"esc50\.csv has no column fold"):
         read_esc50(tmp_path, "train")
+
+
+@pytest.mark.parametrize("label", ["", "None"])
+def test_a_training_clip_without_a_label_is_an_error_that_names_the_line(tmp_path, label):
+    (tmp_path / "audio_train").mkdir()
+    (tmp_path / "audio_train" / "a.wav").touch()
+    (tmp_path / "train.csv").write_text(f"fname,label\na.wav,Bark\nb.wav,{label}\n")
+    with pytest.raises(InputError, match=r"train\.csv, line 3: .* without a label, 1 in all"):
+        read_fsdkaggle2018(tmp_path, "train")

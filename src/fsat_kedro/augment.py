@@ -62,23 +62,23 @@ def draw_box(
     """A random rectangle inside `shape`.
 
     Draws again until the rectangle fits, as in random erasing (Zhong et al., 2017); it is empty
-    if none of 100 does, as where an area this large would be too wide for the shape.
+    if none of 1,000 does, as where an area this large would be too wide for the shape.
 
     Args:
         shape: (t, m).
         area: smallest and largest share of the whole area.
-        aspect: smallest ratio of the sides; the largest is its inverse.
+        aspect: smallest ratio of bands to frames; the largest is its inverse.
         rng: draws size and place.
     """
-    for _ in range(100):
+    for _ in range(1000):
         target = rng.uniform(*area) * shape[0] * shape[1]
         ratio = rng.uniform(aspect, 1 / aspect)
-        height = round(np.sqrt(target * ratio))
-        width = round(np.sqrt(target / ratio))
-        if 1 <= height <= shape[0] and 1 <= width <= shape[1]:
-            top = int(rng.integers(shape[0] - height + 1))
-            left = int(rng.integers(shape[1] - width + 1))
-            return slice(top, top + height), slice(left, left + width)
+        frames = round(np.sqrt(target / ratio))
+        bands = round(np.sqrt(target * ratio))
+        if 1 <= frames <= shape[0] and 1 <= bands <= shape[1]:
+            first_frame = int(rng.integers(shape[0] - frames + 1))
+            first_band = int(rng.integers(shape[1] - bands + 1))
+            return slice(first_frame, first_frame + frames), slice(first_band, first_band + bands)
     return slice(0, 0), slice(0, 0)
 
 

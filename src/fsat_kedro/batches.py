@@ -161,7 +161,8 @@ class ViewBatches(keras.utils.PyDataset):
     ) -> None:
         super().__init__()
         self._clips = clips
-        self._lengths = lengths * n_spans
+        # Keras takes the shape of all batches from the first two, which have to differ if any do.
+        self._lengths = [lengths[-1], *lengths[:-1]] * n_spans
         n_parts = -(-len(clips) // batch_size)
         self._parts = np.array_split(clips.rows, n_parts) if n_parts else []
         self._seed = seed

@@ -38,22 +38,22 @@ def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarr
 
 
 def given_folds(folds: np.ndarray, *, n_folds: int) -> np.ndarray:
-    """A data set's own folds, checked.
+    """A data set's own folds, numbered from 1 on in their order.
 
     Args:
-        folds: (n,) a fold number per clip, 1 to n_folds.
+        folds: (n,) a fold number per clip.
         n_folds: the number of folds expected.
 
     Returns:
-        (n,) int64.
+        (n,) int64, 1 to n_folds.
 
     Raises:
-        InputError: the numbers are not exactly 1 to n_folds.
+        InputError: another number of folds.
     """
-    found = sorted({int(fold) for fold in folds})
-    if found != list(range(1, n_folds + 1)):
+    found, positions = np.unique(folds.astype(np.int64), return_inverse=True)
+    if len(found) != n_folds:
         raise InputError(
-            f"the data set's own folds are {found}, but folds.n_folds is {n_folds}: "
+            f"the usable clips are in folds {found.tolist()}, but folds.n_folds is {n_folds}: "
             f"set folds.n_folds to {len(found)}, or folds.source to stratified"
         )
-    return np.asarray(folds, dtype=np.int64)
+    return positions + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import re
 import time
 from functools import partial
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
+logger = logging.getLogger(__name__)
+
+
 class ParameterHooks:
     """Checks all parameters before any node runs, and has the pipelines built for them."""
 
@@ -37,7 +41,7 @@ class ParameterHooks:
             parameters = dict(context.config_loader["parameters"])
         except MissingConfigException as error:
             conf_source = Path(context.config_loader.conf_source)
-            known = sorted(path.name for path in conf_source.glob("*/"))
+            known = sorted(path.name for path in conf_source.iterdir() if path.is_dir())
             raise ClickException(
                 f"unknown environment '{context.env}': {conf_source} has {', '.join(known)}"
             ) from error
@@ -46,6 +50,8 @@ class ParameterHooks:
         except ValidationError as error:
             raise ClickException(_readable(error)) from error
         for folder in ("raw_dir", "data_dir"):
+            if parameters[folder].startswith("~"):
+                raise ClickException(f"{folder} is {parameters[folder]}: write ~ out")
             parameters[folder] = str(context.project_path / parameters[folder])
         context.config_loader["parameters"] = parameters
         note_parameters(parameters)
@@ -183,12 +189,15 @@ class MlflowHooks:
         self, run_id: str, prefix: str, metrics: dict[str, float], step: int = 0
     ) -> None:
         from mlflow.entities import Metric
+        from mlflow.exceptions import MlflowException
 
         now = int(time.time() * 1000)
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(prefix + key, float(x), now, step) for key, x in metrics.items()],
-        )
+        entities = [Metric(prefix + key, float(x), now, step) for key, x in metrics.items()]
+        try:
+            self._client.log_batch(run_id, metrics=entities)
+        except MlflowException as error:
+            # The history keeps the same numbers; an hour of training is worth more than a point.
+            logger.warning("MLflow did not take the metrics of step %d: %s", step, error)
 
     def _close(self, status: str) -> None:
         """End all open runs; does nothing the second time."""

@@ -53,10 +53,16 @@ def build_network(
     return keras.Model(inputs, classes, name="mel" if n_components is None else "mel_pca")
 
 
+def jit_compile() -> bool:
+    """Whether to use XLA: not under TensorFlow, where it takes half a minute for every length."""
+    return keras.backend.backend() == "jax"
+
+
 def load_network(settings: Model, weights: Path, **sizes: int | None) -> keras.Model:
     """A trained network: `build_network` with the weights of a whole network from a file."""
     network = build_network(settings, weights=None, **sizes)
     network.load_weights(weights)
+    network.jit_compile = jit_compile()
     return network
 
 

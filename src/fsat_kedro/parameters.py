@@ -7,11 +7,24 @@ a node asks for (`params:log_mel`) arrives there as the class of the same name.
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Percentile = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _not_zero(value: int) -> int:
+    if value == 0:
+        raise ValueError("neither a number of processes nor −1 for one per core")
+    return value
+
+
+def _ascending(values: tuple[float, float]) -> tuple[float, float]:
+    if values[0] > values[1]:
+        raise ValueError(f"{values} are not in ascending order")
+    return values
 
 
 def _none_or_weights(value: object) -> object:
@@ -64,14 +77,8 @@ class Folds(_Group):
 class Lengths(_Group):
     """Which lengths training draws and inference looks at."""
 
-    percentiles: tuple[Annotated[float, Field(ge=0, le=100)], Annotated[float, Field(ge=0, le=100)]]
+    percentiles: Annotated[tuple[Percentile, Percentile], AfterValidator(_ascending)]
     """Shortest and longest length, as percentiles of the training clips' lengths."""
-
-    @model_validator(mode="after")
-    def _ordered(self) -> "Lengths":
-        if self.percentiles[0] > self.percentiles[1]:
-            raise ValueError(f"percentiles {self.percentiles} are not in ascending order")
-        return self
 
 
 class Momentum(_Group):
@@ -96,7 +103,7 @@ class Erase(_Group):
 
     probability: Share
     """Share of clips."""
-    area: tuple[Share, Share]
+    area: Annotated[tuple[Share, Share], AfterValidator(_ascending)]
     """Smallest and largest share of the spectrogram."""
     aspect: Annotated[float, Field(gt=0, le=1)]
     """Smallest ratio of the sides; the largest is its inverse."""
@@ -125,6 +132,11 @@ class CyclicPhase(_Group):
     epochs: Annotated[int, Field(ge=0)]
     minimum_rate: Positive
     maximum_rate: Positive
+
+    @model_validator(mode="after")
+    def _ascends(self) -> "CyclicPhase":
+        _ascending((self.minimum_rate, self.maximum_rate))
+        return self
 
 
 class SteadyPhase(_Group):
@@ -201,9 +213,9 @@ class Parameters(_Group):
     """Where clips and labels are read; relative to the project."""
     data_dir: str
     """Where everything is written; relative to the project."""
-    n_jobs: int
+    n_jobs: Annotated[int, AfterValidator(_not_zero)]
     """Processes for work on clips; −1 for one per core."""
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
     """Of all that is drawn."""
     trim: Trim
     log_mel: LogMel

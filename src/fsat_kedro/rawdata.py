@@ -19,6 +19,8 @@ MEMBER = "::"
 FSDKAGGLE2018_RECORD = "https://zenodo.org/records/2552860"
 ESC50_REPOSITORY = "https://github.com/karolpiczak/ESC-50"
 
+_NO_LABEL = ["", "None"]
+
 # Names of the public release first, the challenge's own second.
 _CHALLENGE_FOLDERS = {
     "train": ("FSDKaggle2018.audio_train", "audio_train"),
@@ -116,9 +118,11 @@ def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> pd.DataFrame:
     labels = table.get("label")
     if location.endswith("sample_submission.csv"):
         labels = None  # Its labels are a placeholder, the same three for every clip.
+    if split == "train":
+        _refuse_missing(labels, location)
     return _listing(
         fname=table["fname"],
-        label=None if labels is None else labels.where(~labels.isin(["", "None"])),
+        label=None if labels is None else labels.where(~labels.isin(_NO_LABEL)),
         verified=table.get("manually_verified"),
         usage=table.get("usage"),
         clips=clips,
@@ -149,6 +153,7 @@ def read_esc50(raw_dir: Path | str, split: str) -> pd.DataFrame:
             f"get ESC-50 from {ESC50_REPOSITORY}, or set raw_dir"
         )
     table = _read_csv(location, required=["filename", "fold", "category"])
+    _refuse_missing(table["category"], location)
     return _listing(
         fname=table["filename"], label=table["category"], fold=table["fold"], clips=clips
     )
@@ -192,6 +197,15 @@ def _read_csv(location: str, *, required: list[str]) -> pd.DataFrame:
                 f"{location} has no column {column}; its columns are {', '.join(table)}"
             )
     return table
+
+
+def _refuse_missing(labels: pd.Series, location: str) -> None:
+    missing = labels.index[labels.isin(_NO_LABEL)]
+    if len(missing):
+        raise InputError(
+            f"{location}, line {missing[0] + 2}: a training clip without a label, "
+            f"{len(missing)} in all: give them one or take them out"
+        )
 
 
 def _listing(

@@ -16,6 +16,8 @@ from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from fsat_kedro.errors import InputError
+
 FAMILY_ROWS = {
     "mel": 128,
     "mfcc": 40,
@@ -499,11 +501,11 @@ def fit_projector(features: np.ndarray, n_components: int) -> Pipeline:
         Fitted pipeline whose `transform` takes (clips, d) to (clips, components).
 
     Raises:
-        ValueError: If there are fewer than two clips.
+        InputError: If there are fewer than two clips.
     """
     n_clips, n_features = features.shape
     if n_clips < 2:
-        raise ValueError(f"a projector needs the features of at least 2 clips, got {n_clips}")
+        raise InputError(f"a projector needs the features of at least 2 clips, got {n_clips}")
     n_kept = min(n_components, n_clips - 1, n_features)
     pca = PCA(n_kept, svd_solver="full")
     return make_pipeline(StandardScaler(), pca).fit(features)

@@ -1,4 +1,4 @@
-"""One stage of training: three phases, each from the best weights so far."""
+"""One stage of training: three phases of one network."""
 
 import logging
 import math
@@ -9,7 +9,8 @@ from contextvars import ContextVar
 import keras
 import pandas as pd
 
-from fsat_kedro.parameters import CyclicPhase, Plateau, SteadyPhase, Training
+from fsat_kedro.model import jit_compile
+from fsat_kedro.parameters import CyclicPhase, SteadyPhase, Training
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,8 @@ def train_stage(
     """Train a network in place through all phases; it is traced once.
 
     With selection `best` the network ends every phase with the weights of the lowest validation
-    loss of the stage so far, with `last` with those of the phase's last epoch.
+    loss of the stage so far. With `last` the validation clips decide nothing: it ends with the
+    weights of the phase's last epoch, and neither rate nor end follow the validation loss.
 
     Args:
         model: the network.
@@ -75,7 +77,7 @@ def train_stage(
             keras.metrics.TopKCategoricalAccuracy(2, name="top_2_accuracy"),
             keras.metrics.TopKCategoricalAccuracy(3, name="top_3_accuracy"),
         ],
-        jit_compile=_jit_compile(),
+        jit_compile=jit_compile(),
     )
     # Left to the first step, this makes TensorFlow trace that step twice, ten seconds each.
     model.optimizer.build(model.trainable_variables)
@@ -93,18 +95,13 @@ def train_stage(
             initial_epoch=len(recorder.rows),
             epochs=len(recorder.rows) + phase.epochs,
             # Recorded before a plateau lowers it, the rate is that of the epoch that ends.
-            callbacks=[best, recorder, *_rate_callbacks(phase, settings.plateau, len(batches))],
+            callbacks=[best, recorder, *_rate_callbacks(phase, settings, len(batches))],
             shuffle=False,
             verbose=0,
         )
         if settings.selection == "best" and best.weights is not None:
             model.set_weights(best.weights)
     return pd.DataFrame(recorder.rows)
-
-
-def _jit_compile() -> str | bool:
-    """No XLA under TensorFlow: it compiles for half a minute for every new length."""
-    return False if keras.backend.backend() == "tensorflow" else "auto"
 
 
 def _forget_moments(optimizer: keras.Optimizer) -> None:
@@ -115,10 +112,13 @@ def _forget_moments(optimizer: keras.Optimizer) -> None:
 
 
 def _rate_callbacks(
-    phase: CyclicPhase | SteadyPhase, plateau: Plateau, half_cycle: int
+    phase: CyclicPhase | SteadyPhase, settings: Training, half_cycle: int
 ) -> list[keras.callbacks.Callback]:
     if isinstance(phase, CyclicPhase):
         return [_TriangularRate(half_cycle, phase.minimum_rate, phase.maximum_rate)]
+    if settings.selection == "last":
+        return [_FirstRate(phase.rate)]
+    plateau = settings.plateau
     return [
         _FirstRate(phase.rate),
         keras.callbacks.ReduceLROnPlateau(

@@ -48,7 +48,7 @@ def test_given_folds_are_kept_but_for_rejected_clips():
 
 def test_a_given_fold_whose_clips_are_all_rejected_is_an_error():
     clips = clips_of(["Bark"] * 3, rejected=[0], folds=[2, 1, 1])
-    with pytest.raises(InputError, match=r"folds are \[1\]"):
+    with pytest.raises(InputError, match=r"in folds \[1\]"):
         nodes.assign_folds(clips, Folds(source="given", n_folds=2), seed=0)
 
 

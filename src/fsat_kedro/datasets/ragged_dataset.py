@@ -50,6 +50,8 @@ class RaggedDataset(AbstractDataset[RaggedArray, RaggedArray]):
         partial.mkdir(parents=True)
         np.save(partial / "values.npy", data.values)
         np.save(partial / "offsets.npy", data.offsets)
+        # First what says that the array is there: the rest may be removed in any order.
+        (self._filepath / "offsets.npy").unlink(missing_ok=True)
         shutil.rmtree(self._filepath, ignore_errors=True)
         partial.rename(self._filepath)
 

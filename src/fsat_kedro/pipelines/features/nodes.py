@@ -39,7 +39,7 @@ def fit_mel_statistics(mels: RaggedArray, lengths: Lengths) -> dict[str, float]:
     """
     usable = mels.lengths[mels.lengths > 0]
     if len(usable) == 0:
-        raise InputError("no usable training clip: see the reasons in the table of clips")
+        raise InputError("no usable training clip: the reasons are in the log of trim_clips")
     shortest, longest = length_range(usable, lengths.percentiles)
     return {
         "minimum": float(mels.values.min()),

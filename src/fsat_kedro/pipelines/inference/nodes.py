@@ -54,8 +54,12 @@ def combine_folds(clips: pd.DataFrame, classes: dict, *logs: np.ndarray) -> np.n
 
 
 def rank_tags(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> pd.DataFrame:
-    """The submission, a row a clip: fname, and label with the three first tags."""
-    tags = ranked_tags(probabilities, classes["labels"])
+    """The submission, a row a clip: fname, and label with the three first tags.
+
+    A space stands between tags; within a label, an underscore takes its place.
+    """
+    labels = [label.replace(" ", "_") for label in classes["labels"]]
+    tags = ranked_tags(probabilities, labels)
     return pd.DataFrame({"fname": clips["fname"], "label": [" ".join(three) for three in tags]})
 
 

@@ -1,7 +1,9 @@
 """Nodes from raw files to a table of clips and their trimmed sound."""
 
+import logging
 import zipfile
 import zlib
+from collections import Counter
 from functools import partial
 
 import numpy as np
@@ -12,6 +14,8 @@ from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Trim
 from fsat_kedro.ragged import RaggedArray, gather
 from fsat_kedro.rawdata import open_location, read_esc50, read_fsdkaggle2018
+
+logger = logging.getLogger(__name__)
 
 _READERS = {"fsdkaggle2018": read_fsdkaggle2018, "esc50": read_esc50}
 
@@ -59,8 +63,16 @@ def trim_clips(
             yield clip.samples
 
     audio = gather(waves(), spool_dir=data_dir)
+    _log_rejected(outcomes)
     clips = metadata.drop(columns="location").join(pd.DataFrame(outcomes, index=metadata.index))
     return audio, clips
+
+
+def _log_rejected(outcomes: list[dict]) -> None:
+    reasons = Counter(outcome["reason"] for outcome in outcomes if outcome["reason"])
+    if reasons:
+        counts = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common(5))
+        logger.warning("%d of %d clips rejected: %s", reasons.total(), len(outcomes), counts)
 
 
 def _trim_clip(location: str, *, top_db: float) -> tuple[TrimmedClip, str]:
