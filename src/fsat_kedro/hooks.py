@@ -106,9 +106,9 @@ class MlflowHooks:
 
         self._catalog = catalog
         self._client = MlflowClient(self._tracking_uri())
-        name = f"{self._env} {time.strftime('%Y-%m-%d %H:%M')}"
+        name = f"{self._env or self._parameters['dataset']} {time.strftime('%Y-%m-%d %H:%M')}"
         tags = {
-            "env": self._env,
+            "env": self._env or "base",
             "dataset": self._parameters["dataset"],
             "pipelines": ", ".join(run_params.get("pipeline_names") or ["__default__"]),
         }
@@ -179,7 +179,7 @@ class MlflowHooks:
             parent = self._client.get_run(self._parent_id)
             run = self._client.create_run(
                 parent.info.experiment_id,
-                tags={"mlflow.parentRunId": self._parent_id, "fold": fold, "env": self._env},
+                tags={"mlflow.parentRunId": self._parent_id, "fold": fold},
                 run_name=fold,
             )
             self._child_ids[fold] = run.info.run_id
