@@ -3,12 +3,14 @@
 Axes: n clips, c classes. Means are kept as logarithms until the end, so that nothing underflows.
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fsat_kedro.lengths import view_lengths
 from fsat_kedro.metrics import rank_classes
-from fsat_kedro.parameters import Views
+from fsat_kedro.parameters import Model, Views
 
 # Keras takes seconds to import, and commands that predict nothing import this module too.
 if TYPE_CHECKING:
@@ -44,6 +46,28 @@ def predict_clips(
         (inputs,) = batches[index]
         sums[batches.rows(index)] += log_probabilities(network.predict_on_batch(inputs))
     return sums / (len(lengths) * views.n_spans)
+
+
+def predict_with_weights(
+    weights: Path, clips: "Clips", *, n_classes: int, model: Model, views: Views, seed: int
+) -> np.ndarray:
+    """Look at clips in all views with the network whose weights are in a file.
+
+    Returns:
+        As `predict_clips`.
+    """
+    from fsat_kedro.model import load_network
+
+    network = load_network(
+        model,
+        weights,
+        n_mels=clips.mels.values.shape[1],
+        n_classes=n_classes,
+        n_components=clips.components.shape[1],
+    )
+    shortest, longest = clips.mel_statistics["shortest"], clips.mel_statistics["longest"]
+    lengths = view_lengths(shortest, longest, views.n_lengths)
+    return predict_clips(network, clips, lengths=lengths, views=views, seed=seed)
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:

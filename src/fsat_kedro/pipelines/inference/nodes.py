@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from fsat_kedro import metrics
-from fsat_kedro.ensemble import geometric_mean, predict_clips, ranked_tags
-from fsat_kedro.lengths import view_lengths
+from fsat_kedro.ensemble import geometric_mean, predict_with_weights, ranked_tags
 from fsat_kedro.parameters import Model, Views
 from fsat_kedro.ragged import RaggedArray
 
@@ -28,19 +27,13 @@ def predict_fold(
 ) -> np.ndarray:
     """Mean log probabilities over all views by one fold's network, (n, c); NaN if rejected."""
     from fsat_kedro.batches import Clips
-    from fsat_kedro.model import load_network
 
-    network = load_network(
-        model,
-        mel_pca_weights,
-        n_mels=mels.values.shape[1],
-        n_classes=len(classes["labels"]),
-        n_components=components.shape[1],
-    )
     usable = np.flatnonzero(clips["status"] == "ok")
     test = Clips(usable, clips["fname"].tolist(), mels, components, mel_statistics)
-    lengths = view_lengths(mel_statistics["shortest"], mel_statistics["longest"], views.n_lengths)
-    return predict_clips(network, test, lengths=lengths, views=views, seed=seed)
+    n_classes = len(classes["labels"])
+    return predict_with_weights(
+        mel_pca_weights, test, n_classes=n_classes, model=model, views=views, seed=seed
+    )
 
 
 def combine_folds(clips: pd.DataFrame, classes: dict, *logs: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fsat_kedro import metrics
-from fsat_kedro.ensemble import geometric_mean, predict_clips
+from fsat_kedro.ensemble import geometric_mean, predict_with_weights
 from fsat_kedro.errors import InputError
 from fsat_kedro.folds import given_folds, stratified_folds
 from fsat_kedro.lengths import view_lengths
@@ -134,12 +134,13 @@ def predict_out_of_fold(
 ) -> np.ndarray:
     """Mean log probabilities of the clips that a fold holds out, (n, c); NaN for all others."""
     from fsat_kedro.batches import Clips
-    from fsat_kedro.model import load_network
 
-    network = load_network(model, mel_pca_weights, **_sizes(mels, classes, components))
-    held_out = Clips(split["validation"], clips["fname"].tolist(), mels, components, mel_statistics)
-    lengths = _lengths(mel_statistics, views)
-    return predict_clips(network, held_out, lengths=lengths, views=views, seed=seed)
+    fnames = clips["fname"].tolist()
+    held_out = Clips(split["validation"], fnames, mels, components, mel_statistics)
+    n_classes = len(classes["labels"])
+    return predict_with_weights(
+        mel_pca_weights, held_out, n_classes=n_classes, model=model, views=views, seed=seed
+    )
 
 
 def combine_out_of_fold(*logs: np.ndarray) -> np.ndarray:
