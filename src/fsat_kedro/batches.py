@@ -25,7 +25,8 @@ class Clips:
         fnames: (clips,) names of all clips; what is drawn for a clip depends on its name alone.
         mels: log-mels in dB of all clips, item i (t_i, m).
         components: (clips, p), or None for the network of stage mel.
-        mel_statistics: minimum and maximum in dB, brought to 0 and 1.
+        mel_statistics: of the training clips: minimum and maximum in dB, which become 0 and 1;
+            shortest and longest length in frames to look at.
     """
 
     rows: np.ndarray

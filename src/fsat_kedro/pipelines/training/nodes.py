@@ -173,10 +173,6 @@ def _stage_seed(seed: int, fold: int, *, stage: int) -> int:
     return int(np.random.SeedSequence([seed, fold, stage]).generate_state(1)[0])
 
 
-def _lengths(mel_statistics: dict, views: Views) -> list[int]:
-    return view_lengths(mel_statistics["shortest"], mel_statistics["longest"], views.n_lengths)
-
-
 def _sizes(
     mels: RaggedArray, classes: dict, components: np.ndarray | None = None
 ) -> dict[str, int | None]:
@@ -212,13 +208,14 @@ def _train(
         components=components,
         mel_statistics=mel_statistics,
     )
+    shortest, longest = mel_statistics["shortest"], mel_statistics["longest"]
     indices = metrics.class_indices(clips["label"], classes["labels"])
     targets = np.eye(len(classes["labels"]), dtype=np.float32)[indices]
     batches = TrainingBatches(
         given(split["train"]),
         targets,
         batch_size=training.batch_size,
-        length_range=(mel_statistics["shortest"], mel_statistics["longest"]),
+        length_range=(shortest, longest),
         augmentation=training.augmentation,
         mixup_alpha=getattr(training.mixup_alpha, stage),
         seed=seed,
@@ -226,7 +223,7 @@ def _train(
     validation = ViewBatches(
         given(split["validation"]),
         targets=targets,
-        lengths=_lengths(mel_statistics, views),
+        lengths=view_lengths(shortest, longest, views.n_lengths),
         n_spans=1,
         batch_size=views.batch_size,
         seed=seed,
