@@ -10,6 +10,8 @@ import pytest
 import soundfile
 
 from fsat_kedro import audio
+from fsat_kedro.summary import summary_features
+from fuzz_audio import fuzz
 
 SHARED = Path(os.environ.get("FSAT_SHARED", Path(__file__).parents[1].parent / "shared"))
 REFERENCE = SHARED / "reference" / "seed_features.npz"
@@ -28,46 +30,240 @@ def file_of(wave, sample_rate=audio.SAMPLE_RATE, **options):
     return file
 
 
+def decode(file, **options):
+    return audio.decode(file, **{"max_seconds": 600, **options})
+
+
+def load_trimmed(file, **options):
+    return audio.load_trimmed(file, **{"top_db": 60, "max_seconds": 600, **options})
+
+
 # Decoding
 
 
 @pytest.mark.parametrize("options", [{}, {"format": "FLAC", "subtype": "PCM_16"}])
 def test_a_mono_file_is_read_as_it_is(options):
     wave = tone(440, 0.1)
-    decoded = audio.decode(file_of(wave, **options))
+    decoded, _ = decode(file_of(wave, **options))
     assert decoded.dtype == np.float32
     np.testing.assert_allclose(decoded, wave, atol=2**-15)
 
 
 def test_stereo_becomes_the_mean_of_both_sides():
     left, right = tone(440, 0.1), tone(1000, 0.1, amplitude=0.1)
-    decoded = audio.decode(file_of(np.stack([left, right], axis=1)))
+    decoded, _ = decode(file_of(np.stack([left, right], axis=1)))
     np.testing.assert_allclose(decoded, (left + right) / 2, atol=1e-7)
 
 
 def test_other_sample_rates_are_resampled_to_the_same_sound():
-    decoded = audio.decode(file_of(tone(1000, 0.5, 22050), 22050))
+    decoded, _ = decode(file_of(tone(1000, 0.5, 22050), 22050))
     expected = tone(1000, 0.5)
     assert decoded.shape == expected.shape
     np.testing.assert_allclose(decoded[500:-500], expected[500:-500], atol=1e-3)
 
 
+CODINGS = [
+    ("WAV", "PCM_U8", 2**-7),
+    ("WAV", "PCM_16", 2**-15),
+    ("WAV", "PCM_24", 2**-22),
+    ("WAV", "PCM_32", 1e-7),
+    ("WAV", "FLOAT", 0),
+    ("WAV", "DOUBLE", 1e-7),
+    ("AIFF", "PCM_S8", 2**-7),
+    ("AIFF", "PCM_16", 2**-15),
+    ("AIFF", "DOUBLE", 1e-7),
+    ("FLAC", "PCM_S8", 2**-7),
+    ("FLAC", "PCM_24", 2**-22),
+]
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 8])
+@pytest.mark.parametrize(("container", "subtype", "tolerance"), CODINGS)
+def test_every_coding_is_read_with_any_number_of_channels(
+    container, subtype, tolerance, n_channels
+):
+    wave = tone(440, 0.1)
+    channels = np.stack([wave] * n_channels, axis=1)
+    decoded, notes = decode(file_of(channels, format=container, subtype=subtype))
+    np.testing.assert_allclose(decoded, wave, atol=tolerance + 1e-7)
+    assert notes == ()
+
+
+@pytest.mark.parametrize("options", [{"format": "OGG", "subtype": "VORBIS"}, {"format": "MP3"}])
+def test_lossy_codings_keep_the_tone(options):
+    options = {"subtype": None, **options}
+    decoded, notes = decode(file_of(tone(1000, 1), **options))
+    spectrum = np.abs(np.fft.rfft(decoded))
+    assert abs(spectrum.argmax() * 44_100 / len(decoded) - 1000) < 2
+    assert len(decoded) == pytest.approx(44_100, abs=2500)
+    assert notes == ()
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 48_000, 96_000, 192_000])
+def test_every_sample_rate_becomes_the_same_tone(rate):
+    decoded, _ = decode(file_of(tone(1000, 1, rate), rate))
+    expected = tone(1000, 1)
+    assert decoded.shape == expected.shape
+    np.testing.assert_allclose(decoded[2000:-2000], expected[2000:-2000], atol=2e-3)
+
+
+def bytes_of(wave, **options):
+    return file_of(wave, **options).getvalue()
+
+
+TONE = tone(440, 0.5)
+WAV, AIFF, FLAC, OGG = (
+    bytes_of(TONE, format=container, subtype=subtype)
+    for container, subtype in [
+        ("WAV", "PCM_16"),
+        ("AIFF", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+    ]
+)
+LONG_OGG = bytes_of(tone(440, 20), format="OGG", subtype="VORBIS")  # More than one page.
+CLAIMS_4_GB = WAV[:40] + b"\xf0\xff\xff\xff" + WAV[44:]
+
+
 @pytest.mark.parametrize(
-    ("file", "reason"),
+    ("content", "suffix", "reason"),
     [
-        (io.BytesIO(), "not readable as sound"),
-        (io.BytesIO(b"no sound at all" * 100), "not readable as sound"),
-        (file_of(np.zeros(0, np.float32)), "no samples"),
-        (file_of(np.zeros((0, 2), np.float32)), "no samples"),
-        (file_of(np.array([0.1, np.nan, 0.2], np.float32)), "NaN or infinite"),
-        (file_of(np.array([0.1, np.inf, 0.2], np.float32)), "NaN or infinite"),
-        (file_of(np.zeros(44100, np.float32)), "silence throughout"),
+        pytest.param(b"", ".wav", "not readable as sound", id="no bytes"),
+        pytest.param(WAV[:44], ".wav", "no samples", id="WAV, header only"),
+        pytest.param(AIFF[:54], ".aiff", "no samples", id="AIFF, header only"),
+        pytest.param(FLAC[:42], ".flac", "no samples", id="FLAC, header only"),
+        pytest.param(OGG[:58], ".ogg", "not readable as sound", id="Ogg, header only"),
+        pytest.param(WAV[:20], ".wav", "not readable as sound", id="half a header"),
+        pytest.param(b"no sound at all" * 99, ".wav", "not readable as sound", id="text"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" * 99, ".wav", "not readable as sound", id="image"),
+        pytest.param(FLAC, ".wav", "named .wav, but its content is FLAC", id="FLAC as .wav"),
+        pytest.param(WAV, ".MP3", "named .MP3, but its content is WAV", id="WAV as .MP3"),
+        pytest.param(CLAIMS_4_GB, ".wav", r"header claims .* times the sound", id="claims 4 GB"),
+        pytest.param(
+            WAV[:24] + b"\1\0\0\0" + WAV[28:], ".wav", "sample rate of 1 Hz", id="a rate of 1 Hz"
+        ),
+        pytest.param(bytes_of(np.zeros((0, 2))), ".wav", "no samples", id="no samples"),
+        pytest.param(bytes_of(np.zeros(44_100)), ".wav", "^silence throughout$", id="silence"),
+        pytest.param(
+            bytes_of(np.full(100, 0.25)),
+            ".wav",
+            "silence throughout: every sample is 0.25",
+            id="constant offset",
+        ),
+        pytest.param(
+            bytes_of(np.full(50, np.nan)), ".wav", "silence throughout", id="nothing but NaN"
+        ),
     ],
 )
-def test_a_file_without_usable_sound_is_refused_with_the_reason(file, reason):
-    file.seek(0)
+def test_a_file_without_usable_sound_is_refused_with_the_reason(content, suffix, reason):
     with pytest.raises(audio.UnusableClipError, match=reason):
-        audio.load_trimmed(file, top_db=60)
+        load_trimmed(io.BytesIO(content), suffix=suffix)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".WAV", ".dat", ""])
+def test_a_name_that_says_the_truth_or_nothing_is_no_hindrance(suffix):
+    assert len(load_trimmed(io.BytesIO(WAV), suffix=suffix).samples) == len(TONE)
+
+
+@pytest.mark.parametrize(
+    ("content", "at_least"),
+    [
+        pytest.param(WAV, 0.99, id="WAV"),
+        pytest.param(AIFF, 0.99, id="AIFF"),
+        pytest.param(FLAC, 0.6, id="FLAC"),
+        pytest.param(LONG_OGG, 0.7, id="Ogg"),
+    ],
+)
+def test_of_a_file_cut_in_the_middle_what_is_there_is_used_and_noted(content, at_least):
+    decoded, notes = decode(io.BytesIO(content[: len(content) // 2]))
+    whole, _ = decode(io.BytesIO(content))
+    assert at_least * len(whole) / 2 <= len(decoded) <= 0.7 * len(whole)
+    # The end of what is left may come out differently where a coding looks ahead.
+    np.testing.assert_array_equal(decoded[:-2000], whole[: len(decoded) - 2000])
+    (note,) = notes
+    assert note.startswith("cut off: ")
+
+
+def test_of_a_cut_flac_file_no_whole_block_is_lost():
+    half = FLAC[: len(FLAC) // 2]
+    decoded, _ = decode(io.BytesIO(half))
+    more, _ = decode(io.BytesIO(FLAC[: len(FLAC) // 2 + 200]))
+    assert len(decoded) % 4096 == 0
+    assert len(more) - len(decoded) in (0, 4096)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_count_as_0_and_are_noted(value):
+    wave = tone(440, 0.1)
+    broken = wave.copy()
+    broken[[7, 100]] = value
+    decoded, notes = decode(file_of(broken))
+    assert decoded[[7, 100]].tolist() == [0, 0]
+    np.testing.assert_array_equal(np.delete(decoded, [7, 100]), np.delete(wave, [7, 100]))
+    assert notes == ("2 NaN or infinite samples, taken as 0",)
+
+
+def test_a_float_file_in_integers_is_scaled_down_and_noted():
+    wave = tone(440, 0.1)
+    decoded, notes = decode(file_of(wave * 32768))
+    np.testing.assert_allclose(decoded, wave / wave.max(), atol=1e-6)
+    assert notes == ("samples up to 1.64e+04, scaled down to 1",)
+
+
+def test_samples_a_little_beyond_1_stay_as_they_are():
+    wave = tone(440, 0.1) * 3
+    np.testing.assert_array_equal(decode(file_of(wave))[0], wave)
+
+
+def test_sound_on_a_constant_offset_is_usable():
+    wave = tone(440, 0.1) + np.float32(0.3)
+    np.testing.assert_array_equal(load_trimmed(file_of(wave)).samples, wave)
+
+
+@pytest.mark.parametrize("rate", [44_100, 8000])
+def test_of_a_long_file_the_first_part_is_used_and_noted(rate):
+    decoded, notes = decode(file_of(tone(440, 2, rate), rate), max_seconds=0.5)
+    assert len(decoded) == 22_050
+    assert notes == ("only its first 0.5 s are used",)
+    assert decode(file_of(tone(440, 0.5, rate), rate), max_seconds=0.5)[1] == ()
+
+
+class Spoken(io.RawIOBase):
+    """A WAV file of noise of any length, made up as it is read."""
+
+    def __init__(self, seconds):
+        self.header = WAV[:40] + (2 * 44_100 * seconds).to_bytes(4, "little")
+        self.size, self.place, self.n_read = 44 + 2 * 44_100 * seconds, 0, 0
+        self.noise = np.random.default_rng(0).integers(-999, 999, 2**20, np.int16).tobytes()
+
+    def seek(self, offset, whence=0):
+        self.place = offset + [0, self.place, self.size][whence]
+        return self.place
+
+    def tell(self):
+        return self.place
+
+    def read(self, n=-1):
+        n = max(0, min(n, self.size - self.place))
+        begin, self.place, self.n_read = self.place, self.place + n, self.n_read + n
+        if begin < 44:
+            return (self.header + self.noise)[begin : begin + n]
+        start = (begin - 44) % (len(self.noise) // 2)
+        return self.noise[start : start + n]
+
+    def readinto(self, buffer):
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@pytest.mark.parametrize("seconds", [600, 3600, 12 * 3600])
+def test_of_ten_minutes_or_hours_no_more_is_read_than_is_used(seconds):
+    file = Spoken(seconds)
+    decoded, notes = decode(file, max_seconds=20)
+    assert len(decoded) == 20 * 44_100
+    assert notes == ("only its first 20 s are used",)
+    assert file.n_read < 3 * 20 * 44_100
 
 
 # Trimming
@@ -76,7 +272,7 @@ def test_a_file_without_usable_sound_is_refused_with_the_reason(file, reason):
 def test_silence_around_a_tone_is_cut_to_within_a_frame():
     silence = np.zeros(22050, np.float32)
     wave = tone(440, 0.5)
-    clip = audio.load_trimmed(file_of(np.concatenate([silence, wave, silence])), top_db=60)
+    clip = load_trimmed(file_of(np.concatenate([silence, wave, silence])))
     # A frame of 2,048 samples counts as sound as soon as it reaches into the tone.
     assert 22050 - 2048 <= clip.start <= 22050
     assert 44100 <= clip.end <= 44100 + 2048
@@ -95,7 +291,7 @@ def test_the_threshold_is_in_db_below_the_loudest_frame():
 
 @pytest.mark.filterwarnings("ignore:n_fft=1764 is too large")
 def test_one_sample_of_sound_is_sound():
-    clip = audio.load_trimmed(file_of(np.array([0.5], np.float32)), top_db=60)
+    clip = load_trimmed(file_of(np.array([0.5], np.float32)))
     assert (clip.start, clip.end) == (0, 1)
     assert audio.log_mel(clip.samples, **LOG_MEL).shape == (64, 1)
 
@@ -136,10 +332,39 @@ def test_trimmed_intervals_and_log_mels_agree_with_the_reference():
     with np.load(REFERENCE) as reference:
         for index, path in enumerate(reference["paths"]):
             with (SHARED / "data" / path).open("rb") as file:
-                clip = audio.load_trimmed(file, top_db=60)
+                clip = load_trimmed(file)
             interval = reference["trim_interval"][index].tolist()
             assert [clip.start, clip.end] == interval, path
             expected = reference[f"logmel_{index:02d}"]
             mel = audio.log_mel(clip.samples, **LOG_MEL)
             assert mel.shape == expected.shape, path
             assert np.abs(mel - expected).max() < 0.01, path
+
+
+# Whatever it is
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=.* is too large")
+@pytest.mark.parametrize("n_samples", [1, 2, 100, 1763, 2047, 2048, 4410])
+@pytest.mark.parametrize("amplitude", [1e-30, 1e-6, 1.0, 8.0])
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_features_of_usable_clips_are_finite_however_short_quiet_or_offset(
+    n_samples, amplitude, offset, rng
+):
+    wave = (rng.normal(0, amplitude / 5, n_samples) + offset).astype(np.float32)
+    try:
+        clip = load_trimmed(file_of(wave))
+    except audio.UnusableClipError as error:
+        assert "every sample is 0.5" in str(error)  # noqa: PT017
+        return
+    assert np.isfinite(audio.log_mel(clip.samples, **LOG_MEL)).all()
+    assert np.isfinite(summary_features(clip.samples)).all()
+
+
+def test_damaged_files_cost_neither_crash_nor_time_nor_memory():
+    report = fuzz(n_files=66, seed=1)
+    assert report["crashes"] == []
+    assert report["errors"] == {}
+    assert report["slow"] == {}
+    assert report["growth"] < 50
+    assert {"ok", "ok, noted", "not readable as sound"} <= set(report["outcomes"])

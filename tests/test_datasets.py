@@ -1,9 +1,17 @@
 """What is saved comes back; a save that breaks off leaves nothing that looks whole."""
 
+import resource
+import signal
+import subprocess
+import sys
+
 import numpy as np
+import pandas as pd
 import pytest
 from kedro.io import DatasetError
+from matplotlib.figure import Figure
 
+from fsat_kedro.datasets import atomic
 from fsat_kedro.datasets.keras_weights_dataset import KerasWeightsDataset
 from fsat_kedro.datasets.npy_dataset import NpyDataset
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
@@ -173,3 +181,93 @@ def test_weights_that_are_not_there_are_an_error_that_names_the_file(tmp_path):
     dataset = KerasWeightsDataset(filepath=str(tmp_path / "mel.weights.h5"))
     with pytest.raises(DatasetError, match=r"no weights at .*mel\.weights\.h5"):
         dataset.load()
+
+
+# Whatever it is that is saved
+
+NOISE = np.random.default_rng(0).random(20_000)
+KINDS = {
+    "a.csv": (atomic.CSVDataset, pd.DataFrame({"x": NOISE})),
+    "a.json": (atomic.JSONDataset, NOISE.tolist()),
+    "a.pkl": (atomic.PickleDataset, NOISE),
+    "a.png": (atomic.MatplotlibDataset, Figure()),
+    "a.npy": (NpyDataset, NOISE),
+    "mels": (RaggedDataset, RaggedArray(NOISE, np.array([0, 20_000]))),
+}
+
+
+@pytest.fixture
+def full_disk():
+    """Files end at 1,000 bytes, and what is written beyond fails."""
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+
+    def empty():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    yield fill, empty
+    empty()
+    signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_disk_that_fills_up_leaves_nothing_or_the_old_content(tmp_path, full_disk, name):
+    fill, empty = full_disk
+    kind, data = KINDS[name]
+    dataset = kind(filepath=str(tmp_path / name))
+    fill()
+    with pytest.raises(DatasetError) as error:
+        dataset.save(data)
+    assert isinstance(error.value.__cause__, OSError)
+    assert list(tmp_path.iterdir()) == []
+    assert not dataset.exists()
+    empty()
+    dataset.save(data)
+    before = content(tmp_path)
+    fill()
+    with pytest.raises(DatasetError):
+        dataset.save(data)
+    assert content(tmp_path) == before
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_what_a_killed_process_wrote_is_whole_and_does_not_hinder_the_next(tmp_path):
+    path = tmp_path / "a.pkl"
+    endless = (
+        "import sys, numpy as np\n"
+        "from fsat_kedro.datasets.atomic import PickleDataset\n"
+        "dataset = PickleDataset(filepath=sys.argv[1])\n"
+        "for x in range(10**9):\n"
+        "    dataset.save(np.full(10**6, x))\n"
+        "    print(x, flush=True)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", endless, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    for _ in range(3):
+        process.stdout.readline()
+    process.kill()
+    process.wait()
+    dataset = atomic.PickleDataset(filepath=str(path))
+    values = dataset.load()
+    assert len(values) == 10**6
+    assert len(set(values.tolist())) == 1
+    dataset.save("new")
+    assert dataset.load() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pkl"]
+
+
+def test_saving_leaves_the_dataset_where_it_was(tmp_path):
+    dataset = atomic.JSONDataset(filepath=str(tmp_path / "new" / "a.json"))
+    with pytest.raises(DatasetError, match="not JSON serializable"):
+        dataset.save({"a": object()})
+    assert not dataset.exists()
+    dataset.save({"a": 1})
+    assert dataset.load() == {"a": 1}
+    assert str(dataset._filepath) == str(tmp_path / "new" / "a.json")

@@ -1,9 +1,14 @@
 """Which training clip is held out in which fold."""
 
+import logging
+import warnings
+
 import numpy as np
 from sklearn.model_selection import StratifiedKFold
 
 from fsat_kedro.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarray:
@@ -24,16 +29,25 @@ def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarr
         raise InputError(
             f"{n_folds} folds of {len(labels)} usable training clips: lower folds.n_folds"
         )
-    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    names, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if n_folds > counts.max():
         raise InputError(
             f"{n_folds} folds cannot be stratified with at most {counts.max()} clips of a label: "
             "lower folds.n_folds"
         )
+    rare = [f"{name} ({n})" for name, n in zip(names, counts, strict=True) if n < n_folds]
+    if rare:
+        logger.warning(
+            "Labels with fewer clips than the %d folds, so that some folds hold out none of them: %s",
+            n_folds,
+            ", ".join(rare),
+        )
     folds = np.zeros(len(labels), dtype=np.int64)
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
-    for fold, (_, held_out) in enumerate(splitter.split(codes, codes), start=1):
-        folds[held_out] = fold
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")  # Said above.
+        for fold, (_, held_out) in enumerate(splitter.split(codes, codes), start=1):
+            folds[held_out] = fold
     return folds
 
 

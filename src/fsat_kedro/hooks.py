@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import logging
+import os
 import re
+import shutil
+import socket
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +22,11 @@ from kedro.framework.hooks import hook_impl
 from pydantic import ValidationError
 
 from fsat_kedro.errors import InputError
+from fsat_kedro.locks import lock_outputs
 from fsat_kedro.parameters import Parameters
 
 if TYPE_CHECKING:
+    import pandas as pd
     from kedro.framework.context import KedroContext
     from kedro.io import CatalogProtocol
     from kedro.pipeline import Pipeline
@@ -56,14 +64,43 @@ class ParameterHooks:
         context.config_loader["parameters"] = parameters
         note_parameters(parameters)
 
-    @hook_impl
-    def before_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
-        """Make the folder that everything is written to."""
+
+class OutputHooks:
+    """Keeps two runs from writing the same, and tells at the end which clips were left out."""
+
+    def __init__(self) -> None:
+        self._locks = ExitStack()
+
+    @hook_impl(tryfirst=True)
+    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Make the folder that everything is written to, and lock what this run will write."""
         data_dir = Path(catalog.load("params:data_dir"))
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
+            self._locks = lock_outputs(sorted(pipeline.all_outputs()), data_dir)
         except OSError as error:
-            raise ClickException(f"data_dir {data_dir} cannot be made: {error}") from error
+            raise ClickException(f"data_dir {data_dir} cannot be written to: {error}") from error
+        except InputError as error:
+            raise ClickException(str(error)) from error
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Let the locks go, and say how many clips of each split were rejected, and why."""
+        self._locks.close()
+        reports = ("clip_counts", "rejected_clips")
+        if any(name.endswith("_clips") for name in pipeline.datasets()) and all(
+            catalog[name].exists() for name in reports
+        ):
+            counts, rejected = (catalog[name].load() for name in reports)
+            for line in _clips_in_words(counts, rejected):
+                logger.info(line)
+            if len(rejected):
+                logger.info("Rejected clips: %s", catalog["rejected_clips"]._filepath)
+
+    @hook_impl
+    def on_pipeline_error(self) -> None:
+        """Let the locks go."""
+        self._locks.close()
 
 
 class ReadableErrorHooks:
@@ -74,6 +111,19 @@ class ReadableErrorHooks:
         """Turn an `InputError` of a node into a message of the command."""
         if isinstance(error, InputError):
             raise ClickException(f"{node.name}: {error}") from error
+
+    @hook_impl(trylast=True)
+    def on_pipeline_error(self, error: Exception, catalog: CatalogProtocol) -> None:
+        """Turn a full disk, or one that cannot be written to, into a message of the command."""
+        data_dir = Path(catalog.load("params:data_dir"))
+        while error is not None:
+            if isinstance(error, OSError) and _about_disk(error):
+                free = shutil.disk_usage(data_dir).free / 1e9
+                raise ClickException(
+                    f"{error}. {data_dir} has {free:.2f} GB free. What was finished is whole: make "
+                    "room or mend the folder's rights, then go on with --only-missing-outputs"
+                ) from error
+            error = error.__cause__ or error.__context__
 
 
 class MlflowHooks:
@@ -87,6 +137,7 @@ class MlflowHooks:
         self._client: MlflowClient | None = None
         self._parent_id: str | None = None
         self._child_ids: dict[str, str] = {}
+        self._logged: set[str] = set()
 
     @hook_impl
     def after_context_created(self, context: KedroContext) -> None:
@@ -106,11 +157,13 @@ class MlflowHooks:
 
         self._catalog = catalog
         self._client = MlflowClient(self._tracking_uri())
+        self._close_abandoned()
         name = f"{self._env or self._parameters['dataset']} {time.strftime('%Y-%m-%d %H:%M')}"
         tags = {
             "env": self._env or "base",
             "dataset": self._parameters["dataset"],
             "pipelines": ", ".join(run_params.get("pipeline_names") or ["__default__"]),
+            "process": _process(),
         }
         run = self._client.create_run(self._experiment_id(), tags=tags, run_name=name)
         self._parent_id = run.info.run_id
@@ -137,10 +190,8 @@ class MlflowHooks:
         """Log scores as metrics, and main outputs as artifacts."""
         if self._client is None:
             return
-        scores = self._settings["metrics"].get(dataset_name)
-        if scores is not None:
-            numbers = {key: x for key, x in _flat(data).items() if isinstance(x, float)}
-            self._log_metrics(self._parent_id, f"{scores}/", numbers)
+        if dataset_name in self._settings["metrics"]:
+            self._log_scores(dataset_name, data)
         fold = _fold_of(node.namespace)
         run_id = self._parent_id if fold is None else self._child_id(fold)
         folder = self._settings["artifacts"].get(re.sub(r"_\d+$", "", dataset_name))
@@ -148,8 +199,11 @@ class MlflowHooks:
             self._client.log_artifact(run_id, str(self._catalog[dataset_name]._filepath), folder)
 
     @hook_impl
-    def after_pipeline_run(self) -> None:
-        """Close all runs as finished."""
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Log the scores that were there already, and close all runs as finished."""
+        for name in set(self._settings["metrics"]) & pipeline.all_outputs() - self._logged:
+            if catalog[name].exists():
+                self._log_scores(name, catalog[name].load())
         self._close("FINISHED")
 
     @hook_impl
@@ -179,11 +233,27 @@ class MlflowHooks:
             parent = self._client.get_run(self._parent_id)
             run = self._client.create_run(
                 parent.info.experiment_id,
-                tags={"mlflow.parentRunId": self._parent_id, "fold": fold},
+                tags={
+                    "mlflow.parentRunId": self._parent_id,
+                    "fold": fold,
+                    "process": _process(),
+                },
                 run_name=fold,
             )
             self._child_ids[fold] = run.info.run_id
         return self._child_ids[fold]
+
+    def _close_abandoned(self) -> None:
+        """End the runs of processes that were killed before they could."""
+        running = self._client.search_runs([self._experiment_id()], "status = 'RUNNING'")
+        for run in running:
+            if _has_ended(run.data.tags.get("process", "")):
+                self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def _log_scores(self, dataset_name: str, data: Any) -> None:
+        numbers = {key: x for key, x in _flat(data).items() if isinstance(x, int | float)}
+        self._log_metrics(self._parent_id, f"{self._settings['metrics'][dataset_name]}/", numbers)
+        self._logged.add(dataset_name)
 
     def _log_metrics(
         self, run_id: str, prefix: str, metrics: dict[str, float], step: int = 0
@@ -205,6 +275,42 @@ class MlflowHooks:
         self._child_ids, self._parent_id = {}, None
         for run_id in open_ids:
             self._client.set_terminated(run_id, status)
+
+
+def _clips_in_words(counts: dict, rejected: pd.DataFrame) -> Iterator[str]:
+    """A line a split."""
+    for split, count in counts.items():
+        reasons = rejected.loc[rejected["split"] == split, "reason"].value_counts()
+        parts = [f"{count['listed']} clips", f"{count['rejected']} rejected"]
+        if count["rejected"]:
+            parts[1] += " (" + ", ".join(f"{x}: {n}" for x, n in reasons.head(5).items()) + ")"
+        parts += [f"{count[x]} {x}" for x in ("noted", "unlisted") if count[x]]
+        yield f"{split}: {', '.join(parts)}"
+
+
+def _about_disk(error: OSError) -> bool:
+    """Whether writing failed for want of room or of rights."""
+    wants = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+    # NumPy names no number.
+    return error.errno in wants or (error.errno is None and "free space" in str(error))
+
+
+def _process() -> str:
+    return f"{os.getpid()}@{socket.gethostname()}"
+
+
+def _has_ended(process: str) -> bool:
+    """Whether a process of this machine is no more; False for one of another machine."""
+    pid, _, host = process.partition("@")
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
 
 
 def _readable(error: ValidationError) -> str:

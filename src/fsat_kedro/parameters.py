@@ -39,11 +39,25 @@ class _Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Decoding(_Group):
+    """How much of a file is read."""
+
+    max_seconds: Positive
+    """What follows in a longer file is left out, so that memory is bounded."""
+
+
 class Trim(_Group):
     """How silence at both ends of a clip is cut."""
 
     top_db: Positive
     """dB below the loudest frame that counts as silence."""
+
+
+class Rejection(_Group):
+    """When a run stops over clips that cannot be used."""
+
+    max_share: Share
+    """Of a split's clips; more of them stop the run."""
 
 
 class LogMel(_Group):
@@ -217,7 +231,9 @@ class Parameters(_Group):
     """Processes for work on clips; −1 for one per core."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     """Of all that is drawn."""
+    decoding: Decoding
     trim: Trim
+    rejection: Rejection
     log_mel: LogMel
     pca: Pca
     folds: Folds

@@ -128,21 +128,6 @@ def test_classes_average_to_the_score_of_all_clips(reports):
     assert pooled == pytest.approx(metrics.map_at_k(targets, PROBABILITIES[usable]))
 
 
-def test_rejected_clips_of_both_splits_are_listed(reports):
-    rejected = reports["rejected_clips"]
-    assert list(rejected) == ["fname", "split", "reason"]
-    assert rejected["fname"].tolist() == ["train_4.wav", "test_0.wav", "test_2.wav"]
-    assert rejected["split"].tolist() == ["train", "test", "test"]
-    assert set(rejected["reason"]) == {"no samples"}
-
-
-def test_no_rejected_clips_leave_an_empty_table_with_its_columns():
-    clips = make_clips(["Bell"], verified=[True])
-    rejected = nodes.list_rejected_clips(clips, splits=["train"])
-    assert list(rejected) == ["fname", "split", "reason"]
-    assert rejected.empty
-
-
 def test_rows_of_the_table_of_scores(reports):
     scores = reports["scores"].set_index("clips")
     parts = ["fold 1", "fold 2", "cross-validation", "test private", "test pooled"]

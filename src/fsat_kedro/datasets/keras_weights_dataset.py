@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
+from fsat_kedro.datasets.atomic import replacing
+
 if TYPE_CHECKING:  # Keras takes seconds to import, and the catalog is read by every command.
     import keras
 
@@ -16,8 +18,6 @@ class KerasWeightsDataset(AbstractDataset["keras.Model", Path]):
 
     What is saved is a model; what is loaded is the file's path. Weights alone make no model:
     whoever needs one builds the network and calls `load_weights` with the path.
-
-    Saving writes beside the file and renames at the end.
 
     Example:
         In `catalog.yml`::
@@ -46,10 +46,8 @@ class KerasWeightsDataset(AbstractDataset["keras.Model", Path]):
 
     def save(self, data: keras.Model) -> None:
         """Write the model's weights, in place of what was there."""
-        self._filepath.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._filepath.with_name(f".partial.{self._filepath.name}")
-        data.save_weights(partial, overwrite=True)
-        partial.replace(self._filepath)
+        with replacing(self._filepath) as partial:
+            data.save_weights(partial, overwrite=True)
 
     def _exists(self) -> bool:
         return self._filepath.is_file()

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from kedro.io import AbstractDataset
 
+from fsat_kedro.datasets.atomic import replacing
+
 
 class NpyDataset(AbstractDataset[np.ndarray, np.ndarray]):
     """A NumPy array as an `.npy` file; object arrays are refused.
-
-    Saving writes beside the file and renames at the end.
 
     Example:
         In `catalog.yml`::
@@ -37,11 +37,8 @@ class NpyDataset(AbstractDataset[np.ndarray, np.ndarray]):
 
     def save(self, data: np.ndarray) -> None:
         """Write the array, in place of what was there."""
-        self._filepath.parent.mkdir(parents=True, exist_ok=True)
-        partial = self._filepath.with_name(f".{self._filepath.name}.partial")
-        with partial.open("wb") as file:
+        with replacing(self._filepath) as partial, partial.open("wb") as file:
             np.save(file, data, allow_pickle=False)
-        partial.replace(self._filepath)
 
     def _exists(self) -> bool:
         return self._filepath.exists()

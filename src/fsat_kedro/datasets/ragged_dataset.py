@@ -1,21 +1,19 @@
 """Dataset for ragged arrays."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from kedro.io import AbstractDataset
 
+from fsat_kedro.datasets.atomic import replacing
 from fsat_kedro.ragged import RaggedArray
 
 
 class RaggedDataset(AbstractDataset[RaggedArray, RaggedArray]):
     """A `RaggedArray` as a folder of two `.npy` files, `values` and `offsets`.
 
-    Loading maps the values into memory, read-only: many processes share one copy. Saving writes
-    beside the folder and renames at the end, so that a killed run leaves nothing that looks
-    whole.
+    Loading maps the values into memory, read-only: many processes share one copy.
 
     Example:
         In `catalog.yml`::
@@ -45,18 +43,13 @@ class RaggedDataset(AbstractDataset[RaggedArray, RaggedArray]):
 
     def save(self, data: RaggedArray) -> None:
         """Write the array, in place of what was there."""
-        partial = self._filepath.with_name(f".{self._filepath.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        np.save(partial / "values.npy", data.values)
-        np.save(partial / "offsets.npy", data.offsets)
-        # First what says that the array is there: the rest may be removed in any order.
-        (self._filepath / "offsets.npy").unlink(missing_ok=True)
-        shutil.rmtree(self._filepath, ignore_errors=True)
-        partial.rename(self._filepath)
+        with replacing(self._filepath) as partial:
+            partial.mkdir()
+            np.save(partial / "values.npy", data.values)
+            np.save(partial / "offsets.npy", data.offsets)
 
     def _exists(self) -> bool:
-        return (self._filepath / "offsets.npy").exists()
+        return self._filepath.is_dir()
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}

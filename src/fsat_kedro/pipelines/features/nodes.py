@@ -17,17 +17,17 @@ from fsat_kedro.summary import feature_names, fit_projector, summary_features
 
 
 def compute_log_mels(
-    audio: RaggedArray, log_mel: LogMel, n_jobs: int, data_dir: str
+    audio: RaggedArray, clips: pd.DataFrame, log_mel: LogMel, n_jobs: int, data_dir: str
 ) -> RaggedArray:
     """Log-mel spectrogram of each clip, item i (t_i, m) in dB; no frame for a rejected clip."""
     function = partial(_log_mel_frames, settings=log_mel.model_dump())
-    return gather(_map_waves(function, audio, n_jobs, "log-mels"), spool_dir=data_dir)
+    return gather(_map_waves(function, audio, clips, n_jobs, "log-mels"), spool_dir=data_dir)
 
 
 def compute_summary_features(audio: RaggedArray, clips: pd.DataFrame, n_jobs: int) -> pd.DataFrame:
     """The 1,133 summary features of each clip, a row a clip; NaN for a rejected clip."""
     _compile_librosa()
-    rows = list(_map_waves(_summary_row, audio, n_jobs, "summary features"))
+    rows = list(_map_waves(_summary_row, audio, clips, n_jobs, "summary features"))
     return pd.DataFrame(rows, index=pd.Index(clips["fname"]), columns=feature_names())
 
 
@@ -39,7 +39,9 @@ def fit_mel_statistics(mels: RaggedArray, lengths: Lengths) -> dict[str, float]:
     """
     usable = mels.lengths[mels.lengths > 0]
     if len(usable) == 0:
-        raise InputError("no usable training clip: the reasons are in the log of trim_clips")
+        raise InputError(
+            "no usable training clip: the reasons are in 08_reporting/rejected_clips.csv"
+        )
     shortest, longest = length_range(usable, lengths.percentiles)
     return {
         "minimum": float(mels.values.min()),
@@ -74,11 +76,26 @@ def _compile_librosa() -> None:
 
 
 def _map_waves(
-    function: Callable, audio: RaggedArray, n_jobs: int, description: str
+    function: Callable, audio: RaggedArray, clips: pd.DataFrame, n_jobs: int, description: str
 ) -> Iterator[np.ndarray]:
     # Copied, because a memory-mapped wave would travel as the name of a file that may be gone.
     waves = (np.array(wave) for wave in audio)
-    return map_clips(function, waves, n_jobs=n_jobs, total=len(audio), description=description)
+    return map_clips(
+        partial(_named, function),
+        zip(clips["fname"], waves, strict=True),
+        n_jobs=n_jobs,
+        total=len(audio),
+        description=description,
+    )
+
+
+def _named(function: Callable, clip: tuple[str, np.ndarray]) -> np.ndarray:
+    """What a function makes of a clip's wave; an error names the clip."""
+    fname, wave = clip
+    try:
+        return function(wave)
+    except Exception as error:
+        raise RuntimeError(f"clip {fname}: {error}") from error
 
 
 def _log_mel_frames(wave: np.ndarray, *, settings: dict) -> np.ndarray:

@@ -50,7 +50,7 @@ def _split_pipeline(split: str) -> Pipeline:
         [
             node(
                 nodes.compute_log_mels,
-                ["audio", "params:log_mel", "params:n_jobs", "params:data_dir"],
+                ["audio", "clips", "params:log_mel", "params:n_jobs", "params:data_dir"],
                 "mels",
                 name="compute_log_mels",
             ),

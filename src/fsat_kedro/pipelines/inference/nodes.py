@@ -3,6 +3,7 @@
 Axes: n test clips, c classes, p components.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from fsat_kedro import metrics
 from fsat_kedro.ensemble import geometric_mean, predict_with_weights, ranked_tags
 from fsat_kedro.parameters import Model, Views
 from fsat_kedro.ragged import RaggedArray
+
+logger = logging.getLogger(__name__)
 
 
 def predict_fold(
@@ -59,6 +62,13 @@ def rank_tags(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> 
 def score_test(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> dict:
     """MAP@3 and accuracy: public, private and pooled, each where there are labelled clips."""
     targets = metrics.class_indices(clips["label"], classes["labels"])
+    unknown = clips.loc[clips["label"].notna() & (targets < 0), "label"]
+    if len(unknown):
+        logger.warning(
+            "%d test clips have labels that no training clip has, and count as missed: %s",
+            len(unknown),
+            ", ".join(unknown.unique()[:5]),
+        )
     usage = clips["usage"].str.lower()
     parts = {
         "public": (usage == "public").fillna(False),

@@ -8,8 +8,11 @@ from fsat_kedro.pipelines.preprocessing import nodes
 
 
 def create_pipeline(splits: list[str], *, demo: bool) -> Pipeline:
-    """Preprocess each split in a namespace of its own; `demo` if the raw files are made."""
-    return sum((_split_pipeline(split, demo) for split in splits), Pipeline([]))
+    """Preprocess each split in a namespace of its own, then look at what became of all clips.
+
+    `demo` if the raw files are made.
+    """
+    return sum((_split_pipeline(split, demo) for split in splits), _check_pipeline(splits))
 
 
 def _split_pipeline(split: str, demo: bool) -> Pipeline:
@@ -20,21 +23,47 @@ def _split_pipeline(split: str, demo: bool) -> Pipeline:
             node(
                 read_metadata,
                 ["params:raw_dir", "params:dataset", *made],
-                "metadata",
+                ["metadata", "unlisted"],
                 name="read_metadata",
             ),
             node(
                 nodes.trim_clips,
-                ["metadata", "params:trim", "params:n_jobs", "params:data_dir"],
-                ["audio", "clips"],
+                ["metadata", "params:decoding", "params:trim", "params:n_jobs", "params:data_dir"],
+                ["audio", "outcomes"],
                 name="trim_clips",
             ),
         ]
     )
+    outputs = ("metadata", "unlisted", "audio", "outcomes")
     return Pipeline(
         template,
         namespace=f"preprocessing.{split}",
         inputs=set(made),
-        parameters={"raw_dir", "dataset", "trim", "n_jobs", "data_dir"},
-        outputs={name: f"{split}_{name}" for name in ("metadata", "audio", "clips")},
+        parameters={"raw_dir", "dataset", "decoding", "trim", "n_jobs", "data_dir"},
+        outputs={name: f"{split}_{name}" for name in outputs},
+    )
+
+
+def _check_pipeline(splits: list[str]) -> Pipeline:
+    """The clips of a split are accepted once all that is rejected is on disk to be looked at."""
+    outcomes = [f"{split}_outcomes" for split in splits]
+    unlisted = [f"{split}_unlisted" for split in splits]
+    reports = ["rejected_clips", "noted_clips", "clip_counts"]
+    report_clips = update_wrapper(partial(nodes.report_clips, splits=splits), nodes.report_clips)
+    report = node(report_clips, [*outcomes, *unlisted], reports, name="report_clips")
+    accept = [
+        node(
+            nodes.accept_clips,
+            [f"{split}_metadata", f"{split}_outcomes", "rejected_clips", "params:rejection"],
+            f"{split}_clips",
+            name=f"accept_{split}_clips",
+        )
+        for split in splits
+    ]
+    return Pipeline(
+        [report, *accept],
+        namespace="preprocessing.check",
+        inputs={*outcomes, *unlisted, *(f"{split}_metadata" for split in splits)},
+        outputs={*reports, *(f"{split}_clips" for split in splits)},
+        parameters={"rejection"},
     )

@@ -13,20 +13,6 @@ from fsat_kedro.audio import SAMPLE_RATE
 from fsat_kedro.parameters import LogMel
 
 
-def list_rejected_clips(*clips: pd.DataFrame, splits: list[str]) -> pd.DataFrame:
-    """The clips that could not be used, a row a clip: fname, split, reason.
-
-    Args:
-        clips: the table of each split.
-        splits: their names.
-    """
-    tables = [
-        table.loc[table["status"] == "rejected", ["fname", "reason"]].assign(split=split)
-        for split, table in zip(splits, clips, strict=True)
-    ]
-    return pd.concat(tables, ignore_index=True)[["fname", "split", "reason"]]
-
-
 def tabulate_scores(cv_scores: dict, test_scores: dict | None = None) -> pd.DataFrame:
     """A row a fold, one for the cross-validation and one a scored part of the test clips.
 

@@ -17,12 +17,6 @@ def create_pipeline(n_folds: int, splits: list[str]) -> Pipeline:
         f"{stage}_history_{fold}" for stage in ("mel", "mel_pca") for fold in range(1, n_folds + 1)
     ]
     tables = [
-        node(
-            _of_splits(nodes.list_rejected_clips, splits),
-            clips,
-            "rejected_clips",
-            name="list_rejected_clips",
-        ),
         node(nodes.tabulate_scores, scores, "scores", name="tabulate_scores"),
         node(nodes.score_classes, out_of_fold, "class_scores", name="score_classes"),
     ]

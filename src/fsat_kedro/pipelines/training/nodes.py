@@ -4,6 +4,7 @@ Axes: n training clips, c classes, p components. The parts of a fold: its number
 rows of the clips it trains on (`train`) and holds out (`validation`).
 """
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +20,8 @@ from fsat_kedro.lengths import view_lengths
 from fsat_kedro.parameters import Folds, Model, Training, Views
 from fsat_kedro.ragged import RaggedArray
 
+logger = logging.getLogger(__name__)
+
 # A `keras.Model`. Keras takes seconds to import, so the nodes that need it import it when they
 # run; and Kedro, which reads the types of parameters here, could not resolve the real name.
 Network: TypeAlias = Any
@@ -27,6 +30,8 @@ Network: TypeAlias = Any
 def list_classes(clips: pd.DataFrame) -> dict[str, list]:
     """Labels of the usable training clips in alphabetical order, and the share of each."""
     shares = clips.loc[clips["status"] == "ok", "label"].value_counts(normalize=True).sort_index()
+    if len(shares) == 1:
+        logger.warning("All training clips are labelled %s: every clip will be", shares.index[0])
     return {"labels": shares.index.tolist(), "prior": shares.tolist()}
 
 

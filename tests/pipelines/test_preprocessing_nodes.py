@@ -1,0 +1,111 @@
+"""From messy raw folders to tables, on files of a few samples."""
+
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from fsat_kedro.errors import InputError
+from fsat_kedro.parameters import Decoding, Rejection, Trim
+from fsat_kedro.pipelines.preprocessing import nodes
+
+NOISE = np.random.default_rng(0).normal(0, 0.1, 3000).astype(np.float32)
+
+
+@pytest.fixture
+def raw(tmp_path):
+    """Five listed clips: whole, cut off, empty, missing, and listed twice; and one unlisted."""
+    clips = tmp_path / "raw" / "audio_train"
+    clips.mkdir(parents=True)
+    for name in ("whole.wav", "cut.wav", "unlisted.wav"):
+        soundfile.write(clips / name, NOISE, 44_100)
+    cut = clips / "cut.wav"
+    cut.write_bytes(cut.read_bytes()[:3044])
+    (clips / "empty.wav").touch()
+    (clips.parent / "train.csv").write_text(
+        "fname,label\nwhole.wav,Bark\ncut.wav,Meow\nempty.wav,Bark\nmissing.wav,Bark\nwhole.wav,Bark\n"
+    )
+    return clips.parent
+
+
+def trimmed(raw, *, max_seconds=600, n_jobs=1):
+    metadata, unlisted = nodes.read_metadata(str(raw), "fsdkaggle2018", split="train")
+    audio, outcomes = nodes.trim_clips(
+        metadata, Decoding(max_seconds=max_seconds), Trim(top_db=60), n_jobs, str(raw)
+    )
+    return metadata, unlisted, audio, outcomes
+
+
+def test_every_listed_clip_has_its_row_its_outcome_and_its_sound_or_none(raw):
+    metadata, unlisted, audio, outcomes = trimmed(raw)
+    assert outcomes["fname"].tolist() == metadata["fname"].tolist()
+    assert outcomes["status"].tolist() == ["ok", "ok", "rejected", "rejected", "rejected"]
+    assert outcomes["length"].tolist() == audio.lengths.tolist() == [3000, 1500, 0, 0, 0]
+    np.testing.assert_allclose(audio[0], NOISE, atol=2**-15)
+    whole, cut, empty, missing, twice = outcomes["reason"]
+    assert whole == ""
+    assert cut == "cut off: 50.0% of what its header says"
+    assert "not readable as sound" in empty
+    assert missing == "listed, but not there"
+    assert "line 2" in twice
+    assert unlisted == ["unlisted.wav"]
+
+
+def test_several_processes_make_the_same_of_it(raw):
+    (_, _, audio, outcomes), (_, _, audio_2, outcomes_2) = trimmed(raw), trimmed(raw, n_jobs=2)
+    pd.testing.assert_frame_equal(outcomes, outcomes_2)
+    np.testing.assert_array_equal(audio.values, audio_2.values)
+
+
+def test_a_longer_clip_is_used_in_part_and_noted(raw):
+    _, _, audio, outcomes = trimmed(raw, max_seconds=0.01)
+    assert audio.lengths.tolist() == [441, 441, 0, 0, 0]
+    assert outcomes["reason"][0] == "only its first 0.01 s are used"
+
+
+def test_a_clip_in_an_archive_is_rejected_if_its_bytes_are_damaged(raw):
+    for clip in (raw / "audio_train").iterdir():
+        clip.unlink()
+    archive = raw / "audio_train.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("whole.wav", "cut.wav"):
+            file.writestr(f"audio_train/{name}", b"RIFF" * 99)
+    archive.write_bytes(archive.read_bytes().replace(b"RIFF" * 9, b"RAFF" * 9, 1))
+    _, _, _, outcomes = trimmed(raw)
+    assert "not readable from its archive" in outcomes["reason"][0]
+    assert "not readable as sound" in outcomes["reason"][1]
+
+
+def test_what_became_of_all_clips_is_listed_and_counted(raw):
+    _, unlisted, _, outcomes = trimmed(raw)
+    rejected, noted, counts = nodes.report_clips(
+        outcomes, outcomes[:1], unlisted, [], splits=["train", "test"]
+    )
+    assert list(rejected) == ["fname", "split", "reason"]
+    assert rejected["fname"].tolist() == ["empty.wav", "missing.wav", "whole.wav"]
+    assert rejected["split"].tolist() == ["train"] * 3
+    assert noted["fname"].tolist() == ["cut.wav"]
+    assert list(noted) == ["fname", "split", "note"]
+    assert counts == {
+        "train": {"listed": 5, "rejected": 3, "noted": 1, "unlisted": 1},
+        "test": {"listed": 1, "rejected": 0, "noted": 0, "unlisted": 0},
+    }
+
+
+def test_accepted_clips_keep_every_row(raw):
+    metadata, _, _, outcomes = trimmed(raw)
+    clips = nodes.accept_clips(metadata, outcomes, None, Rejection(max_share=0.6))
+    assert clips["fname"].tolist() == metadata["fname"].tolist()
+    assert clips["label"].tolist() == ["Bark", "Meow", "Bark", "Bark", "Bark"]
+    assert set(clips) == {
+        *("fname", "label", "verified", "usage", "fold"),
+        *("status", "reason", "start", "end", "length"),
+    }
+
+
+def test_more_rejected_clips_than_the_parameter_allows_are_an_error_with_the_reasons(raw):
+    metadata, _, _, outcomes = trimmed(raw)
+    with pytest.raises(InputError, match=r"3 of 5 clips rejected, .*max_share: .*not there \(1\)"):
+        nodes.accept_clips(metadata, outcomes, None, Rejection(max_share=0.59))
