@@ -36,6 +36,7 @@ ESC50 = {
     "audio/a.wav": "sound a",
     "audio/b.wav": "sound b",
 }
+COLUMNS = ["fname", "label", "verified", "usage", "fold", "location", "reason"]
 
 
 def unpacked(folder, files):
@@ -68,7 +69,7 @@ def contents(table):
 
 
 def assert_train(table):
-    assert list(table) == ["fname", "label", "verified", "usage", "fold", "location"]
+    assert list(table) == COLUMNS
     assert table["fname"].tolist() == ["a.wav", "b.wav"]
     assert table["label"].tolist() == ["Bark", "Meow"]
     assert table["verified"].tolist() == [True, False]
@@ -83,13 +84,13 @@ def assert_train(table):
 @pytest.mark.parametrize("files", [CHALLENGE, RELEASE])
 def test_training_clips_are_read_from_both_layouts(tmp_path, place, files):
     place(tmp_path, files)
-    assert_train(read_fsdkaggle2018(tmp_path, "train"))
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
 
 
 @pytest.mark.parametrize("place", [unpacked, zipped_by_folder])
 def test_test_clips_of_the_release_have_usage_and_labels_where_they_count(tmp_path, place):
     place(tmp_path, RELEASE)
-    table = read_fsdkaggle2018(tmp_path, "test")
+    table = read_fsdkaggle2018(tmp_path, "test").table
     assert table["usage"].tolist() == ["Public", "Private", "Ignored"]
     assert table["label"].tolist()[:2] == ["Bark", "Meow"]
     assert table["label"].isna().tolist() == [False, False, True]
@@ -99,7 +100,7 @@ def test_test_clips_of_the_release_have_usage_and_labels_where_they_count(tmp_pa
 
 def test_the_sample_submission_has_no_labels(tmp_path):
     unpacked(tmp_path, CHALLENGE)
-    table = read_fsdkaggle2018(tmp_path, "test")
+    table = read_fsdkaggle2018(tmp_path, "test").table
     assert table["fname"].tolist() == ["c.wav"]
     assert table[["label", "usage"]].isna().all(axis=None)
     assert contents(table) == {"c.wav": "sound c"}
@@ -108,12 +109,12 @@ def test_the_sample_submission_has_no_labels(tmp_path):
 def test_clips_at_the_root_of_an_archive_belong_to_the_folder_of_its_name(tmp_path):
     unpacked(tmp_path, {"train.csv": CHALLENGE["train.csv"]})
     zipped(tmp_path / "audio_train.zip", {"a.wav": "sound a", "b.wav": "sound b"})
-    assert_train(read_fsdkaggle2018(tmp_path, "train"))
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
 
 
 def test_the_layout_may_lie_deeper(tmp_path):
     unpacked(tmp_path / "downloads" / "freesound", CHALLENGE)
-    assert_train(read_fsdkaggle2018(tmp_path, "train"))
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
 
 
 def test_unpacked_clips_are_preferred_over_archives_of_the_same(tmp_path):
@@ -121,20 +122,20 @@ def test_unpacked_clips_are_preferred_over_archives_of_the_same(tmp_path):
     stale = {name: "stale" for name in CHALLENGE if name.startswith("audio_train/")}
     zipped(tmp_path / "audio_train.zip", stale)
     zipped(tmp_path / "a_first.zip", stale)
-    assert_train(read_fsdkaggle2018(tmp_path, "train"))
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
 
 
 @pytest.mark.parametrize("archive", ["train.csv.zip", "a_first.zip"])
 def test_an_unpacked_table_is_preferred_over_one_in_an_archive(tmp_path, archive):
     unpacked(tmp_path, CHALLENGE)
     zipped(tmp_path / archive, {"train.csv": "fname,label\nstale.wav,Bark\n"})
-    assert_train(read_fsdkaggle2018(tmp_path, "train"))
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
 
 
 def test_the_release_is_preferred_over_the_challenges_own_files(tmp_path):
     unpacked(tmp_path, RELEASE)
     unpacked(tmp_path, dict.fromkeys(CHALLENGE, "stale"))
-    assert_train(read_fsdkaggle2018(tmp_path, "train"))
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
 
 
 def test_what_macos_adds_to_archives_is_ignored(tmp_path):
@@ -146,31 +147,31 @@ def test_what_macos_adds_to_archives_is_ignored(tmp_path):
     }
     clips = {name: x for name, x in CHALLENGE.items() if name.startswith("audio_train/")}
     zipped(tmp_path / "audio_train.zip", {**clips, **junk})
-    assert_train(read_fsdkaggle2018(tmp_path, "train"))
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
     assert sorted(RawFolder(tmp_path).clips(("audio_train",))) == ["a.wav", "b.wav"]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     unpacked(tmp_path, {**CHALLENGE, "train.csv": "\ufeff" + CHALLENGE["train.csv"]})
-    assert_train(read_fsdkaggle2018(tmp_path, "train"))
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
 
 
 def test_a_listed_clip_that_is_not_there_has_no_location(tmp_path):
     files = {name: x for name, x in CHALLENGE.items() if name != "audio_train/a.wav"}
     unpacked(tmp_path, files)
-    table = read_fsdkaggle2018(tmp_path, "train")
+    table = read_fsdkaggle2018(tmp_path, "train").table
     assert table["fname"].tolist() == ["a.wav", "b.wav"]
     assert table["location"].isna().tolist() == [True, False]
 
 
 def test_a_clip_of_the_other_split_is_not_found(tmp_path):
     unpacked(tmp_path, {**CHALLENGE, "sample_submission.csv": "fname,label\na.wav,Bark\n"})
-    assert read_fsdkaggle2018(tmp_path, "test")["location"].isna().all()
+    assert read_fsdkaggle2018(tmp_path, "test").table["location"].isna().all()
 
 
 def test_labels_that_look_like_missing_values_stay_labels(tmp_path):
     unpacked(tmp_path, {**CHALLENGE, "train.csv": "fname,label\na.wav,NA\nb.wav,null\n"})
-    table = read_fsdkaggle2018(tmp_path, "train")
+    table = read_fsdkaggle2018(tmp_path, "train").table
     assert table["label"].tolist() == ["NA", "null"]
     assert table["verified"].isna().all()
 
@@ -230,8 +231,8 @@ def place_in_one_archive(folder, files):
 @pytest.mark.parametrize("place", [unpacked, place_in_one_archive])
 def test_esc50_is_read_with_its_folds(tmp_path, place):
     place(tmp_path, ESC50)
-    table = read_esc50(tmp_path, "train")
-    assert list(table) == ["fname", "label", "verified", "usage", "fold", "location"]
+    table = read_esc50(tmp_path, "train").table
+    assert list(table) == COLUMNS
     assert table["fname"].tolist() == ["a.wav", "b.wav"]
     assert table["label"].tolist() == ["dog", "rain"]
     assert table["fold"].tolist() == [1, 5]
@@ -265,5 +266,7 @@ def test_a_training_clip_without_a_label_is_an_error_that_names_the_line(tmp_pat
     (tmp_path / "audio_train").mkdir()
     (tmp_path / "audio_train" / "a.wav").touch()
     (tmp_path / "train.csv").write_text(f"fname,label\na.wav,Bark\nb.wav,{label}\n")
-    with pytest.raises(InputError, match=r"train\.csv, line 3: .* without a label, 1 in all"):
+    with pytest.raises(
+        InputError, match=rf"train\.csv, line 3, column label: '{label}' is not a label, 1 in all"
+    ):
         read_fsdkaggle2018(tmp_path, "train")

@@ -1,8 +1,6 @@
 """Nodes from raw files to a table of clips and their trimmed sound."""
 
 import logging
-import zipfile
-import zlib
 from collections import Counter
 from functools import partial
 
@@ -13,7 +11,7 @@ from fsat_kedro.audio import TrimmedClip, UnusableClipError, load_trimmed
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Trim
 from fsat_kedro.ragged import RaggedArray, gather
-from fsat_kedro.rawdata import open_location, read_esc50, read_fsdkaggle2018
+from fsat_kedro.rawdata import UnreadableError, open_location, read_esc50, read_fsdkaggle2018
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +21,11 @@ _READERS = {"fsdkaggle2018": read_fsdkaggle2018, "esc50": read_esc50}
 def read_metadata(
     raw_dir: str, dataset: str, demo_clips: pd.DataFrame | None = None, *, split: str
 ) -> pd.DataFrame:
-    """The table of a split: fname, label, verified, usage, fold, location.
+    """The table of a split: fname, label, verified, usage, fold, location, reason.
 
     `demo_clips` is only there for the order of things: the demo is made before it is read.
     """
-    return _READERS[dataset](raw_dir, split)
+    return _READERS[dataset](raw_dir, split).table
 
 
 def trim_clips(
@@ -45,7 +43,7 @@ def trim_clips(
     def waves():
         results = map_clips(
             partial(_trim_clip, top_db=trim.top_db),
-            metadata["location"],
+            zip(metadata["location"], metadata["reason"], strict=True),
             n_jobs=n_jobs,
             total=len(metadata),
             description="trim clips",
@@ -64,7 +62,9 @@ def trim_clips(
 
     audio = gather(waves(), spool_dir=data_dir)
     _log_rejected(outcomes)
-    clips = metadata.drop(columns="location").join(pd.DataFrame(outcomes, index=metadata.index))
+    clips = metadata.drop(columns=["location", "reason"]).join(
+        pd.DataFrame(outcomes, index=metadata.index)
+    )
     return audio, clips
 
 
@@ -75,15 +75,14 @@ def _log_rejected(outcomes: list[dict]) -> None:
         logger.warning("%d of %d clips rejected: %s", reasons.total(), len(outcomes), counts)
 
 
-def _trim_clip(location: str, *, top_db: float) -> tuple[TrimmedClip, str]:
+def _trim_clip(place: tuple[str, str], *, top_db: float) -> tuple[TrimmedClip, str]:
     """The trimmed clip, or an empty one and the reason why."""
     nothing = TrimmedClip(np.zeros(0, np.float32), 0, 0)
-    if pd.isna(location):
-        return nothing, "listed, but not there"
+    location, reason = place
+    if reason:
+        return nothing, reason
     try:
         with open_location(location) as file:
             return load_trimmed(file, top_db=top_db), ""
-    except UnusableClipError as error:
+    except (UnreadableError, UnusableClipError) as error:
         return nothing, str(error)
-    except (zipfile.BadZipFile, zlib.error) as error:
-        return nothing, f"not readable from its archive: {error}"
