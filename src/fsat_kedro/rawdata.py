@@ -81,7 +81,7 @@ def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> Listing:
     if absent:
         raise InputError(
             f"{' and '.join(absent)} for the {split} split in {raw.folder}: "
-            + _remedy(raw.link_out(folders), f"FSDKaggle2018 from {FSDKAGGLE2018_RECORD}")
+            + _remedy(f"FSDKaggle2018 from {FSDKAGGLE2018_RECORD}", raw.link_out(folders))
         )
     labelled = not location.endswith("sample_submission.csv")
     table = read_table(
@@ -117,7 +117,7 @@ def read_esc50(raw_dir: Path | str, split: str) -> Listing:
     if location is None or not clips:
         raise InputError(
             f"no meta/esc50.csv or no audio/ in {raw.folder}: "
-            + _remedy(raw.link_out(("audio",)), f"ESC-50 from {ESC50_REPOSITORY}")
+            + _remedy(f"ESC-50 from {ESC50_REPOSITORY}", raw.link_out(("audio",)))
         )
     table = read_table(
         _content(location), location, required=["filename", "fold", "category"], optional=[]
@@ -128,13 +128,13 @@ def read_esc50(raw_dir: Path | str, split: str) -> Listing:
     return _listing(table.rename(columns={"filename": "fname", "category": "label"}), clips)
 
 
-def _remedy(link: str | None, source: str) -> str:
-    if link is None:
-        return f"get {source}, or set raw_dir"
-    return (
-        f"{printable(link)} is {LINK_OUT}: "
-        "set raw_dir to where the files are, or move them into the folder"
-    )
+def _remedy(source: str, link: str | None) -> str:
+    remedy = f"get {source}, or set raw_dir"
+    if link is not None:
+        remedy += (
+            f"; {printable(link)} is {LINK_OUT}: set raw_dir to where it leads, or move that here"
+        )
+    return remedy
 
 
 def _content(location: str) -> bytes:
@@ -146,19 +146,20 @@ def _content(location: str) -> bytes:
 
 
 def _listing(table: pd.DataFrame, clips: dict[str, RawFile]) -> Listing:
-    """The rows of a table of `read_table`, by the line they are in, with the clips' locations."""
+    """A table of `read_table`, in columns of the same names, with the clips' locations."""
     table = table.reindex(columns=list(_DTYPES)).astype(_DTYPES)
     table["label"] = table["label"].mask(table["label"].isin(_NO_LABEL))
-    keys = table["fname"].map(key)
-    table["reason"] = _reasons(table, keys, clips)
-    fine = table["reason"] == ""
-    locations = {name: file.location for name, file in clips.items()}
-    table["location"] = keys[fine].map(locations)
+    keys = [key(name) for name in table["fname"]]
+    reasons = _reasons(table, keys, clips)
+    table["reason"] = reasons
+    table["location"] = [
+        None if reason else clips[name].location for name, reason in zip(keys, reasons, strict=True)
+    ]
     unlisted = sorted(printable(clips[name].name) for name in clips.keys() - set(keys))
     return Listing(table.astype(_DTYPES).reset_index(drop=True), unlisted)
 
 
-def _reasons(table: pd.DataFrame, keys: pd.Series, clips: dict[str, RawFile]) -> list[str]:
+def _reasons(table: pd.DataFrame, keys: list[str], clips: dict[str, RawFile]) -> list[str]:
     """Why the clip of a row is not to be read, "" where it is; a reason a row."""
     lines: dict[str, int] = {}
     labels: dict[str, dict[str, None]] = {}

@@ -25,13 +25,15 @@ from fsat_kedro.errors import InputError
 logger = logging.getLogger(__name__)
 
 LINK_OUT = "a link out of the raw folder"
+_FOLDER = "a folder"
+_NO_FILE = "neither a file nor a link to one"
 
 # No path that was found has a double slash, whatever its folders are called.
 _MEMBER = ".zip//"
 
 # In bytes: larger files are not held in memory, larger members are not unpacked.
 _IN_MEMORY = 64 * 2**20
-_LARGEST_MEMBER = 4 * 2**30
+_LARGEST_MEMBER = 4 * 10**9
 # Packed sound keeps more than this part of its size; silence and zip bombs do not.
 _LARGEST_RATIO = 200
 
@@ -212,16 +214,14 @@ def _walk(top: Path) -> Iterator[RawFile]:
             continue
         seen.add(place)
         for entry in _entries(folder):
-            path, kind = folder / entry.name, _kind(entry)
-            if entry.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(root):
-                yield RawFile(folder.name, entry.name, str(path), LINK_OUT)
-            elif kind == "folder":
+            path = folder / entry.name
+            reason = _reason(entry, root)
+            if reason == _FOLDER:
                 pending.append(path)
-            else:
-                reason = "" if kind == "file" else "not a file"
-                yield RawFile(folder.name, entry.name, str(path), reason)
-                if kind == "file" and path.suffix == ".zip":
-                    yield from _members(path)
+                continue
+            yield RawFile(folder.name, entry.name, str(path), reason)
+            if not reason and path.suffix == ".zip":
+                yield from _members(path)
 
 
 def _entries(folder: Path) -> list[os.DirEntry]:
@@ -238,11 +238,14 @@ def _entries(folder: Path) -> list[os.DirEntry]:
         return []
 
 
-def _kind(entry: os.DirEntry) -> str:
+def _reason(entry: os.DirEntry, root: str) -> str:
+    """Why an entry is not to be read as a file, "" where it is."""
+    if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(root):
+        return LINK_OUT
     try:
-        return "folder" if entry.is_dir() else "file" if entry.is_file() else "neither"
+        return _FOLDER if entry.is_dir() else "" if entry.is_file() else _NO_FILE
     except OSError:  # A loop of links, or what may not be looked at.
-        return "neither"
+        return _NO_FILE
 
 
 def _members(path: Path) -> Iterator[RawFile]:
@@ -284,6 +287,8 @@ def is_hidden(name: str) -> bool:
 
 def _are_two(first: RawFile, other: RawFile) -> bool:
     """Whether two unpacked files of the same name are not the same file."""
-    return not (first.zipped or other.zipped) and (
-        os.path.realpath(first.location) != os.path.realpath(other.location)
+    return (
+        first is not other
+        and not (first.zipped or other.zipped)
+        and os.path.realpath(first.location) != os.path.realpath(other.location)
     )
