@@ -1,6 +1,5 @@
 """The published layouts, unpacked and zipped, built of a few bytes each."""
 
-import csv
 import json
 import os
 import re
@@ -448,8 +447,9 @@ def test_whatever_names_a_table_lists_nothing_outside_is_read(
 ):
     raw = beside_a_canary
     names = names + [str(raw.parent / "outside" / "canary.wav")] * canary
-    with (raw / "train.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["fname", "label"], *([name, "Bark"] for name in names)])
+    quoted = [name.replace('"', '""') for name in names]
+    rows = ["fname,label", *(f'"{name}",Bark' for name in quoted)]
+    (raw / "train.csv").write_bytes("\n".join(rows).encode())
 
     def read():
         # An empty name, or one with a NUL, is an error.
@@ -477,8 +477,8 @@ def test_clips_behind_a_link_out_of_the_raw_folder_are_an_error_that_names_it(tm
         read_fsdkaggle2018(tmp_path / "raw", "train")
     message = str(error.value)
     assert message.startswith("no folder or zip of clips")
-    assert f"{tmp_path}/raw/{name} is a link out of the raw folder: set raw_dir to where" in message
-    assert message.endswith("or move that here")
+    assert f"{tmp_path}/raw/{name} is a link out of the raw folder: move here what" in message
+    assert message.endswith("it leads to, or set raw_dir")
 
 
 def test_esc50_behind_a_link_out_of_the_raw_folder_is_an_error_that_names_it(tmp_path):

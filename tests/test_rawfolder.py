@@ -232,18 +232,28 @@ def test_only_regular_files_are_clips(raw, monkeypatch):
     }
 
 
-def test_a_folder_that_can_not_be_listed_is_left_out_with_a_warning(raw, monkeypatch, caplog):
-    (raw / "lost+found").mkdir()
+def fail_to_list(monkeypatch, name, number):
     scandir = os.scandir
 
-    def denied(folder):
-        if folder.name == "lost+found":
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    def failing_scandir(folder):
+        if folder.name == name:
+            raise OSError(number, os.strerror(number))
         return scandir(folder)
 
-    monkeypatch.setattr(os, "scandir", denied)
+    monkeypatch.setattr(os, "scandir", failing_scandir)
+
+
+def test_a_folder_that_can_not_be_listed_is_left_out_with_a_warning(raw, monkeypatch, caplog):
+    (raw / "lost+found").mkdir()
+    fail_to_list(monkeypatch, "lost+found", errno.EACCES)
     assert list(clips(raw)) == ["a.wav"]
     assert caplog.messages == [f"{raw}/lost+found is not looked into: Permission denied"]
+
+
+def test_too_many_open_files_are_no_fault_of_a_folder(raw, monkeypatch):
+    fail_to_list(monkeypatch, "audio", errno.EMFILE)
+    with pytest.raises(OSError, match="Too many open files"):
+        clips(raw)
 
 
 def test_of_two_unpacked_files_of_one_name_the_first_is_used_with_a_warning(raw, caplog):
@@ -355,7 +365,10 @@ def test_a_member_that_goes_on_behind_the_end_is_a_clip_that_can_not_be_read(tmp
     zipped(path, {"a.wav": b"x" * 1234})
     sizes, longer = struct.pack("<LL", 1234, 1234), struct.pack("<LL", 9999, 9999)
     path.write_bytes(path.read_bytes().replace(sizes, longer))
-    assert reason_of(f"{path}//a.wav") == "not readable from its archive: EOFError"
+    # Later releases of Python see it sooner.
+    assert reason_of(f"{path}//a.wav").startswith(
+        ("not readable from its archive: EOFError", "not readable from its archive: Overlapped")
+    )
 
 
 def test_a_vanished_file_archive_or_member_is_a_clip_that_can_not_be_read(tmp_path):

@@ -72,25 +72,18 @@ def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> Listing:
     Raises:
         InputError: no table or no clips, or a table that is not in order.
     """
-    folders, tables = _CHALLENGE_FOLDERS[split], _CHALLENGE_TABLES[split]
-    raw = RawFolder(raw_dir)
-    location = raw.table(tables)
-    clips = raw.clips(folders)
-    absent = [f"no table ({' or '.join(tables)})"] * (location is None)
-    absent += [f"no folder or zip of clips ({' or '.join(folders)})"] * (not clips)
-    if absent:
-        raise InputError(
-            f"{' and '.join(absent)} for the {split} split in {raw.folder}: "
-            + _remedy(f"FSDKaggle2018 from {FSDKAGGLE2018_RECORD}", raw.link_out(folders))
-        )
-    labelled = not location.endswith("sample_submission.csv")
-    table = read_table(
-        _content(location),
-        location,
-        required=["fname", "label"] if split == "train" else ["fname"],
-        # The sample's labels are a placeholder, the same three for every clip.
-        optional=["manually_verified", "usage", *["label"] * (split == "test" and labelled)],
+    location, clips = _find(
+        raw_dir,
+        split,
+        tables=_CHALLENGE_TABLES[split],
+        folders=_CHALLENGE_FOLDERS[split],
+        source=f"FSDKaggle2018 from {FSDKAGGLE2018_RECORD}",
     )
+    required = ["fname", "label"] if split == "train" else ["fname"]
+    optional = ["label", "manually_verified", "usage"]
+    if location.endswith("sample_submission.csv"):
+        optional = []  # Its labels are a placeholder, the same three for every clip.
+    table = read_table(_content(location), location, required=required, optional=optional)
     refuse(table["fname"], table["fname"] == "", location, "a file name")
     if split == "train":
         refuse(table["label"], table["label"].isin(_NO_LABEL), location, "a label")
@@ -111,30 +104,44 @@ def read_esc50(raw_dir: Path | str, split: str) -> Listing:
     """
     if split != "train":
         raise InputError(f"data in ESC-50's layout has no {split} split")
-    raw = RawFolder(raw_dir)
-    location = raw.table(("esc50.csv",))
-    clips = raw.clips(("audio",))
-    if location is None or not clips:
-        raise InputError(
-            f"no meta/esc50.csv or no audio/ in {raw.folder}: "
-            + _remedy(f"ESC-50 from {ESC50_REPOSITORY}", raw.link_out(("audio",)))
-        )
-    table = read_table(
-        _content(location), location, required=["filename", "fold", "category"], optional=[]
+    location, clips = _find(
+        raw_dir,
+        split,
+        tables=("esc50.csv",),
+        folders=("audio",),
+        source=f"ESC-50 from {ESC50_REPOSITORY}",
     )
+    required = ["filename", "fold", "category"]
+    table = read_table(_content(location), location, required=required, optional=[])
     refuse(table["filename"], table["filename"] == "", location, "a file name")
     refuse(table["category"], table["category"].isin(_NO_LABEL), location, "a label")
     table["fold"] = to_integers(table["fold"], location)
     return _listing(table.rename(columns={"filename": "fname", "category": "label"}), clips)
 
 
-def _remedy(source: str, link: str | None) -> str:
-    remedy = f"get {source}, or set raw_dir"
+def _find(
+    raw_dir: Path | str,
+    split: str,
+    *,
+    tables: tuple[str, ...],
+    folders: tuple[str, ...],
+    source: str,
+) -> tuple[str, dict[str, RawFile]]:
+    """Location of the table of a split, and its clips by `key`."""
+    raw = RawFolder(raw_dir)
+    location, clips = raw.table(tables), raw.clips(folders)
+    if location is not None and clips:
+        return location, clips
+    absent = [f"no table ({' or '.join(tables)})"] * (location is None)
+    absent += [f"no folder or zip of clips ({' or '.join(folders)})"] * (not clips)
+    message = (
+        f"{' and '.join(absent)} for the {split} split in {raw.folder}: "
+        f"get {source}, or set raw_dir"
+    )
+    link = raw.link_out(folders)
     if link is not None:
-        remedy += (
-            f"; {printable(link)} is {LINK_OUT}: set raw_dir to where it leads, or move that here"
-        )
-    return remedy
+        message += f"; {printable(link)} is {LINK_OUT}: move here what it leads to, or set raw_dir"
+    raise InputError(message)
 
 
 def _content(location: str) -> bytes:

@@ -138,6 +138,11 @@ def printable(name: str) -> str:
     return name.encode(errors="backslashreplace").decode()
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a name is for the system's or another program's use."""
+    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "__MACOSX")
+
+
 def open_location(location: str) -> BinaryIO:
     """Open a file, or a member of a zip archive, for reading bytes.
 
@@ -170,7 +175,7 @@ def _open_file(path: Path) -> BinaryIO:
     file = path.open("rb")
     if os.fstat(file.fileno()).st_size > _IN_MEMORY:
         return file
-    # Read here, so that a failing disk is noticed here.
+    # Read here, as libsndfile would take a failing disk for the end of the file.
     with file:
         return BytesIO(file.read())
 
@@ -226,7 +231,7 @@ def _walk(top: Path) -> Iterator[RawFile]:
 
 def _entries(folder: Path) -> list[os.DirEntry]:
     """What is directly in a folder, but for what is hidden."""
-    if not _has_location(folder):
+    if not _is_utf8(folder):
         return []
     try:
         with os.scandir(folder) as entries:
@@ -249,7 +254,7 @@ def _reason(entry: os.DirEntry, root: str) -> str:
 
 
 def _members(path: Path) -> Iterator[RawFile]:
-    if not _has_location(path):
+    if not _is_utf8(path):
         return
     for info in _directory(path):
         member = PurePosixPath(info.filename)
@@ -272,17 +277,12 @@ def _directory(path: Path) -> list[zipfile.ZipInfo]:
     return members
 
 
-def _has_location(path: Path) -> bool:
-    """Whether what is in a folder or archive can be listed: a table holds no other names."""
+def _is_utf8(path: Path) -> bool:
+    """Whether a table can hold what is in a folder or archive; warns of one that is left out."""
     shown = printable(path.name)
     if shown != path.name:
         logger.warning("%s is not looked into: its name is not UTF-8", path.with_name(shown))
     return shown == path.name
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a name is for the system's or another program's use."""
-    return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
 def _are_two(first: RawFile, other: RawFile) -> bool:

@@ -48,7 +48,7 @@ def read_table(
                 f"{source} has no column {column}; its columns are {', '.join(header)}: "
                 "rename one, and separate columns with commas"
             )
-    columns = [column for column in [*required, *optional] if column in header]
+    columns = [column for column in dict.fromkeys(required + optional) if column in header]
     for column in columns:
         if header.count(column) > 1:
             raise InputError(f"{source} has {header.count(column)} columns {column}: leave one")
