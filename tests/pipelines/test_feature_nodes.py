@@ -25,8 +25,9 @@ def metadata(tmp_path, rng):
     soundfile.write(tmp_path / "padded.wav", np.pad(noise, 11025), 44100)
     names = ["noise.wav", "garbage.wav", "absent.wav", "padded.wav"]
     locations = [None if name == "absent.wav" else str(tmp_path / name) for name in names]
+    reasons = ["listed, but not there" if location is None else "" for location in locations]
     return pd.DataFrame(
-        {"fname": names, "label": "Wind", "location": pd.array(locations, dtype="string")},
+        {"fname": names, "label": "Wind", "location": locations, "reason": reasons},
         # As after rows were left out.
         index=[7, 3, 9, 1],
     )
@@ -57,7 +58,9 @@ def test_a_damaged_member_of_an_archive_is_a_rejected_clip(tmp_path, rng, method
     content = bytearray(path.read_bytes())
     content[1000:1100] = bytes(100)
     path.write_bytes(content)
-    metadata = pd.DataFrame({"fname": ["noise.wav"], "location": [f"{path}::noise.wav"]})
+    metadata = pd.DataFrame(
+        {"fname": ["noise.wav"], "location": [f"{path}//noise.wav"], "reason": [""]}
+    )
     _, clips = trim_clips(metadata, Trim(top_db=60), n_jobs=1, data_dir=str(tmp_path))
     assert clips["status"].tolist() == ["rejected"]
     assert clips["reason"].iloc[0].startswith("not readable from its archive: ")

@@ -13,7 +13,8 @@ from fsat_kedro.errors import InputError
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Decoding, Rejection, Trim
 from fsat_kedro.ragged import RaggedArray, gather
-from fsat_kedro.rawdata import UnreadableError, open_location, read_esc50, read_fsdkaggle2018
+from fsat_kedro.rawdata import read_esc50, read_fsdkaggle2018
+from fsat_kedro.rawfolder import UnreadableError, open_location
 
 logger = logging.getLogger(__name__)
 
