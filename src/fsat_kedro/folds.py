@@ -38,7 +38,7 @@ def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarr
     rare = [f"{name} ({n})" for name, n in zip(names, counts, strict=True) if n < n_folds]
     if rare:
         logger.warning(
-            "Labels with fewer clips than the %d folds, so that some folds hold out none of them: %s",
+            "Labels with fewer clips than the %d folds, some of which hold out none: %s",
             n_folds,
             ", ".join(rare),
         )

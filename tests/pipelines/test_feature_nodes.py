@@ -1,77 +1,32 @@
-"""Trimming and features of a few short clips, one of them unusable."""
-
-import zipfile
+"""Features of a few short clips, one of them unusable."""
 
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 
 from fsat_kedro.errors import InputError
-from fsat_kedro.parameters import Lengths, LogMel, Pca, Trim
+from fsat_kedro.parameters import Lengths, LogMel, Pca
 from fsat_kedro.pipelines.features import nodes as features
-from fsat_kedro.pipelines.preprocessing.nodes import trim_clips
 from fsat_kedro.ragged import RaggedArray
 
 LOG_MEL = LogMel(sample_rate=22050, n_fft=1764, hop_length=220, n_mels=64)
 
 
-@pytest.fixture
-def metadata(tmp_path, rng):
-    """Noise, garbage, a listed clip that is not there, and silence around noise."""
-    noise = rng.normal(0, 0.1, 11025)
-    soundfile.write(tmp_path / "noise.wav", noise, 44100)
-    (tmp_path / "garbage.wav").write_bytes(b"garbage")
-    soundfile.write(tmp_path / "padded.wav", np.pad(noise, 11025), 44100)
-    names = ["noise.wav", "garbage.wav", "absent.wav", "padded.wav"]
-    locations = [None if name == "absent.wav" else str(tmp_path / name) for name in names]
-    reasons = ["listed, but not there" if location is None else "" for location in locations]
-    return pd.DataFrame(
-        {"fname": names, "label": "Wind", "location": locations, "reason": reasons},
-        # As after rows were left out.
-        index=[7, 3, 9, 1],
-    )
-
-
-def test_every_clip_keeps_its_row_with_status_reason_and_kept_interval(metadata, tmp_path):
-    audio, clips = trim_clips(metadata, Trim(top_db=60), n_jobs=1, data_dir=str(tmp_path))
-    assert clips["fname"].tolist() == metadata["fname"].tolist()
-    assert "location" not in clips
-    assert clips["status"].tolist() == ["ok", "rejected", "rejected", "ok"]
-    assert clips["reason"].tolist()[::3] == ["", ""]
-    assert clips["reason"].iloc[1].startswith("not readable as sound")
-    assert clips["reason"].iloc[2] == "listed, but not there"
-    assert clips["length"].tolist() == audio.lengths.tolist()
-    assert (clips["end"] - clips["start"]).tolist() == audio.lengths.tolist()
-    assert clips["length"].tolist()[:3] == [11025, 0, 0]
-    assert 11025 - 2048 <= clips["start"].iloc[3] <= 11025
-    offset = 11025 - clips["start"].iloc[3]
-    np.testing.assert_array_equal(audio[3][offset : offset + 11025], audio[0])
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_damaged_member_of_an_archive_is_a_rejected_clip(tmp_path, rng, method):
-    soundfile.write(tmp_path / "noise.wav", rng.normal(0, 0.1, 11025), 44100)
-    path = tmp_path / "audio_train.zip"
-    with zipfile.ZipFile(path, "w", method) as archive:
-        archive.write(tmp_path / "noise.wav", "noise.wav")
-    content = bytearray(path.read_bytes())
-    content[1000:1100] = bytes(100)
-    path.write_bytes(content)
-    metadata = pd.DataFrame(
-        {"fname": ["noise.wav"], "location": [f"{path}//noise.wav"], "reason": [""]}
-    )
-    _, clips = trim_clips(metadata, Trim(top_db=60), n_jobs=1, data_dir=str(tmp_path))
-    assert clips["status"].tolist() == ["rejected"]
-    assert clips["reason"].iloc[0].startswith("not readable from its archive: ")
-
-
 def test_log_mels_are_frames_by_bands_and_a_rejected_clip_has_no_frame(tmp_path, rng):
     waves = rng.normal(0, 0.1, 11025).astype(np.float32)
     audio = RaggedArray(waves, np.array([0, 4410, 4410, 11025]))
-    mels = features.compute_log_mels(audio, LOG_MEL, n_jobs=1, data_dir=str(tmp_path))
+    clips = pd.DataFrame({"fname": ["a.wav", "b.wav", "c.wav"]})
+    mels = features.compute_log_mels(audio, clips, LOG_MEL, n_jobs=1, data_dir=str(tmp_path))
     assert mels.lengths.tolist() == [1 + 2205 // 220, 0, 1 + 3308 // 220]
     assert mels.values.shape[1] == 64
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_an_error_names_the_clip(tmp_path, n_jobs):
+    audio = RaggedArray(np.full(8820, np.nan, np.float32), np.array([0, 4410, 8820]))
+    clips = pd.DataFrame({"fname": ["a.wav", "b.wav"]})
+    with pytest.raises(RuntimeError, match=r"clip a\.wav: "):
+        features.compute_log_mels(audio, clips, LOG_MEL, n_jobs=n_jobs, data_dir=str(tmp_path))
 
 
 def test_statistics_are_the_range_and_the_percentiles_of_usable_clips():

@@ -245,7 +245,7 @@ def test_a_split_of_rejected_clips_has_no_lengths():
 
 def test_without_verified_and_without_a_test_split():
     reports = run(make_inputs(10, test=False), 10, ["train"])
-    assert len(reports) == 8
+    assert len(reports) == 7
     assert reports["class_scores"]["verified"].isna().all()
     assert reports["scores"]["clips"].tolist()[-2:] == ["fold 10", "cross-validation"]
     assert reports["rejected_clips"]["fname"].tolist() == ["train_4.wav"]
