@@ -51,8 +51,8 @@ def test_every_way_to_save_the_table_reads_the_same(content):
 
 
 def test_quoted_values_keep_commas_quotes_and_line_ends():
-    table = read('fname,label\n"a,""b"".wav","Bark\nloud"\n')
-    assert table.to_numpy().tolist() == [['a,"b".wav', "Bark\nloud"]]
+    table = read('fname,label\n"a,""b"".wav","Bark\r\nloud"\n')
+    assert table.to_numpy().tolist() == [['a,"b".wav', "Bark\r\nloud"]]
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
