@@ -248,7 +248,6 @@ def test_without_verified_and_without_a_test_split():
     assert len(reports) == 7
     assert reports["class_scores"]["verified"].isna().all()
     assert reports["scores"]["clips"].tolist()[-2:] == ["fold 10", "cross-validation"]
-    assert reports["rejected_clips"]["fname"].tolist() == ["train_4.wav"]
     balance = drawable(reports["class_balance"])
     assert len(balance.axes[0].containers) == 1
     assert not balance.legends
