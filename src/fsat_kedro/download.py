@@ -64,7 +64,7 @@ def download_release(record: str, raw_dir: Path | str) -> pd.DataFrame:
     was put into the raw folder by hand is unpacked as well, and stays.
 
     Args:
-        record: address of the record's JSON, as https://zenodo.org/api/records/2552860.
+        record: address of the record's JSON, such as https://zenodo.org/api/records/2552860.
         raw_dir: made if missing.
 
     Returns:
@@ -82,12 +82,13 @@ def download_release(record: str, raw_dir: Path | str) -> pd.DataFrame:
             if missing:
                 _remember(record, files, raw_dir)
                 _bring(missing, session, raw_dir)
+            _clean_up(raw_dir / HIDDEN)
     except OSError as error:
         raise InputError(
             f"the download into {raw_dir} stopped: {error}: mend that and run again, it goes on "
             "from here"
         ) from error
-    logger.info("All %d files of %s are in %s", len(files), record, raw_dir)
+    logger.info("All that %s lists is in %s", record, raw_dir)
     return _table(files, raw_dir)
 
 
@@ -136,7 +137,7 @@ def _read_record(record: str, session: requests.Session) -> list[ReleaseFile]:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{record} is not the JSON of a Zenodo record: {type(error).__name__} {error}: set "
-            "download.record to an address as https://zenodo.org/api/records/2552860"
+            "download.record to an address such as https://zenodo.org/api/records/2552860"
         ) from error
     if not files:
         raise InputError(f"the record {record} has no files: set download.record to another")
@@ -196,13 +197,15 @@ def _bring(missing: list[ReleaseFile], session: requests.Session, raw_dir: Path)
         _refuse_others(file, raw_dir)
     require_space(_least_space(missing, raw_dir), raw_dir, "the download")
     for file in missing:
-        path = raw_dir / file.name
-        fetched = path if path.exists() else _fetch(file, session, raw_dir / HIDDEN)
-        if file.is_archive:
+        by_hand = raw_dir / file.name
+        if not file.is_archive:
+            _fetch(file, session, raw_dir).replace(by_hand)
+        elif by_hand.exists():
+            _unpack(by_hand, file, raw_dir)
+        else:
+            fetched = _fetch(file, session, raw_dir)
             _unpack(fetched, file, raw_dir)
-        if fetched != path:
-            fetched.unlink() if file.is_archive else fetched.replace(path)
-    _clean_up(raw_dir / HIDDEN)
+            fetched.unlink()
 
 
 def _refuse_others(file: ReleaseFile, raw_dir: Path) -> None:
@@ -224,21 +227,30 @@ def _refuse_folder(folder: Path, file: ReleaseFile) -> None:
 
 def _least_space(missing: list[ReleaseFile], raw_dir: Path) -> int:
     """Bytes: all that is still to be fetched, and beside it what is in the largest archive."""
-    there = [*(raw_dir / HIDDEN).iterdir(), *(raw_dir / file.name for file in missing)]
-    to_fetch = sum(file.size for file in missing) - sum(map(_size, there))
+    to_fetch = sum(file.size for file in missing)
+    for file in missing:
+        whole, partial = _on_the_way(file, raw_dir)
+        to_fetch -= sum(map(_size, (raw_dir / file.name, whole, partial)))
     return to_fetch + max((file.size for file in missing if file.is_archive), default=0)
+
+
+def _on_the_way(file: ReleaseFile, raw_dir: Path) -> tuple[Path, Path]:
+    """Where a file lies when it is checked but not yet in place, and before."""
+    # The checksum in the path keeps the bytes of another version apart.
+    folder = raw_dir / HIDDEN / file.md5
+    return folder / file.name, folder / f"{file.name}.partial"
 
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
 
-def _fetch(file: ReleaseFile, session: requests.Session, hidden: Path) -> Path:
+def _fetch(file: ReleaseFile, session: requests.Session, raw_dir: Path) -> Path:
     """The file in the hidden folder, with the right size and checksum."""
-    whole = hidden / f"{file.md5}-{file.name}"
-    partial = hidden / f"{whole.name}.partial"
+    whole, partial = _on_the_way(file, raw_dir)
     if whole.exists():
         return whole
+    whole.parent.mkdir(exist_ok=True)
     for _ in range(2):
         _transfer(file, partial, session)
         difference = _difference(partial, file)
@@ -334,12 +346,10 @@ def _unpack(archive: Path, file: ReleaseFile, raw_dir: Path) -> None:
 
 
 def _clean_up(hidden: Path) -> None:
-    """Leave the record alone in the hidden folder."""
-    for path in hidden.iterdir():
+    """Remove what is left of transfers and archives; the record stays."""
+    for path in hidden.glob("*"):
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name != _RECORD:
-            path.unlink()
 
 
 def _table(files: list[ReleaseFile], raw_dir: Path) -> pd.DataFrame:

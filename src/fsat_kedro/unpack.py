@@ -44,7 +44,7 @@ def unpack(archive: Path, folder: Path) -> Path:
     # RuntimeError is what zipfile raises for encryption and for unknown ways of compression.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise InputError(
-            f"{archive} cannot be unpacked: {error}: move it away and fetch it again"
+            f"{archive} cannot be unpacked: {error}: unpack it by other means into raw_dir"
         ) from error
     return _content(folder)
 
