@@ -147,7 +147,7 @@ def _read_record(record: str, session: requests.Session) -> list[ReleaseFile]:
 def _release_file(entry: dict, record: str) -> ReleaseFile:
     name, size, url = entry["key"], int(entry["size"]), urljoin(record, entry["links"]["self"])
     # A name with a folder in it could lead out of the raw folder.
-    if not re.fullmatch(r"[^./\\:\0][^/\\:\0]*", name):
+    if not re.fullmatch(r"(?!\.)[^/\\:\x00-\x1f]+", name):
         raise ValueError(f"file name {name!r}")
     checksum = re.fullmatch("md5:([0-9a-f]{32})", entry["checksum"].lower())
     if checksum is None:
