@@ -40,6 +40,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(release.status, release.record_body())
         if name not in release.files:
             return self.answer(404, b"")
+        if release.busy:
+            release.busy -= 1
+            return self.answer(503, b"")
         content, start = release.files[name], 0
         asked = re.match(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if asked and release.ranges:
@@ -74,7 +77,8 @@ class Release:
         self.status, self.body = 200, None
         self.limits = []  # how many bytes to send before breaking off, a request each
         self.ranges, self.shift = True, 0
-        self.hold = None
+        self.hold = None  # an event to wait for after sending
+        self.busy = 0  # how many requests for files to turn away
         self.requests, self.sent = [], 0
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
@@ -208,6 +212,24 @@ def test_a_broken_transfer_goes_on_where_it_stopped(release, audio, raw):
     # What had come in part of a chunk may be asked for again, but no more than that.
     for start, sent in zip(starts, [200_000, 200_000, 300_000], strict=True):
         assert sent - 2 * download._CHUNK < start <= sent
+    assert visible(raw) == ["Set.audio"]
+
+
+def test_a_server_that_falls_silent_is_asked_again(release, audio, raw, monkeypatch):
+    release.limits, release.hold = [200_000], threading.Event()
+    monkeypatch.setattr(download, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(time, "sleep", lambda _: release.hold.set())
+    download_release(release.record, raw)
+    assert len(release.asked()) == 3
+    assert visible(raw) == ["Set.audio"]
+
+
+def test_a_busy_server_is_asked_again_but_not_for_ever(release, audio, raw):
+    release.busy = 99
+    with pytest.raises(InputError, match=r"Set\.audio\.zip cannot be fetched: 503 Server Error"):
+        download_release(release.record, raw)
+    release.busy = 1
+    download_release(release.record, raw)
     assert visible(raw) == ["Set.audio"]
 
 
