@@ -3,9 +3,9 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh"
 
-if [[ " $* " != *" --env"* && " $* " != *" -e "* && "$*" != *raw_dir* && -z "${KEDRO_ENV:-}" ]] &&
-    [ -z "$(find -L data/01_raw -type f ! -name '.*' -print -quit)" ]; then
-    echo "No clips in data/01_raw (FSDKaggle2018 is at https://zenodo.org/records/2552860): running the built-in demo."
+if [[ " $* " != *" --env"* && " $* " != *" -e "* && "$*" != *raw_dir* && "$*" != *download* && -z "${KEDRO_ENV:-}" ]] &&
+    [ -z "$(find -L data/01_raw -type f ! -path '*/.*' -print -quit)" ]; then
+    echo "No clips in data/01_raw (./run_all.sh --pipelines download fetches FSDKaggle2018): running the built-in demo."
     set -- --env demo "$@"
 fi
 exec .venv/bin/kedro run "$@"

@@ -116,6 +116,7 @@ def test_a_missing_key_is_refused_by_its_name(base):
         ("seed", 2**32),
         ("n_jobs", 0),
         ("demo", {"n_train": 0, "n_test": 1}),
+        ("download.record", "zenodo.org/records/2552860"),
     ],
 )
 def test_a_wrong_value_is_refused(base, name, value):

@@ -173,7 +173,8 @@ def test_a_data_set_in_the_layout_of_esc50_keeps_its_own_folds(project, tmp_path
 
 def test_the_registry_lists_all_pipelines(project):
     listed = kedro(project, "registry", "list").stdout
-    for name in ("demo_data", "preprocessing", "features", "training", "inference", "reporting"):
+    steps = ("preprocessing", "features", "training", "inference", "reporting")
+    for name in ("download", "demo_data", *steps):
         assert f"- {name}\n" in listed
 
 
@@ -186,6 +187,11 @@ def test_the_registry_lists_all_pipelines(project):
         ([], {"model.weights": "gone.h5"}, "'gone.h5' is neither none, imagenet nor a file"),
         ([], {"raw_dir": "nothing/here"}, "nothing/here is not a folder"),
         (["--pipeline", "demo_data"], {}, "kedro run --env demo"),
+        (
+            ["--pipelines", "download"],
+            {"download.record": "http://127.0.0.1:9/record"},
+            "the record http://127.0.0.1:9/record cannot be read",
+        ),
     ],
 )
 def test_what_a_user_can_mend_is_one_message(project, arguments, parameters, message):

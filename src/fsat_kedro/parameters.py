@@ -218,6 +218,13 @@ class Demo(_Group):
     n_test: Count
 
 
+class Download(_Group):
+    """The published data set."""
+
+    record: Annotated[str, Field(pattern=r"^https?://")]
+    """Address of its Zenodo record's JSON."""
+
+
 class Parameters(_Group):
     """All of them."""
 
@@ -241,5 +248,6 @@ class Parameters(_Group):
     model: Model
     training: Training
     views: Views
+    download: Download
     demo: Demo | None
     """None where the raw folder holds clips already."""

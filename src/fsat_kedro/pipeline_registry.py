@@ -10,6 +10,7 @@ from kedro.pipeline import Pipeline
 
 from fsat_kedro.pipelines import (
     demo_data,
+    download,
     features,
     inference,
     preprocessing,
@@ -32,7 +33,7 @@ def note_parameters(parameters: dict) -> None:
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """All pipelines by name; `__default__` is all of them in order."""
+    """All pipelines by name; `__default__` is all of them in order, but for the download."""
     parameters = _RunParameters.current or _configured_parameters()
     splits = _SPLITS[parameters["dataset"]]
     n_folds = parameters["folds"]["n_folds"]
@@ -46,7 +47,12 @@ def register_pipelines() -> dict[str, Pipeline]:
     }
     first = demo_data.create_pipeline()
     default = sum(steps.values(), first if demo else Pipeline([]))
-    return {"demo_data": first, **steps, "__default__": default}
+    return {
+        "download": download.create_pipeline(),
+        "demo_data": first,
+        **steps,
+        "__default__": default,
+    }
 
 
 def _configured_parameters() -> dict:

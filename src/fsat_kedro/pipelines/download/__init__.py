@@ -1,0 +1,5 @@
+"""Fetch the published data set."""
+
+from fsat_kedro.pipelines.download.pipeline import create_pipeline
+
+__all__ = ["create_pipeline"]
