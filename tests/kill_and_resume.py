@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -43,8 +44,8 @@ def start(project: Path, *arguments: str) -> subprocess.Popen:
         )
 
 
-def kill_and_resume(project: Path, seconds: float, *arguments: str) -> bool:
-    """Start a run, kill -9 it after some seconds, and have another finish what it began.
+def kill_and_resume(project: Path, is_time: Callable[[], bool], *arguments: str) -> bool:
+    """Start a run, kill -9 it when it is time, and have another finish what it began.
 
     Returns:
         Whether the run was still going when it was killed.
@@ -53,15 +54,13 @@ def kill_and_resume(project: Path, seconds: float, *arguments: str) -> bool:
         AssertionError: the second run fails.
     """
     process = start(project, *arguments)
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert start(project, "--only-missing-outputs", *arguments).wait() == 0, (
-        project / "run.log"
-    ).read_text()
-    return process.returncode == -signal.SIGKILL
+    while process.poll() is None and not is_time():
+        time.sleep(0.05)
+    process.kill()
+    killed = process.wait() == -signal.SIGKILL
+    again = start(project, "--only-missing-outputs", *arguments)
+    assert again.wait() == 0, (project / "run.log").read_text()
+    return killed
 
 
 def differences(expected: Path, found: Path) -> list[str]:
@@ -135,7 +134,8 @@ def main() -> None:
     for number in range(1, options.kills + 1):
         seconds = moments.uniform(0, whole)
         project = make_project(options.folder / f"killed_{number}")
-        killed = kill_and_resume(project, seconds, *arguments)
+        moment = time.monotonic() + seconds
+        killed = kill_and_resume(project, lambda: time.monotonic() > moment, *arguments)  # noqa: B023
         found = differences(unbroken / "data" / "demo", project / "data" / "demo")
         failed += bool(found)
         what = "killed" if killed else "ended by itself before"

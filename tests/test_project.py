@@ -2,10 +2,9 @@
 
 import json
 import os
-import shutil
+import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,8 +12,9 @@ import pytest
 import soundfile
 
 from fsat_kedro.demo import LABELS, synthesize
+from fsat_kedro.locks import lock_outputs
+from kill_and_resume import differences, kill_and_resume, make_project
 
-ROOT = Path(__file__).parents[1]
 SHORT = {
     "demo.n_train": 24,
     "demo.n_test": 8,
@@ -44,14 +44,7 @@ def kedro(project, *arguments, **parameters):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A checkout without data."""
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("conf", "src"):
-        ignored = shutil.ignore_patterns("local", "__pycache__")
-        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
-    (folder / "conf" / "local").mkdir()
-    for name in ("pyproject.toml", ".telemetry"):
-        shutil.copy(ROOT / name, folder)
-    return folder
+    return make_project(tmp_path_factory.mktemp("project") / "checkout")
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +142,93 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is_made_the_same(pr
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert weights.stat().st_mtime_ns == trained
     np.testing.assert_allclose(np.load(lost), before, rtol=1e-5)
+
+
+def test_a_run_killed_while_it_trains_is_finished_by_the_next_with_the_same_outputs(demo, tmp_path):
+    project = make_project(tmp_path / "killed")
+    parameters = ",".join(f"{name}={value}" for name, value in SHORT.items())
+    weights = project / "data" / "demo" / "06_models" / "fold_1" / "mel.weights.h5"
+    assert kill_and_resume(project, weights.exists, "--params", parameters)
+    assert differences(demo, project / "data" / "demo") == []
+
+
+def test_the_second_of_two_runs_is_told(project, demo):
+    with lock_outputs(["test_fold_1"], demo):
+        finished = kedro(project, "run", "--env", "demo", "--pipelines", "inference")
+        other = kedro(project, "run", "--env", "demo", "--pipelines", "preprocessing", **SHORT)
+    assert finished.returncode == 1
+    last = finished.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"Error: another run writes test_fold_1 in {demo}: process ")
+    assert other.returncode == 0
+
+
+@pytest.fixture
+def messy(tmp_path):
+    """A raw folder with four training clips in order, and three that are not."""
+    raw = tmp_path / "raw"
+    for split in ("train", "test"):
+        (raw / f"audio_{split}").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        name = f"{number}.wav"
+        wave = synthesize(LABELS[number % 2], 0.5, rng)
+        soundfile.write(raw / "audio_train" / name, wave, 44_100)
+        soundfile.write(raw / "audio_test" / name, wave, 44_100)
+    (raw / "audio_train" / "text.wav").write_text("no sound")
+    (raw / "audio_test" / "new.wav").touch()
+    rows = [f"{number}.wav,{LABELS[number % 2]}" for number in range(4)]
+    rows += [f"text.wav,{LABELS[0]}", f"gone.wav,{LABELS[0]}", f"../0.wav,{LABELS[0]}"]
+    (raw / "train.csv").write_text("\n".join(["fname,label", *rows]))
+    (raw / "sample_submission.csv").write_text("fname\n0.wav\n1.wav\n2.wav\n3.wav\n")
+    return raw
+
+
+def test_too_many_rejected_clips_stop_the_run_and_stand_in_a_table(project, messy, tmp_path):
+    folders = {"raw_dir": messy, "data_dir": tmp_path / "data"}
+    finished = kedro(project, "run", "--pipelines", "preprocessing,features", **folders)
+    assert finished.returncode == 1
+    assert "3 of 7 clips rejected" in finished.stderr.strip().splitlines()[-1]
+    rejected = pd.read_csv(tmp_path / "data" / "08_reporting" / "rejected_clips.csv")
+    assert rejected["fname"].tolist() == ["text.wav", "gone.wav", "../0.wav"]
+    assert not list((tmp_path / "data").glob("04_feature/*"))
+
+
+def test_rejected_clips_are_told_at_the_end_and_counted_in_mlflow(project, messy, tmp_path):
+    from mlflow import MlflowClient
+
+    parameters = {"raw_dir": messy, "data_dir": tmp_path / "data", "rejection.max_share": 0.5}
+    finished = kedro(project, "run", "--pipelines", "preprocessing", **parameters)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    train, test, path = finished.stdout.strip().splitlines()[-3:]
+    assert "train: 7 clips, 3 rejected (" in train
+    assert "listed, but not there: 1" in train
+    assert test.endswith("test: 4 clips, 0 rejected, 1 unlisted")
+    assert path.endswith("08_reporting/rejected_clips.csv")
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("fsat_kedro")
+    (run, *_) = client.search_runs([experiment.experiment_id])
+    assert run.data.metrics["clips/train.rejected"] == 3
+    assert run.data.metrics["clips/test.unlisted"] == 1
+
+
+def test_a_run_that_was_killed_is_ended_in_mlflow_by_the_next(project, demo):
+    from mlflow import MlflowClient
+
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("fsat_kedro").experiment_id
+    host = socket.gethostname()
+    ended, other, alive = (
+        client.create_run(experiment, tags={"process": name}).info.run_id
+        for name in (f"{process.pid}@{host}", f"{process.pid}@elsewhere", f"{os.getpid()}@{host}")
+    )
+    kedro(project, "run", "--env", "demo", "--nodes", "reporting.tabulate_scores")
+    assert [client.get_run(run).info.status for run in (ended, other, alive)] == [
+        "KILLED",
+        "RUNNING",
+        "RUNNING",
+    ]
 
 
 def test_a_data_set_in_the_layout_of_esc50_keeps_its_own_folds(project, tmp_path, rng):

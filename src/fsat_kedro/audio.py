@@ -20,7 +20,8 @@ HIGHEST_PEAK = 8.0
 """A float file beyond it is not in −1..1, but in integers, say. One such clip would set the scale
 of all spectrograms."""
 
-_BLOCK = 4096  # Samples; of a block that breaks, all is lost. FLAC files have blocks of this size.
+# In samples. Of a block that breaks all is lost; only FLAC files do break, in blocks of 4096.
+_BLOCK, _FLAC_BLOCK = 2**16, 4096
 _FORMATS = {
     **dict.fromkeys([".wav", ".wave"], ("WAV", "WAVEX", "RF64", "W64")),
     **dict.fromkeys([".aif", ".aiff", ".aifc"], ("AIFF",)),
@@ -155,10 +156,11 @@ def _check_format(sound: _Sound, suffix: str) -> None:
 def _read_mono(sound: _Sound, max_seconds: float) -> tuple[np.ndarray, tuple[str, ...]]:
     """Samples (n,) float32 at the file's own rate, as far as there are any; and notes."""
     wanted = round(max_seconds * sound.samplerate)
+    size = _FLAC_BLOCK if sound.format == "FLAC" else _BLOCK
     blocks, n_read, broken = [np.zeros(0, np.float32)], 0, ""
     while n_read < wanted:
         try:
-            block = sound.read(min(_BLOCK, wanted - n_read), dtype="float32", always_2d=True)
+            block = sound.read(min(size, wanted - n_read), dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
             broken = _reason(error)
             break

@@ -1,5 +1,6 @@
 """Dataset for ragged arrays."""
 
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from kedro.io import AbstractDataset
 
 from fsat_kedro.datasets.atomic import replacing
 from fsat_kedro.ragged import RaggedArray
+
+_PART = 64 * 2**20  # Bytes.
 
 
 class RaggedDataset(AbstractDataset[RaggedArray, RaggedArray]):
@@ -45,7 +48,7 @@ class RaggedDataset(AbstractDataset[RaggedArray, RaggedArray]):
         """Write the array, in place of what was there."""
         with replacing(self._filepath) as partial:
             partial.mkdir()
-            np.save(partial / "values.npy", data.values)
+            _save_in_parts(partial / "values.npy", data.values)
             np.save(partial / "offsets.npy", data.offsets)
 
     def _exists(self) -> bool:
@@ -53,3 +56,15 @@ class RaggedDataset(AbstractDataset[RaggedArray, RaggedArray]):
 
     def _describe(self) -> dict[str, Any]:
         return {"filepath": str(self._filepath)}
+
+
+def _save_in_parts(path: Path, values: np.ndarray) -> None:
+    """Do as `np.save` does, but never hold more than a part of a memory-mapped array in memory."""
+    length = max(1, _PART // max(1, values[:1].nbytes))
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(values)
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(values), length):
+            file.write(np.ascontiguousarray(values[start : start + length]).data)
+            if isinstance(values, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
+                values._mmap.madvise(mmap.MADV_DONTNEED)
