@@ -21,6 +21,7 @@ import librosa
 import numpy as np
 import pandas as pd
 import soundfile
+from joblib.externals.loky import get_reusable_executor
 
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.parameters import Decoding, Trim
@@ -111,6 +112,7 @@ def peak(raw_dir: str) -> None:
         preprocess(raw_dir, "fsdkaggle2018", folder, 2)
         audio = RaggedDataset(filepath=f"{folder}/audio").load()
         n_clips, n_samples = len(audio), audio.offsets[-1]
+    get_reusable_executor().shutdown()  # Only processes that have ended are counted.
     own, workers = (
         resource.getrusage(who).ru_maxrss / 1024
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)

@@ -72,6 +72,9 @@ def test_without_any_label_there_is_no_score():
     assert scores == {"map_at_3": {}, "accuracy": {}}
 
 
-def test_a_label_that_no_training_clip_had_counts_as_missed():
+def test_a_label_that_no_training_clip_had_counts_as_missed_and_is_told(caplog):
     scores = nodes.score_test(PROBABILITIES[:2], clips_of(["Bark", "Harp"]), CLASSES)
     assert scores["accuracy"] == pytest.approx({"pooled": 0.5})
+    (message,) = caplog.messages
+    assert message.startswith("1 test clips have labels that no training clip has")
+    assert message.endswith("Harp")

@@ -30,6 +30,12 @@ def test_classes_are_in_alphabetical_order_with_their_shares_of_usable_clips():
     assert classes == {"labels": ["Bark", "Meow"], "prior": [0.5, 0.5]}
 
 
+def test_a_single_label_is_told(caplog):
+    classes = nodes.list_classes(clips_of(["Bark", "Bark", "Meow"], rejected=[2]))
+    assert classes == {"labels": ["Bark"], "prior": [1.0]}
+    assert caplog.messages == ["All training clips are labelled Bark: every clip will be"]
+
+
 def test_stratified_folds_leave_rejected_clips_out():
     clips = clips_of(["Bark", "Meow"] * 6, rejected=[2, 5])
     assigned = nodes.assign_folds(clips, Folds(source="stratified", n_folds=2), seed=0)
