@@ -192,7 +192,14 @@ def test_of_a_cut_flac_file_no_whole_block_is_lost():
     assert len(more) - len(decoded) in (0, 4096)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_channel_of_nothing_but_nan_leaves_the_others():
+    wave = tone(440, 0.1)
+    decoded, notes = decode(file_of(np.stack([wave, np.full_like(wave, np.nan)], axis=1)))
+    np.testing.assert_array_equal(decoded, wave / 2)
+    assert notes == ("4410 NaN or infinite samples, taken as 0",)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38])
 def test_samples_that_are_no_numbers_count_as_0_and_are_noted(value):
     wave = tone(440, 0.1)
     broken = wave.copy()

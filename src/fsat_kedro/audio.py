@@ -22,6 +22,7 @@ of all spectrograms."""
 
 # In samples. Of a block that breaks all is lost; only FLAC files do break, in blocks of 4096.
 _BLOCK, _FLAC_BLOCK = 2**16, 4096
+_INFINITE = 1e30  # Beyond it, the sum of a few samples is infinite in float32.
 _FORMATS = {
     **dict.fromkeys([".wav", ".wave"], ("WAV", "WAVEX", "RF64", "W64")),
     **dict.fromkeys([".aif", ".aiff", ".aifc"], ("AIFF",)),
@@ -76,10 +77,13 @@ def decode(
     with sound:
         _check_format(sound, suffix)
         wave, notes = _read_mono(sound, max_seconds)
-    wave, more = _mend(wave)
+    peak = np.abs(wave).max()
+    if peak > HIGHEST_PEAK:
+        wave /= peak
+        notes += (f"samples up to {peak:.3g}, scaled down to 1",)
     if sound.samplerate != SAMPLE_RATE:
         wave = librosa.resample(wave, orig_sr=sound.samplerate, target_sr=SAMPLE_RATE)
-    return wave, notes + more
+    return wave, notes
 
 
 def trim(wave: np.ndarray, *, top_db: float) -> tuple[int, int]:
@@ -157,7 +161,7 @@ def _read_mono(sound: _Sound, max_seconds: float) -> tuple[np.ndarray, tuple[str
     """Samples (n,) float32 at the file's own rate, as far as there are any; and notes."""
     wanted = round(max_seconds * sound.samplerate)
     size = _FLAC_BLOCK if sound.format == "FLAC" else _BLOCK
-    blocks, n_read, broken = [np.zeros(0, np.float32)], 0, ""
+    blocks, n_read, n_mended, broken = [np.zeros(0, np.float32)], 0, 0, ""
     while n_read < wanted:
         try:
             block = sound.read(min(size, wanted - n_read), dtype="float32", always_2d=True)
@@ -166,13 +170,17 @@ def _read_mono(sound: _Sound, max_seconds: float) -> tuple[np.ndarray, tuple[str
             break
         if len(block) == 0:
             break
-        blocks.append(block.mean(axis=1))
+        # NaN compares as false.
+        sane = np.abs(block) < _INFINITE
+        n_mended += sane.size - np.count_nonzero(sane)
+        blocks.append(np.where(sane, block, 0).mean(axis=1) if n_mended else block.mean(axis=1))
         n_read += len(block)
     if n_read == 0:
         raise UnusableClipError(f"not readable as sound: {broken}" if broken else "no samples")
+    notes = (f"{n_mended} NaN or infinite samples, taken as 0",) if n_mended else ()
     if n_read == wanted and sound.frames > wanted:
-        return np.concatenate(blocks), (f"only its first {max_seconds:g} s are used",)
-    return np.concatenate(blocks), _missing_part(sound, n_read, broken)
+        return np.concatenate(blocks), (*notes, f"only its first {max_seconds:g} s are used")
+    return np.concatenate(blocks), notes + _missing_part(sound, n_read, broken)
 
 
 def _missing_part(sound: _Sound, n_read: int, broken: str) -> tuple[str, ...]:
@@ -184,7 +192,7 @@ def _missing_part(sound: _Sound, n_read: int, broken: str) -> tuple[str, ...]:
     share = n_read / sound.frames if sound.frames > 0 else 1.0
     # libsndfile corrects what the header says to what is there, and tells so in its log only.
     for said, found in re.findall(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)", sound.extra_info):
-        share = min(share, int(found) / int(said))
+        share = min(share, int(found) / max(1, int(said)))
     if share < LEAST_SHARE:
         raise UnusableClipError(f"its header claims {1 / share:.3g} times the sound that is there")
     if share < 1:
@@ -194,20 +202,6 @@ def _missing_part(sound: _Sound, n_read: int, broken: str) -> tuple[str, ...]:
     if "lacks an end-of-stream bit" in sound.extra_info:
         return ("cut off: its end is missing",)
     return ()
-
-
-def _mend(wave: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """A signal (n,) with finite samples of usual size, and what was done to it."""
-    notes = []
-    finite = np.isfinite(wave)
-    if not finite.all():
-        wave = np.where(finite, wave, np.float32(0))
-        notes.append(f"{len(wave) - finite.sum()} NaN or infinite samples, taken as 0")
-    peak = np.abs(wave).max()
-    if peak > HIGHEST_PEAK:
-        wave = wave / peak
-        notes.append(f"samples up to {peak:.3g}, scaled down to 1")
-    return wave, tuple(notes)
 
 
 def _reason(error: Exception) -> str:
