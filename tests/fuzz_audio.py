@@ -8,6 +8,7 @@ import collections
 import io
 import json
 import multiprocessing
+import re
 import resource
 import struct
 import time
@@ -29,6 +30,10 @@ SEEDS = {
     "wav_ulaw": {"format": "WAV", "subtype": "ULAW"},
     "wav_adpcm": {"format": "WAV", "subtype": "IMA_ADPCM"},
     "wav_extensible": {"format": "WAVEX", "subtype": "PCM_16"},
+    "rf64": {"format": "RF64", "subtype": "PCM_16"},
+    "w64": {"format": "W64", "subtype": "PCM_16"},
+    "aiff_16": {"format": "AIFF", "subtype": "PCM_16"},
+    "mp3": {"format": "MP3"},
     "flac_16": {"format": "FLAC", "subtype": "PCM_16"},
     "flac_24": {"format": "FLAC", "subtype": "PCM_24"},
     "ogg_vorbis": {"format": "OGG", "subtype": "VORBIS"},
@@ -150,7 +155,7 @@ def fuzz(n_files: int, seed: int) -> dict:
                     worker.kill()
                     raise EOFError
                 outcome, error, seconds, peak = receiver.recv()
-                outcomes[outcome.split(":")[0]] += 1
+                outcomes[re.sub(r"[\d.]+(e\+\d+)?", "N", outcome.split(":")[0])] += 1
                 if error:
                     report["errors"][current] = error
                 if seconds > SLOW:

@@ -128,7 +128,7 @@ CLAIMS_4_GB = WAV[:40] + b"\xf0\xff\xff\xff" + WAV[44:]
 @pytest.mark.parametrize(
     ("content", "suffix", "reason"),
     [
-        pytest.param(b"", ".wav", "not readable as sound", id="no bytes"),
+        pytest.param(b"", ".wav", "an empty file", id="no bytes"),
         pytest.param(WAV[:44], ".wav", "no samples", id="WAV, header only"),
         pytest.param(AIFF[:54], ".aiff", "no samples", id="AIFF, header only"),
         pytest.param(FLAC[:42], ".flac", "no samples", id="FLAC, header only"),
@@ -138,7 +138,9 @@ CLAIMS_4_GB = WAV[:40] + b"\xf0\xff\xff\xff" + WAV[44:]
         pytest.param(b"\x89PNG\r\n\x1a\n" * 99, ".wav", "not readable as sound", id="image"),
         pytest.param(FLAC, ".wav", "named .wav, but its content is FLAC", id="FLAC as .wav"),
         pytest.param(WAV, ".MP3", "named .MP3, but its content is WAV", id="WAV as .MP3"),
-        pytest.param(CLAIMS_4_GB, ".wav", r"header claims .* times the sound", id="claims 4 GB"),
+        pytest.param(
+            CLAIMS_4_GB, ".wav", "not even 1% of the sound that its header", id="claims 4 GB"
+        ),
         pytest.param(
             WAV[:24] + b"\1\0\0\0" + WAV[28:], ".wav", "sample rate of 1 Hz", id="a rate of 1 Hz"
         ),
@@ -151,7 +153,22 @@ CLAIMS_4_GB = WAV[:40] + b"\xf0\xff\xff\xff" + WAV[44:]
             id="constant offset",
         ),
         pytest.param(
-            bytes_of(np.full(50, np.nan)), ".wav", "silence throughout", id="nothing but NaN"
+            bytes_of(np.full(50, np.nan)),
+            ".wav",
+            "silence throughout; 50 NaN or infinite samples",
+            id="nothing but NaN",
+        ),
+        pytest.param(
+            bytes_of(np.zeros((9, 99))), ".wav", "99 channels", id="a damaged number of channels"
+        ),
+        *(
+            pytest.param(
+                bytes_of(np.stack([TONE, -TONE * 0.9999], axis=1), subtype=subtype),
+                ".wav",
+                "channels cancel each other out",
+                id=f"opposite channels, {subtype}",
+            )
+            for subtype in ("FLOAT", "PCM_16")
         ),
     ],
 )
@@ -184,6 +201,52 @@ def test_of_a_file_cut_in_the_middle_what_is_there_is_used_and_noted(content, at
     assert note.startswith("cut off: ")
 
 
+@pytest.mark.parametrize("container", ["RF64", "W64"])
+def test_long_formats_that_are_cut_off_are_noted(container):
+    content = bytes_of(TONE, format=container, subtype="PCM_16")
+    decoded, notes = decode(io.BytesIO(content[: len(content) // 2]))
+    np.testing.assert_allclose(decoded, TONE[: len(decoded)], atol=2**-15)
+    assert notes[0] in (
+        "cut off: 50.0% of what its header says",
+        "cut off: 49.9% of what its header says",
+    )
+
+
+def test_one_missing_sample_is_not_called_100_percent():
+    assert decode(io.BytesIO(WAV[:-2]))[1] == ("cut off: 99.9% of what its header says",)
+
+
+def test_an_ogg_file_that_is_broken_inside_is_noted():
+    broken = bytearray(LONG_OGG)
+    broken[len(broken) // 2] ^= 1
+    _, (note,) = decode(io.BytesIO(broken))
+    assert note.startswith(("broken inside", "cut off"))
+
+
+def test_a_flac_file_that_does_not_tell_its_length_is_whole():
+    untold = bytearray(FLAC)
+    untold[21] &= 0xF0
+    untold[22:26] = bytes(4)
+    decoded, notes = decode(io.BytesIO(untold))
+    assert len(decoded) == len(TONE)
+    assert notes == ()
+
+
+def test_an_aiff_file_that_says_it_is_empty_is_read_where_it_is_not():
+    content = bytearray(AIFF)
+    place = content.index(b"SSND") + 4
+    content[place : place + 4] = bytes(4)
+    decoded, _ = decode(io.BytesIO(content))
+    assert len(decoded) >= 0.99 * len(TONE)
+
+
+def test_an_mp3_file_whose_end_is_not_sound_is_noted():
+    mp3 = bytes_of(tone(440, 6), format="MP3", subtype=None)
+    decoded, notes = decode(io.BytesIO(mp3 + bytes(len(mp3))))
+    assert len(decoded) >= 5 * 44_100
+    assert notes == () or "of its bytes are read" in notes[0]
+
+
 def test_of_a_cut_flac_file_no_whole_block_is_lost():
     half = FLAC[: len(FLAC) // 2]
     decoded, _ = decode(io.BytesIO(half))
@@ -208,6 +271,16 @@ def test_samples_that_are_no_numbers_count_as_0_and_are_noted(value):
     assert decoded[[7, 100]].tolist() == [0, 0]
     np.testing.assert_array_equal(np.delete(decoded, [7, 100]), np.delete(wave, [7, 100]))
     assert notes == ("2 NaN or infinite samples, taken as 0",)
+
+
+def test_a_few_samples_far_beyond_1_count_as_0_and_are_noted():
+    wave = tone(440, 0.1)
+    broken = wave.copy()
+    broken[99] = 1e20
+    decoded, notes = decode(file_of(broken))
+    assert decoded[99] == 0
+    np.testing.assert_array_equal(np.delete(decoded, 99), np.delete(wave, 99))
+    assert notes == ("1 samples up to 1e+20, taken as 0",)
 
 
 def test_a_float_file_in_integers_is_scaled_down_and_noted():

@@ -3,6 +3,8 @@
 Axes: n samples, t frames, m mel bands. Signals are mono float32 in −1..1 at 44.1 kHz.
 """
 
+import math
+import os
 import re
 from dataclasses import dataclass
 from typing import BinaryIO
@@ -14,15 +16,26 @@ import soundfile
 SAMPLE_RATE = 44_100
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000
 """Hz; a header that says anything else is taken for damaged."""
+MOST_CHANNELS = 32
 LEAST_SHARE = 0.01
 """Of the sound that a header claims; a file that has less is taken for damaged, not for cut off."""
 HIGHEST_PEAK = 8.0
-"""A float file beyond it is not in −1..1, but in integers, say. One such clip would set the scale
-of all spectrograms."""
+"""Float samples beyond it are not in −1..1. If few are, they are damaged; if many, the whole file
+is in integers, say. One such clip would set the scale of all spectrograms."""
+FEW = 0.001
+CANCELLED = 1e-3
+"""Of the peak of a clip's channels; a mean of the channels below it is what rounding left."""
 
-# In samples. Of a block that breaks all is lost; only FLAC files do break, in blocks of 4096.
-_BLOCK, _FLAC_BLOCK = 2**16, 4096
+# In samples. Of a block that breaks all is lost; FLAC and MP3 files break, in blocks of some 4096.
+_BLOCK, _SMALL_BLOCK = 2**16, 4096
 _INFINITE = 1e30  # Beyond it, the sum of a few samples is infinite in float32.
+_UNKNOWN_LENGTH = 2**63 - 1  # What libsndfile tells of FLAC files that do not say.
+_CONVERT = "convert it to WAV, FLAC, Ogg or MP3"
+_SIZES = re.compile(r"(?:data|SSND|riff|Riff size) *: (\d+) \(should be (\d+)\)")
+_OGG_DAMAGE = {
+    "lacks an end-of-stream bit": "cut off: its end is missing",
+    "reports a hole": "broken inside: what follows is left out",
+}
 _FORMATS = {
     **dict.fromkeys([".wav", ".wave"], ("WAV", "WAVEX", "RF64", "W64")),
     **dict.fromkeys([".aif", ".aiff", ".aifc"], ("AIFF",)),
@@ -70,20 +83,23 @@ def decode(
         UnusableClipError: not a sound file, not the one that its suffix says, no samples, or a
             header that claims much more than there is.
     """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if size == 0:
+        raise UnusableClipError("an empty file")
     try:
         sound = _Sound(file)
     except (soundfile.SoundFileError, RuntimeError) as error:
-        raise UnusableClipError(f"not readable as sound: {_reason(error)}") from error
+        raise UnusableClipError(f"not readable as sound: {_reason(error)}: {_CONVERT}") from error
     with sound:
-        _check_format(sound, suffix)
+        _check_header(sound, suffix)
         wave, notes = _read_mono(sound, max_seconds)
-    peak = np.abs(wave).max()
-    if peak > HIGHEST_PEAK:
-        wave /= peak
-        notes += (f"samples up to {peak:.3g}, scaled down to 1",)
+        if sound.format == "MP3" and not notes and file.tell() < 0.9 * size:
+            notes = (f"only {file.tell() / size:.0%} of its bytes are read: {_CONVERT}",)
+    wave, more = _tame(wave)
     if sound.samplerate != SAMPLE_RATE:
         wave = librosa.resample(wave, orig_sr=sound.samplerate, target_sr=SAMPLE_RATE)
-    return wave, notes
+    return wave, notes + more
 
 
 def trim(wave: np.ndarray, *, top_db: float) -> tuple[int, int]:
@@ -113,7 +129,10 @@ def load_trimmed(
         UnusableClipError: see `decode` and `trim`.
     """
     wave, notes = decode(file, max_seconds=max_seconds, suffix=suffix)
-    start, end = trim(wave, top_db=top_db)
+    try:
+        start, end = trim(wave, top_db=top_db)
+    except UnusableClipError as error:
+        raise UnusableClipError("; ".join([str(error), *notes])) from error
     return TrimmedClip(wave[start:end], start, end, notes)
 
 
@@ -149,19 +168,21 @@ class _Sound(soundfile.SoundFile):
         return False
 
 
-def _check_format(sound: _Sound, suffix: str) -> None:
+def _check_header(sound: _Sound, suffix: str) -> None:
     meant = _FORMATS.get(suffix.lower())
     if meant is not None and sound.format not in meant:
         raise UnusableClipError(f"named {suffix}, but its content is {sound.format}: rename it")
     if not LOWEST_RATE <= sound.samplerate <= HIGHEST_RATE:
         raise UnusableClipError(f"a sample rate of {sound.samplerate} Hz")
+    if sound.channels > MOST_CHANNELS:
+        raise UnusableClipError(f"{sound.channels} channels")
 
 
 def _read_mono(sound: _Sound, max_seconds: float) -> tuple[np.ndarray, tuple[str, ...]]:
     """Samples (n,) float32 at the file's own rate, as far as there are any; and notes."""
     wanted = round(max_seconds * sound.samplerate)
-    size = _FLAC_BLOCK if sound.format == "FLAC" else _BLOCK
-    blocks, n_read, n_mended, broken = [np.zeros(0, np.float32)], 0, 0, ""
+    size = _SMALL_BLOCK if sound.format in ("FLAC", "MP3") else _BLOCK
+    blocks, n_read, n_mended, peak, broken = [], 0, 0, 0.0, ""
     while n_read < wanted:
         try:
             block = sound.read(min(size, wanted - n_read), dtype="float32", always_2d=True)
@@ -170,17 +191,22 @@ def _read_mono(sound: _Sound, max_seconds: float) -> tuple[np.ndarray, tuple[str
             break
         if len(block) == 0:
             break
-        # NaN compares as false.
-        sane = np.abs(block) < _INFINITE
-        n_mended += sane.size - np.count_nonzero(sane)
-        blocks.append(np.where(sane, block, 0).mean(axis=1) if n_mended else block.mean(axis=1))
+        if not np.abs(block).max() < _INFINITE:  # NaN compares as false.
+            sane = np.abs(block) < _INFINITE
+            n_mended += sane.size - np.count_nonzero(sane)
+            block = np.where(sane, block, np.float32(0))
+        peak = max(peak, np.abs(block).max())
+        blocks.append(block.mean(axis=1))
         n_read += len(block)
     if n_read == 0:
         raise UnusableClipError(f"not readable as sound: {broken}" if broken else "no samples")
+    wave = np.concatenate(blocks)
+    if np.abs(wave).max() < CANCELLED * peak:
+        raise UnusableClipError("its channels cancel each other out: leave one of them")
     notes = (f"{n_mended} NaN or infinite samples, taken as 0",) if n_mended else ()
-    if n_read == wanted and sound.frames > wanted:
-        return np.concatenate(blocks), (*notes, f"only its first {max_seconds:g} s are used")
-    return np.concatenate(blocks), notes + _missing_part(sound, n_read, broken)
+    if n_read == wanted and wanted < sound.frames < _UNKNOWN_LENGTH:
+        return wave, (*notes, f"only its first {max_seconds:g} s are used")
+    return wave, notes + _missing_part(sound, n_read, broken)
 
 
 def _missing_part(sound: _Sound, n_read: int, broken: str) -> tuple[str, ...]:
@@ -189,19 +215,33 @@ def _missing_part(sound: _Sound, n_read: int, broken: str) -> tuple[str, ...]:
     Raises:
         UnusableClipError: next to nothing is there of what the header says.
     """
-    share = n_read / sound.frames if sound.frames > 0 else 1.0
+    known = 0 < sound.frames < _UNKNOWN_LENGTH
+    share = n_read / sound.frames if known else 1.0
     # libsndfile corrects what the header says to what is there, and tells so in its log only.
-    for said, found in re.findall(r"(?:data|SSND) *: (\d+) \(should be (\d+)\)", sound.extra_info):
+    for said, found in _SIZES.findall(sound.extra_info):
         share = min(share, int(found) / max(1, int(said)))
     if share < LEAST_SHARE:
-        raise UnusableClipError(f"its header claims {1 / share:.3g} times the sound that is there")
+        raise UnusableClipError(
+            f"not even {LEAST_SHARE:.0%} of the sound that its header claims is there: if it is "
+            f"whole, {_CONVERT} anew"
+        )
     if share < 1:
-        return (f"cut off: {share:.1%} of what its header says",)
+        return (f"cut off: {math.floor(1000 * share) / 10}% of what its header says",)
     if broken:
         return (f"broken inside, read up to there: {broken}",)
-    if "lacks an end-of-stream bit" in sound.extra_info:
-        return ("cut off: its end is missing",)
-    return ()
+    return tuple(note for sign, note in _OGG_DAMAGE.items() if sign in sound.extra_info)[:1]
+
+
+def _tame(wave: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """A signal (n,) without samples of unusual size, and what was done about them."""
+    peak = np.abs(wave).max()
+    if peak <= HIGHEST_PEAK:
+        return wave, ()
+    beyond = np.abs(wave) > HIGHEST_PEAK
+    if beyond.mean() < FEW:
+        wave[beyond] = 0
+        return wave, (f"{beyond.sum()} samples up to {peak:.3g}, taken as 0",)
+    return wave / peak, (f"samples up to {peak:.3g}, scaled down to 1",)
 
 
 def _reason(error: Exception) -> str:
