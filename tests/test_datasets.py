@@ -11,9 +11,12 @@ import pytest
 from kedro.io import DatasetError
 from matplotlib.figure import Figure
 
-from fsat_kedro.datasets import atomic
+from fsat_kedro.datasets.csv_dataset import CSVDataset
+from fsat_kedro.datasets.json_dataset import JSONDataset
 from fsat_kedro.datasets.keras_weights_dataset import KerasWeightsDataset
+from fsat_kedro.datasets.matplotlib_dataset import MatplotlibDataset
 from fsat_kedro.datasets.npy_dataset import NpyDataset
+from fsat_kedro.datasets.pickle_dataset import PickleDataset
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.ragged import RaggedArray, gather
 
@@ -187,10 +190,10 @@ def test_weights_that_are_not_there_are_an_error_that_names_the_file(tmp_path):
 
 NOISE = np.random.default_rng(0).random(20_000)
 KINDS = {
-    "a.csv": (atomic.CSVDataset, pd.DataFrame({"x": NOISE})),
-    "a.json": (atomic.JSONDataset, NOISE.tolist()),
-    "a.pkl": (atomic.PickleDataset, NOISE),
-    "a.png": (atomic.MatplotlibDataset, Figure()),
+    "a.csv": (CSVDataset, pd.DataFrame({"x": NOISE})),
+    "a.json": (JSONDataset, NOISE.tolist()),
+    "a.pkl": (PickleDataset, NOISE),
+    "a.png": (MatplotlibDataset, Figure()),
     "a.npy": (NpyDataset, NOISE),
     "mels": (RaggedDataset, RaggedArray(NOISE, np.array([0, 20_000]))),
 }
@@ -241,7 +244,7 @@ def test_what_a_killed_process_wrote_is_whole_and_does_not_hinder_the_next(tmp_p
     path = tmp_path / "a.pkl"
     endless = (
         "import sys, numpy as np\n"
-        "from fsat_kedro.datasets.atomic import PickleDataset\n"
+        "from fsat_kedro.datasets.pickle_dataset import PickleDataset\n"
         "dataset = PickleDataset(filepath=sys.argv[1])\n"
         "for x in range(10**9):\n"
         "    dataset.save(np.full(10**6, x))\n"
@@ -254,7 +257,7 @@ def test_what_a_killed_process_wrote_is_whole_and_does_not_hinder_the_next(tmp_p
         process.stdout.readline()
     process.kill()
     process.wait()
-    dataset = atomic.PickleDataset(filepath=str(path))
+    dataset = PickleDataset(filepath=str(path))
     values = dataset.load()
     assert len(values) == 10**6
     assert len(set(values.tolist())) == 1
@@ -264,7 +267,7 @@ def test_what_a_killed_process_wrote_is_whole_and_does_not_hinder_the_next(tmp_p
 
 
 def test_saving_leaves_the_dataset_where_it_was(tmp_path):
-    dataset = atomic.JSONDataset(filepath=str(tmp_path / "new" / "a.json"))
+    dataset = JSONDataset(filepath=str(tmp_path / "new" / "a.json"))
     with pytest.raises(DatasetError, match="not JSON serializable"):
         dataset.save({"a": object()})
     assert not dataset.exists()

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from fsat_kedro.demo import LABELS, synthesize
-from fsat_kedro.locks import lock_outputs
+from fsat_kedro.locks import lock
 from kill_and_resume import differences, kill_and_resume, make_project
 
 SHORT = {
@@ -153,12 +153,14 @@ def test_a_run_killed_while_it_trains_is_finished_by_the_next_with_the_same_outp
 
 
 def test_the_second_of_two_runs_is_told(project, demo):
-    with lock_outputs(["test_fold_1"], demo):
+    with lock({"test_fold_1"}, set(), demo):
         finished = kedro(project, "run", "--env", "demo", "--pipelines", "inference")
         other = kedro(project, "run", "--env", "demo", "--pipelines", "preprocessing", **SHORT)
     assert finished.returncode == 1
     last = finished.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"Error: another run writes test_fold_1 in {demo}: process ")
+    assert last.startswith(
+        f"Error: another run reads or writes test_fold_1 in {demo}; the last to write it was "
+    )
     assert other.returncode == 0
 
 
@@ -184,6 +186,8 @@ def messy(tmp_path):
 
 
 def test_too_many_rejected_clips_stop_the_run_and_stand_in_a_table(project, messy, tmp_path):
+    (tmp_path / "data" / "02_intermediate").mkdir(parents=True)
+    (tmp_path / "data" / "02_intermediate" / "train_clips.pkl").write_bytes(b"of an earlier run")
     folders = {"raw_dir": messy, "data_dir": tmp_path / "data"}
     finished = kedro(project, "run", "--pipelines", "preprocessing,features", **folders)
     assert finished.returncode == 1
@@ -191,6 +195,10 @@ def test_too_many_rejected_clips_stop_the_run_and_stand_in_a_table(project, mess
     rejected = pd.read_csv(tmp_path / "data" / "08_reporting" / "rejected_clips.csv")
     assert rejected["fname"].tolist() == ["text.wav", "gone.wav", "../0.wav"]
     assert not list((tmp_path / "data").glob("04_feature/*"))
+    again = ("run", "--pipelines", "preprocessing", "--only-missing-outputs")
+    finished = kedro(project, *again, **folders)
+    assert finished.returncode == 1
+    assert "3 of 7 clips rejected" in finished.stderr.strip().splitlines()[-1]
 
 
 def test_rejected_clips_are_told_at_the_end_and_counted_in_mlflow(project, messy, tmp_path):
@@ -200,6 +208,7 @@ def test_rejected_clips_are_told_at_the_end_and_counted_in_mlflow(project, messy
     finished = kedro(project, "run", "--pipelines", "preprocessing", **parameters)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     train, test, path = finished.stdout.strip().splitlines()[-3:]
+    assert "Traceback" not in finished.stdout
     assert "train: 7 clips, 3 rejected (" in train
     assert "listed, but not there: 1" in train
     assert test.endswith("test: 4 clips, 0 rejected, 1 unlisted")

@@ -212,7 +212,7 @@ def test_no_folder_is_an_error_that_names_it(tmp_path):
 
 def test_a_table_without_labels_is_an_error_that_names_file_and_column(tmp_path):
     unpacked(tmp_path, {**CHALLENGE, "train.csv": "fname,tag\na.wav,Bark\n"})
-    message = f"{tmp_path / 'train.csv'} has no column label; its columns are fname, tag"
+    message = f"{tmp_path / 'train.csv'}, line 1: no column label; its columns are fname, tag"
     with pytest.raises(InputError, match=re.escape(message)):
         read_fsdkaggle2018(tmp_path, "train")
 
@@ -264,7 +264,7 @@ def test_esc50_without_table_or_clips_is_an_error_with_the_remedy(tmp_path, abse
 
 def test_esc50_without_folds_is_an_error_that_names_file_and_column(tmp_path):
     unpacked(tmp_path, {**ESC50, "meta/esc50.csv": "filename,category\na.wav,dog\n"})
-    with pytest.raises(InputError, match=r"esc50\.csv has no column fold"):
+    with pytest.raises(InputError, match=r"esc50\.csv, line 1: no column fold"):
         read_esc50(tmp_path, "train")
 
 

@@ -98,7 +98,7 @@ def test_values_that_look_like_missing_ones_stay_text():
 )
 def test_a_missing_column_is_an_error_that_names_those_there_are(header, missing, there):
     message = message_of(f"{header}\na.wav,Bark\n")
-    assert message.startswith(f"train.csv has no column {missing}; its columns are {there}: ")
+    assert message.startswith(f"train.csv, line 1: no column {missing}; its columns are {there}: ")
 
 
 def test_a_column_that_is_there_twice_is_an_error():
@@ -107,7 +107,7 @@ def test_a_column_that_is_there_twice_is_an_error():
 
 
 def test_too_many_values_are_an_error_that_names_line_and_column():
-    message = message_of("fname,label\na.wav,Bark\n\nb.wav,Meow, loud\nc.wav,Hiss,\n")
+    message = message_of("fname,label\na.wav,Bark\n\nb.wav,Meow, loud\nc.wav,Hiss,,s\nd.wav,Hum,\n")
     assert message.startswith("train.csv, line 4, column 3: ")
     assert message.endswith(", 2 in all: put values with commas into quotes")
 

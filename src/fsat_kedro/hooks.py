@@ -11,7 +11,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +21,9 @@ from kedro.config import MissingConfigException
 from kedro.framework.hooks import hook_impl
 from pydantic import ValidationError
 
+from fsat_kedro.datasets.atomic import remove
 from fsat_kedro.errors import InputError
-from fsat_kedro.locks import lock_outputs
+from fsat_kedro.locks import lock, mark_finished, mark_unfinished, unfinished
 from fsat_kedro.parameters import Parameters
 
 if TYPE_CHECKING:
@@ -66,41 +67,76 @@ class ParameterHooks:
 
 
 class OutputHooks:
-    """Keeps two runs from writing the same, and tells at the end which clips were left out."""
+    """Keeps two runs from writing the same, and outputs of an unfinished run from being mixed up.
+
+    A run notes what it sets out to make, and takes an output from that list when it is saved. What
+    is still on the list for `--only-missing-outputs` is left from before, and is made anew.
+    """
 
     def __init__(self) -> None:
         self._locks = ExitStack()
+        self._to_mark: set[str] = set()
 
     @hook_impl(tryfirst=True)
-    def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def before_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+    ) -> None:
         """Make the folder that everything is written to, and lock what this run will write."""
-        data_dir = Path(catalog.load("params:data_dir"))
+        data_dir = self._data_dir = Path(catalog.load("params:data_dir"))
+        outputs = pipeline.all_outputs()
+        self._to_mark = set() if run_params["only_missing_outputs"] else outputs
+        inputs = {name for name in pipeline.inputs() if not name.startswith("params:")}
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
-            self._locks = lock_outputs(sorted(pipeline.all_outputs()), data_dir)
+            self._locks = lock(outputs, inputs - {"parameters"}, data_dir)
+            if run_params["only_missing_outputs"]:
+                for name in outputs & unfinished(data_dir):
+                    remove(Path(catalog[name]._filepath))
+                _warn_of_outdated(pipeline, catalog)
         except OSError as error:
             raise ClickException(f"data_dir {data_dir} cannot be written to: {error}") from error
         except InputError as error:
             raise ClickException(str(error)) from error
 
-    @hook_impl(trylast=True)
-    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Let the locks go, and say how many clips of each split were rejected, and why."""
+    @hook_impl
+    def before_node_run(self) -> None:
+        """Note all that the run sets out to make, now that it has really begun."""
+        mark_unfinished(self._to_mark, self._data_dir)
+        self._to_mark = set()
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str) -> None:
+        """Take an output from the list."""
+        mark_finished(dataset_name, self._data_dir)
+
+    @hook_impl
+    def after_pipeline_run(self) -> None:
+        """Let the locks go."""
         self._locks.close()
-        reports = ("clip_counts", "rejected_clips")
-        if any(name.endswith("_clips") for name in pipeline.datasets()) and all(
-            catalog[name].exists() for name in reports
-        ):
-            counts, rejected = (catalog[name].load() for name in reports)
-            for line in _clips_in_words(counts, rejected):
-                logger.info(line)
-            if len(rejected):
-                logger.info("Rejected clips: %s", catalog["rejected_clips"]._filepath)
 
     @hook_impl
     def on_pipeline_error(self) -> None:
         """Let the locks go."""
         self._locks.close()
+
+
+class RejectedClipsHooks:
+    """Tells at the end of a run which clips were left out."""
+
+    @hook_impl(trylast=True)
+    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+        """Log how many clips of each split were rejected, and why."""
+        if not any(name.endswith("_clips") for name in pipeline.datasets()):
+            return
+        if not all(catalog[name].exists() for name in ("clip_counts", "rejected_clips")):
+            return
+        rejected = catalog["rejected_clips"].load()
+        for split, counts in catalog["clip_counts"].load().items():
+            reasons = rejected.loc[rejected["split"] == split, "reason"]
+            logger.info("%s: %s", split, _clips_in_words(counts, reasons))
+        for name in ("rejected_clips", "noted_clips"):
+            if len(catalog[name].load()):
+                logger.info("%s: %s", name.replace("_", " "), catalog[name]._filepath)
 
 
 class ReadableErrorHooks:
@@ -152,10 +188,22 @@ class MlflowHooks:
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
     ) -> None:
         """Open the parent run."""
+        from mlflow.exceptions import MlflowException
+
+        self._catalog = catalog
+        try:
+            self._open_parent(run_params)
+        except MlflowException as error:
+            raise ClickException(
+                f"MLflow cannot write to {self._tracking_uri()}: {error}. Make room there, or set "
+                "another tracking_uri in conf/base/mlflow.yml"
+            ) from error
+        atexit.register(self._close, "KILLED")
+
+    def _open_parent(self, run_params: dict[str, Any]) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Param
 
-        self._catalog = catalog
         self._client = MlflowClient(self._tracking_uri())
         self._close_abandoned()
         name = f"{self._env or self._parameters['dataset']} {time.strftime('%Y-%m-%d %H:%M')}"
@@ -171,7 +219,6 @@ class MlflowHooks:
             Param(key, str(value)) for key, value in sorted(_flat(self._parameters).items())
         ]
         self._client.log_batch(self._parent_id, params=parameters)
-        atexit.register(self._close, "KILLED")
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
@@ -182,8 +229,8 @@ class MlflowHooks:
         from fsat_kedro.training import report_epochs_to
 
         stage = node.name.rpartition("train_")[2]
-        run_id = self._child_id(fold)
-        report_epochs_to(partial(self._log_metrics, run_id, f"{stage}/"))
+        with _tolerating_mlflow():
+            report_epochs_to(partial(self._log_metrics, self._child_id(fold), f"{stage}/"))
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
@@ -192,11 +239,13 @@ class MlflowHooks:
             return
         if dataset_name in self._settings["metrics"]:
             self._log_scores(dataset_name, data)
-        fold = _fold_of(node.namespace)
-        run_id = self._parent_id if fold is None else self._child_id(fold)
         folder = self._settings["artifacts"].get(re.sub(r"_\d+$", "", dataset_name))
         if folder is not None:
-            self._client.log_artifact(run_id, str(self._catalog[dataset_name]._filepath), folder)
+            fold = _fold_of(node.namespace)
+            path = str(self._catalog[dataset_name]._filepath)
+            with _tolerating_mlflow():
+                run_id = self._parent_id if fold is None else self._child_id(fold)
+                self._client.log_artifact(run_id, path, folder)
 
     @hook_impl
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -259,33 +308,60 @@ class MlflowHooks:
         self, run_id: str, prefix: str, metrics: dict[str, float], step: int = 0
     ) -> None:
         from mlflow.entities import Metric
-        from mlflow.exceptions import MlflowException
 
         now = int(time.time() * 1000)
         entities = [Metric(prefix + key, float(x), now, step) for key, x in metrics.items()]
-        try:
+        with _tolerating_mlflow():
             self._client.log_batch(run_id, metrics=entities)
-        except MlflowException as error:
-            # The history keeps the same numbers; an hour of training is worth more than a point.
-            logger.warning("MLflow did not take the metrics of step %d: %s", step, error)
 
     def _close(self, status: str) -> None:
         """End all open runs; does nothing the second time."""
         open_ids = [*self._child_ids.values(), *([self._parent_id] if self._parent_id else [])]
         self._child_ids, self._parent_id = {}, None
         for run_id in open_ids:
-            self._client.set_terminated(run_id, status)
+            with _tolerating_mlflow():
+                self._client.set_terminated(run_id, status)
 
 
-def _clips_in_words(counts: dict, rejected: pd.DataFrame) -> Iterator[str]:
-    """A line a split."""
-    for split, count in counts.items():
-        reasons = rejected.loc[rejected["split"] == split, "reason"].value_counts()
-        parts = [f"{count['listed']} clips", f"{count['rejected']} rejected"]
-        if count["rejected"]:
-            parts[1] += " (" + ", ".join(f"{x}: {n}" for x, n in reasons.head(5).items()) + ")"
-        parts += [f"{count[x]} {x}" for x in ("noted", "unlisted") if count[x]]
-        yield f"{split}: {', '.join(parts)}"
+@contextmanager
+def _tolerating_mlflow() -> Iterator[None]:
+    """Go on where MLflow fails: the outputs hold the same, and a day's work is worth more."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        logger.warning("MLflow did not take what it was told: %s", error)
+
+
+def _warn_of_outdated(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    """Name the outputs that are older than what they are made from."""
+
+    def saved_at(name: str) -> float | None:
+        path = getattr(catalog[name], "_filepath", None)
+        return Path(path).stat().st_mtime if path and Path(path).exists() else None
+
+    outdated = []
+    for node in pipeline.nodes:
+        made_from = [saved_at(name) for name in node.inputs if name in catalog]
+        newest = max((moment for moment in made_from if moment is not None), default=0)
+        made = {name: saved_at(name) for name in node.outputs}
+        outdated += [name for name, moment in made.items() if moment and moment < newest]
+    if outdated:
+        logger.warning(
+            "Older than what they are made from, and kept as they are: %s. To make them anew, run "
+            "without --only-missing-outputs",
+            ", ".join(outdated),
+        )
+
+
+def _clips_in_words(counts: dict[str, int], reasons: pd.Series) -> str:
+    words = f"{counts['listed']} clips, {counts['rejected']} rejected"
+    if len(reasons):
+        common = reasons.value_counts()
+        words += f" ({', '.join(f'{reason}: {n}' for reason, n in common[:5].items())}"
+        words += f", {len(common) - 5} more reasons)" if len(common) > 5 else ")"
+    return ", ".join([words, *(f"{counts[x]} {x}" for x in ("noted", "unlisted") if counts[x])])
 
 
 def _about_disk(error: OSError) -> bool:

@@ -92,16 +92,22 @@ class RawFolder:
             raise InputError(f"raw_dir {shown} is not a folder: create it or set raw_dir")
         if shown != str(folder):
             raise InputError(f"raw_dir {shown} has a name that is not UTF-8: rename the folder")
-        # What is unpacked comes first: it may have been changed since.
-        self._files = sorted(_walk(self.folder), key=lambda file: (file.zipped, file.location))
+        # What is unpacked comes first, as it may have been changed since; then what lies higher,
+        # as what lies deeper may be an older copy.
+        self._files = sorted(
+            _walk(self.folder),
+            key=lambda file: (file.zipped, file.location.count("/"), file.location),
+        )
 
     def table(self, names: tuple[str, ...]) -> str | None:
         """Location of the first of these files that is there, in whatever folder."""
-        by_name: dict[str, str] = {}
-        for file in self._files:
-            if not file.reason:
-                by_name.setdefault(file.name, file.location)
-        return next((by_name[name] for name in names if name in by_name), None)
+        for name in names:
+            found = [file for file in self._files if file.name == name and not file.reason]
+            if found:
+                others = [file for file in found[1:] if _are_two(found[0], file)]
+                _warn_of_passed_over("tables", [(found[0], other) for other in others])
+                return found[0].location
+        return None
 
     def clips(self, folders: tuple[str, ...]) -> dict[str, RawFile]:
         """All that lies directly in folders of these names, by file name as `key` has it."""
@@ -113,19 +119,18 @@ class RawFolder:
                     first = clips.setdefault(key(file.name), file)
                     if _are_two(first, file):
                         passed_over.append((first, file))
-        if passed_over:
-            logger.warning(
-                "%d clips are passed over, as there are others of their names: "
-                "%s is used, and not %s",
-                len(passed_over),
-                *(printable(file.location) for file in passed_over[0]),
-            )
+        _warn_of_passed_over("clips", passed_over)
         return clips
 
     def link_out(self, folders: tuple[str, ...]) -> str | None:
-        """Location of a link out of the raw folder that is not itself in one of the folders."""
-        links = (file for file in self._files if file.reason == LINK_OUT)
-        return next((link.location for link in links if link.folder not in folders), None)
+        """Location of a link out of the raw folder: one of these names, or else any other folder's.
+
+        Links in the folders of these names stand for clips and do not count.
+        """
+        links = [file for file in self._files if file.reason == LINK_OUT]
+        links = [link for link in links if link.folder not in folders]
+        links.sort(key=lambda link: link.name not in folders)
+        return links[0].location if links else None
 
 
 def key(name: str) -> str:
@@ -283,6 +288,16 @@ def _is_utf8(path: Path) -> bool:
     if shown != path.name:
         logger.warning("%s is not looked into: its name is not UTF-8", path.with_name(shown))
     return shown == path.name
+
+
+def _warn_of_passed_over(what: str, pairs: list[tuple[RawFile, RawFile]]) -> None:
+    if pairs:
+        logger.warning(
+            "%d %s are passed over, as there are others of their names: %s is used, and not %s",
+            len(pairs),
+            what,
+            *(printable(file.location) for file in pairs[0]),
+        )
 
 
 def _are_two(first: RawFile, other: RawFile) -> bool:

@@ -2,14 +2,26 @@
 
 import os
 
-from fsat_kedro.hooks import MlflowHooks, OutputHooks, ParameterHooks, ReadableErrorHooks
+from fsat_kedro.hooks import (
+    MlflowHooks,
+    OutputHooks,
+    ParameterHooks,
+    ReadableErrorHooks,
+    RejectedClipsHooks,
+)
 
 # Read by the libraries when they are imported: no usage reports, and no log of TensorFlow's C++
 # side, which speaks of missing GPUs as errors.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-HOOKS = (ParameterHooks(), OutputHooks(), MlflowHooks(), ReadableErrorHooks())
+HOOKS = (
+    ParameterHooks(),
+    OutputHooks(),
+    RejectedClipsHooks(),
+    MlflowHooks(),
+    ReadableErrorHooks(),
+)
 
 CONFIG_LOADER_ARGS = {
     "base_env": "base",

@@ -41,11 +41,12 @@ def read_table(
     records = list(_records(_decode(content, source), source))
     if not records:
         raise InputError(f"{source} is empty: fetch it again")
-    (_, header), *rows = records
+    (header_line, header), *rows = records
     for column in required:
         if column not in header:
             raise InputError(
-                f"{source} has no column {column}; its columns are {', '.join(header)}: "
+                f"{source}, line {header_line}: no column {column}; its columns are "
+                f"{', '.join(header)}: "
                 "rename one, and separate columns with commas"
             )
     columns = [column for column in dict.fromkeys(required + optional) if column in header]
@@ -54,7 +55,7 @@ def read_table(
             raise InputError(f"{source} has {header.count(column)} columns {column}: leave one")
     if not rows:
         raise InputError(f"{source} has no rows below its header: fetch it again, or add some")
-    too_long = [line for line, row in rows if len(row) > len(header)]
+    too_long = [line for line, row in rows if any(row[len(header) :])]
     if too_long:
         raise InputError(
             f"{source}, line {too_long[0]}, column {len(header) + 1}: a value beyond the "

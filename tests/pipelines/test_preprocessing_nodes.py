@@ -44,10 +44,10 @@ def test_every_listed_clip_has_its_row_its_outcome_and_its_sound_or_none(raw):
     assert outcomes["status"].tolist() == ["ok", "ok", "rejected", "rejected", "rejected"]
     assert outcomes["length"].tolist() == audio.lengths.tolist() == [3000, 1500, 0, 0, 0]
     np.testing.assert_allclose(audio[0], NOISE, atol=2**-15)
-    whole, cut, empty, missing, twice = outcomes["reason"]
-    assert whole == ""
-    assert cut == "cut off: 50.0% of what its header says"
-    assert "not readable as sound" in empty
+    _, _, empty, missing, twice = outcomes["reason"]
+    assert outcomes["reason"].tolist()[:2] == ["", ""]
+    assert outcomes["note"].tolist() == ["", "cut off: 50.0% of what its header says", "", "", ""]
+    assert empty == "an empty file"
     assert missing == "listed, but not there"
     assert "line 2" in twice
     assert unlisted == ["unlisted.wav"]
@@ -62,7 +62,7 @@ def test_several_processes_make_the_same_of_it(raw):
 def test_a_longer_clip_is_used_in_part_and_noted(raw):
     _, _, audio, outcomes = trimmed(raw, max_seconds=0.01)
     assert audio.lengths.tolist() == [441, 441, 0, 0, 0]
-    assert outcomes["reason"][0] == "only its first 0.01 s are used"
+    assert outcomes["note"][0] == "only its first 0.01 s are used"
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -92,7 +92,11 @@ def test_silence_around_a_clip_is_cut_and_told(raw):
 def test_what_became_of_all_clips_is_listed_and_counted(raw):
     _, unlisted, _, outcomes = trimmed(raw)
     rejected, noted, counts = nodes.report_clips(
-        outcomes, outcomes[:1], unlisted, [], splits=["train", "test"]
+        splits=["train", "test"],
+        train_outcomes=outcomes,
+        train_unlisted=unlisted,
+        test_outcomes=outcomes[:1],
+        test_unlisted=[],
     )
     assert list(rejected) == ["fname", "split", "reason"]
     assert rejected["fname"].tolist() == ["empty.wav", "missing.wav", "whole.wav"]
@@ -112,7 +116,7 @@ def test_accepted_clips_keep_every_row(raw):
     assert clips["label"].tolist() == ["Bark", "Meow", "Bark", "Bark", "Bark"]
     assert set(clips) == {
         *("fname", "label", "verified", "usage", "fold"),
-        *("status", "reason", "start", "end", "length"),
+        *("status", "reason", "note", "start", "end", "length"),
     }
 
 

@@ -42,9 +42,9 @@ def trim_clips(
 
     Returns:
         The trimmed sound, item i (n_i,) float32 at 44.1 kHz, without a sample for a rejected
-        clip; and what became of each clip: fname, status (ok or rejected), reason (why it is
-        rejected, or what is odd about one that is not), start and end (the kept interval),
-        length (all in samples).
+        clip; and what became of each clip: fname, status (ok or rejected), reason (of a rejected
+        clip), note (what is odd about another), start and end (the kept interval), length (all
+        in samples).
     """
     outcomes: list[dict] = []
 
@@ -56,11 +56,12 @@ def trim_clips(
             total=len(metadata),
             description="trim clips",
         )
-        for clip, status, reason in results:
+        for clip, reason in results:
             outcomes.append(
                 {
-                    "status": status,
+                    "status": "rejected" if reason else "ok",
                     "reason": reason,
+                    "note": "; ".join(clip.notes),
                     "start": clip.start,
                     "end": clip.end,
                     "length": len(clip.samples),
@@ -73,37 +74,32 @@ def trim_clips(
 
 
 def report_clips(
-    *tables: pd.DataFrame | list, splits: list[str]
+    *, splits: list[str], **tables: pd.DataFrame | list
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
     """What became of the clips of all splits.
 
     Args:
-        tables: the outcomes of every split, then the unlisted names of every split.
         splits: their names.
+        tables: for every split `{split}_outcomes` and `{split}_unlisted`.
 
     Returns:
         The rejected clips: fname, split, reason. The usable ones that are odd: fname, split,
         note. And by split the numbers of listed, rejected, noted and unlisted clips.
     """
-    outcomes = pd.concat(dict(zip(splits, tables, strict=False)), names=["split", None])
-    outcomes = outcomes.reset_index("split")
-    rejected = outcomes["status"] == "rejected"
-    noted = ~rejected & (outcomes["reason"] != "")
-    columns = ["fname", "split", "reason"]
-    counts = {
-        split: {
-            "listed": int((outcomes["split"] == split).sum()),
-            "rejected": int((rejected & (outcomes["split"] == split)).sum()),
-            "noted": int((noted & (outcomes["split"] == split)).sum()),
-            "unlisted": len(unlisted),
+    rejected, noted, counts = [], [], {}
+    for split in splits:
+        outcomes = tables[f"{split}_outcomes"].assign(split=split)
+        rejected.append(
+            outcomes.loc[outcomes["status"] == "rejected", ["fname", "split", "reason"]]
+        )
+        noted.append(outcomes.loc[outcomes["note"] != "", ["fname", "split", "note"]])
+        counts[split] = {
+            "listed": len(outcomes),
+            "rejected": len(rejected[-1]),
+            "noted": len(noted[-1]),
+            "unlisted": len(tables[f"{split}_unlisted"]),
         }
-        for split, unlisted in zip(splits, tables[len(splits) :], strict=True)
-    }
-    return (
-        outcomes.loc[rejected, columns],
-        outcomes.loc[noted, columns].rename(columns={"reason": "note"}),
-        counts,
-    )
+    return pd.concat(rejected), pd.concat(noted), counts
 
 
 def accept_clips(
@@ -117,7 +113,7 @@ def accept_clips(
     `rejected_clips` is only there for the order of things: it is on disk before the run stops.
 
     Returns:
-        The metadata without location, with status, reason, start, end and length.
+        The metadata without location, with status, reason, note, start, end and length.
 
     Raises:
         InputError: the share of rejected clips is above the parameter.
@@ -127,8 +123,9 @@ def accept_clips(
         raise InputError(
             f"{rejected.sum()} of {len(rejected)} clips rejected, more than the share of "
             f"{rejection.max_share:g} in rejection.max_share: "
-            f"{_most_common(outcomes.loc[rejected, 'reason'])}. "
-            "All are in 08_reporting/rejected_clips.csv"
+            f"{_most_common(outcomes.loc[rejected, 'reason'])}. All are in "
+            "08_reporting/rejected_clips.csv: mend them and run again (without "
+            "--only-missing-outputs), or raise rejection.max_share"
         )
     return metadata.drop(columns=["location", "reason"]).join(outcomes.drop(columns="fname"))
 
@@ -139,16 +136,17 @@ def _most_common(reasons: pd.Series) -> str:
 
 def _trim_clip(
     clip: tuple[str, str], *, top_db: float, max_seconds: float
-) -> tuple[TrimmedClip, str, str]:
-    """The trimmed clip, ok, and its notes; or an empty one, rejected, and the reason why."""
+) -> tuple[TrimmedClip, str]:
+    """The trimmed clip and ""; or an empty one and the reason why it is rejected."""
     location, reason = clip
     nothing = TrimmedClip(np.zeros(0, np.float32), 0, 0)
     if reason:
-        return nothing, "rejected", reason
+        return nothing, reason
     try:
         with open_location(location) as file:
             suffix = PurePath(location).suffix
-            trimmed = load_trimmed(file, top_db=top_db, max_seconds=max_seconds, suffix=suffix)
+            return load_trimmed(file, top_db=top_db, max_seconds=max_seconds, suffix=suffix), ""
     except (UnusableClipError, UnreadableError) as error:
-        return nothing, "rejected", str(error)
-    return trimmed, "ok", "; ".join(trimmed.notes)
+        return nothing, str(error)
+    except Exception as error:
+        raise RuntimeError(f"clip {location}: {error}") from error

@@ -46,11 +46,10 @@ def _split_pipeline(split: str, demo: bool) -> Pipeline:
 
 def _check_pipeline(splits: list[str]) -> Pipeline:
     """The clips of a split are accepted once all that is rejected is on disk to be looked at."""
-    outcomes = [f"{split}_outcomes" for split in splits]
-    unlisted = [f"{split}_unlisted" for split in splits]
+    made = [f"{split}_{name}" for split in splits for name in ("outcomes", "unlisted")]
     reports = ["rejected_clips", "noted_clips", "clip_counts"]
     report_clips = update_wrapper(partial(nodes.report_clips, splits=splits), nodes.report_clips)
-    report = node(report_clips, [*outcomes, *unlisted], reports, name="report_clips")
+    report = node(report_clips, {name: name for name in made}, reports, name="report_clips")
     accept = [
         node(
             nodes.accept_clips,
@@ -63,7 +62,7 @@ def _check_pipeline(splits: list[str]) -> Pipeline:
     return Pipeline(
         [report, *accept],
         namespace="preprocessing.check",
-        inputs={*outcomes, *unlisted, *(f"{split}_metadata" for split in splits)},
+        inputs={*made, *(f"{split}_metadata" for split in splits)},
         outputs={*reports, *(f"{split}_clips" for split in splits)},
         parameters={"rejection"},
     )

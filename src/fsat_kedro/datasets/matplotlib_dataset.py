@@ -1,0 +1,24 @@
+"""Dataset for figures."""
+
+from kedro_datasets import matplotlib
+
+from fsat_kedro.datasets.atomic import AtomicSave
+
+
+class MatplotlibDataset(AtomicSave, matplotlib.MatplotlibDataset):
+    """A `matplotlib` figure as an image.
+
+    The dataset of kedro-datasets of the same name, but saved whole or not at all.
+
+    Example:
+        In `catalog.yml`::
+
+            learning_curves:
+              type: fsat_kedro.datasets.matplotlib_dataset.MatplotlibDataset
+              filepath: data/08_reporting/learning_curves.png
+
+        In Python::
+
+            dataset = MatplotlibDataset(filepath="data/08_reporting/learning_curves.png")
+            dataset.save(figure)
+    """
