@@ -1,7 +1,12 @@
+import errno
+
+import pandas as pd
 import pytest
+from click import ClickException
+from kedro.io import DatasetError
 from pydantic import ValidationError
 
-from fsat_kedro.hooks import _flat, _fold_of, _readable
+from fsat_kedro.hooks import ReadableErrorHooks, _clips_in_words, _flat, _fold_of, _readable
 from fsat_kedro.parameters import Model, Trim, Views
 
 
@@ -66,3 +71,45 @@ def test_several_wrong_parameters_are_told_at_once():
     readable = _readable(error.value)
     assert "'n_lengths' is 0" in readable
     assert "; parameter 'n_spans' is 0" in readable
+
+
+class Catalog:
+    """Knows where everything is written."""
+
+    def __init__(self, data_dir):
+        self.data_dir = data_dir
+
+    def load(self, _):
+        return str(self.data_dir)
+
+
+def error_of_saving(cause):
+    error = DatasetError("Failed while saving data")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EACCES, "Permission denied"),
+        OSError("Not enough free space to write 80000000 bytes"),
+    ],
+)
+def test_a_disk_that_is_full_or_not_writable_is_told_with_the_remedy(tmp_path, cause):
+    with pytest.raises(ClickException, match=r"GB free.*go on with --only-missing-outputs") as error:
+        ReadableErrorHooks().on_pipeline_error(error_of_saving(cause), Catalog(tmp_path))
+    assert str(cause) in error.value.message
+
+
+@pytest.mark.parametrize("cause", [ValueError("free space"), OSError(errno.ENOENT, "gone")])
+def test_another_error_stays_what_it_is(tmp_path, cause):
+    ReadableErrorHooks().on_pipeline_error(error_of_saving(cause), Catalog(tmp_path))
+
+
+def test_clips_are_told_with_their_most_frequent_reasons():
+    reasons = pd.Series(["gone"] * 3 + list("abcdef"))
+    words = _clips_in_words({"listed": 20, "rejected": 9, "noted": 0, "unlisted": 4}, reasons)
+    assert words.startswith("20 clips, 9 rejected (gone: 3, a: 1, ")
+    assert words.endswith(", 2 more reasons), 4 unlisted")

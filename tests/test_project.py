@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -144,12 +145,22 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is_made_the_same(pr
     np.testing.assert_allclose(np.load(lost), before, rtol=1e-5)
 
 
-def test_a_run_killed_while_it_trains_is_finished_by_the_next_with_the_same_outputs(demo, tmp_path):
+def test_a_run_killed_while_it_trains_is_finished_by_the_next_as_if_nothing_had_been(
+    demo, tmp_path
+):
     project = make_project(tmp_path / "killed")
+    outputs = project / "data" / "demo"
+    # An earlier run left outputs, which must not be taken for this one's.
+    shutil.copytree(demo, outputs)
+    shutil.copy(outputs / "06_models/fold_1/mel.weights.h5", outputs / "06_models/fold_2")
+    np.save(outputs / "07_model_output" / "fold_2" / "oof.npy", np.zeros((24, len(LABELS))))
+    first_trained = outputs / "06_models" / "fold_1" / "mel.weights.h5"
+    before = first_trained.stat().st_mtime_ns
     parameters = ",".join(f"{name}={value}" for name, value in SHORT.items())
-    weights = project / "data" / "demo" / "06_models" / "fold_1" / "mel.weights.h5"
-    assert kill_and_resume(project, weights.exists, "--params", parameters)
-    assert differences(demo, project / "data" / "demo") == []
+    assert kill_and_resume(
+        project, lambda: first_trained.stat().st_mtime_ns != before, "--params", parameters
+    )
+    assert differences(demo, outputs) == []
 
 
 def test_the_second_of_two_runs_is_told(project, demo):
