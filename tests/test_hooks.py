@@ -98,7 +98,7 @@ def error_of_saving(cause):
     ],
 )
 def test_a_disk_that_is_full_or_not_writable_is_told_with_the_remedy(tmp_path, cause):
-    with pytest.raises(ClickException, match=r"GB free.*go on with --only-missing-outputs") as error:
+    with pytest.raises(ClickException, match=r"GB free.*--only-missing-outputs") as error:
         ReadableErrorHooks().on_pipeline_error(error_of_saving(cause), Catalog(tmp_path))
     assert str(cause) in error.value.message
 
