@@ -41,6 +41,17 @@ def test_harmonic_wave_equals_librosa(n_samples):
     np.testing.assert_allclose(ours, librosa.effects.harmonic(wave), atol=3e-7)
 
 
+@pytest.mark.parametrize("block", [1, 7, 15, 40, 79])
+def test_blocks_of_frames_give_what_the_whole_gives(block, monkeypatch):
+    wave = sound(40_000)
+    transform = librosa.stft(wave)
+    whole = harmonic.harmonic_wave(transform, wave.size), harmonic.constant_q(wave, 0.1)
+    monkeypatch.setattr(harmonic, "_MEDIAN_BLOCK", block)
+    monkeypatch.setattr(harmonic, "_WAVELET_BLOCK", block)
+    np.testing.assert_allclose(harmonic.harmonic_wave(transform, wave.size), whole[0], atol=1e-7)
+    np.testing.assert_allclose(harmonic.constant_q(wave, 0.1), whole[1], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("bins_per_octave", [12, 36])
 @pytest.mark.parametrize("seed", range(5))
 def test_tuning_equals_librosa_even_where_the_loudest_is_no_pitch(bins_per_octave, seed):

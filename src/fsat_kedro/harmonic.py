@@ -7,6 +7,7 @@ All values are those of librosa with its defaults, within the rounding of float3
 """
 
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 
 import librosa
@@ -26,8 +27,9 @@ BINS_PER_OCTAVE = 36
 SPARSITY = 0.01
 """Share of a wavelet's spectrum that librosa rounds to zero, its faintest bins; the values of
 the reference depend on it."""
-_BLOCK = 256
-"""Frames that are compared with the wavelets at a time: few enough for the processor's cache."""
+_MEDIAN_BLOCK, _WAVELET_BLOCK = 1024, 256
+"""Frames that are filtered, or compared with the wavelets, at a time: few enough for the
+processor's cache and, of a long clip, for the memory."""
 
 
 def tonnetz(harmonic: np.ndarray) -> np.ndarray:
@@ -58,10 +60,21 @@ def harmonic_wave(transform: np.ndarray, length: int) -> np.ndarray:
     Returns:
         (length,) samples.
     """
-    magnitude = np.abs(transform)
-    lasting = running_median(magnitude, axis=1)
-    spread = running_median(magnitude, axis=0)
-    return istft(transform * soft_mask(lasting, spread), hop_length=HOP_LENGTH, length=length)
+    return istft(_harmonic_blocks(transform), hop_length=HOP_LENGTH, length=length)
+
+
+def _harmonic_blocks(transform: np.ndarray) -> Iterator[np.ndarray]:
+    """The harmonic part of an STFT (f, t), block by block of its frames."""
+    n_frames, edge = transform.shape[1], MEDIAN_WIDTH // 2
+    for start in range(0, n_frames, _MEDIAN_BLOCK):
+        stop = min(start + _MEDIAN_BLOCK, n_frames)
+        # With the frames around, so that the block's own are not mirrored at its edges.
+        around = slice(max(0, start - edge), stop + edge)
+        own = slice(start - around.start, stop - around.start)
+        magnitude = np.abs(transform[:, around])
+        lasting = running_median(magnitude, axis=1)[:, own]
+        spread = running_median(magnitude[:, own], axis=0)
+        yield transform[:, start:stop] * soft_mask(lasting, spread)
 
 
 def running_median(values: np.ndarray, axis: int, width: int = MEDIAN_WIDTH) -> np.ndarray:
@@ -153,8 +166,8 @@ def constant_q(wave: np.ndarray, tuning: float) -> np.ndarray:
 def _responses(frames: np.ndarray, wavelets: np.ndarray) -> np.ndarray:
     """Magnitudes (t, 36) of frames (t, w) under wavelets (w, 72)."""
     blocks = []
-    for start in range(0, len(frames), _BLOCK):
-        real, imaginary = np.split(frames[start : start + _BLOCK] @ wavelets, 2, axis=1)
+    for start in range(0, len(frames), _WAVELET_BLOCK):
+        real, imaginary = np.split(frames[start : start + _WAVELET_BLOCK] @ wavelets, 2, axis=1)
         blocks.append(np.hypot(real, imaginary))
     return np.concatenate(blocks)
 
