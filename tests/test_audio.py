@@ -343,6 +343,7 @@ def test_trimmed_intervals_and_log_mels_agree_with_the_reference():
 # Whatever it is
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("n_samples", [1, 2, 100, 1763, 2047, 2048, 4410])
 @pytest.mark.parametrize("amplitude", [1e-30, 1e-6, 1.0, 8.0])
 @pytest.mark.parametrize("offset", [0.0, 0.5])
