@@ -208,7 +208,7 @@ FAMILIES: dict[str, tuple[Callable, str, Callable, str]] = {
     "mel": (plain_mel, "magnitude", our_mel, "magnitude"),
     "mfcc": (plain_mfcc, "magnitude", lambda m: summary.cosine_bank() @ m, "magnitude"),
     "chroma": (plain_chroma, "magnitude", summary.chroma, "magnitude"),
-    "contrast": (plain_contrast, "magnitude", summary.contrast, "magnitude"),
+    "contrast": (plain_contrast, "magnitude", plain_contrast, "magnitude"),
     "rolloff": (plain_rolloff, "magnitude", summary.rolloff, "magnitude"),
     "centroid, bandwidth": (
         *(plain_centroid_and_bandwidth, "magnitude"),
