@@ -18,7 +18,6 @@ import time
 from pathlib import Path
 
 import librosa
-import numpy as np
 import pandas as pd
 import soundfile
 from joblib.externals.loky import get_reusable_executor
@@ -26,9 +25,9 @@ from joblib.externals.loky import get_reusable_executor
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.parameters import Decoding, Trim
 from fsat_kedro.pipelines.preprocessing.nodes import read_metadata, trim_clips
+from generated import generate
 
 DECODING, TRIM = Decoding(max_seconds=600), Trim(top_db=60)
-N_DISTINCT = 200
 
 
 def bare(raw_dir: str) -> None:
@@ -69,33 +68,14 @@ def compare_times(raw_dir: str, repeats: int) -> None:
         )
 
 
-def generate(tables: list[str], raw_dir: Path) -> int:
-    """Files for every row of the tables: links to a few hundred clips of the challenge's lengths.
-
-    Lengths are drawn as log-normal between 0.3 and 30 s with a mean of about 7 s.
-    """
-    rng = np.random.default_rng(0)
-    clips = raw_dir / "audio_train"
-    clips.mkdir(parents=True)
-    lengths = np.clip(rng.lognormal(1.4, 1.0, N_DISTINCT), 0.3, 30)
-    for index, length in enumerate(lengths):
-        wave = rng.normal(0, 0.1, round(length * 44_100)).astype(np.float32)
-        soundfile.write(raw_dir / f"{index}.wav", wave, 44_100, subtype="PCM_16")
-    names = pd.concat([pd.read_csv(table)["fname"] for table in tables])
-    for index, name in enumerate(names):
-        (clips / name).hardlink_to(raw_dir / f"{index % N_DISTINCT}.wav")
-    pd.DataFrame({"fname": names, "label": "noise"}).to_csv(raw_dir / "all.csv", index=False)
-    return len(names)
-
-
 def compare_memory(tables: list[str], work_dir: str | None) -> None:
     """Print the peak memory of preprocessing an eighth, a quarter, a half and all of the clips."""
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
         raw_dir = Path(folder, "raw")
-        n_clips = generate(tables, raw_dir)
-        everything = pd.read_csv(raw_dir / "all.csv")
+        generate({"train": tables}, raw_dir, mean_seconds={"train": 6.8})
+        everything = pd.read_csv(raw_dir / "all_train.csv")
         for part in (8, 4, 2, 1):
-            everything[: n_clips // part].to_csv(raw_dir / "train.csv", index=False)
+            everything[: len(everything) // part].to_csv(raw_dir / "train.csv", index=False)
             command = [sys.executable, __file__, "peak", str(raw_dir)]
             result = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
             print(

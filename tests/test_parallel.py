@@ -1,6 +1,14 @@
+import os
+import signal
+import subprocess
+import sys
+import time
 from functools import partial
+from pathlib import Path
 
+import numpy as np
 import pytest
+from threadpoolctl import threadpool_info
 
 from fsat_kedro.parallel import map_clips
 
@@ -21,7 +29,7 @@ def test_results_come_in_the_order_of_the_items(n_jobs):
     assert list(results) == [number**2 for number in range(20)]
 
 
-@pytest.mark.filterwarnings("ignore:.*have been cancelled")
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_items_are_read_a_few_ahead_of_the_results_and_no_more(n_jobs):
     read = []
@@ -46,3 +54,94 @@ def test_an_error_in_one_clip_reaches_the_caller():
     results = map_clips(partial(fail_at, bad=3), range(9), n_jobs=2, total=9, description="")
     with pytest.raises(ValueError, match="clip 3"):
         list(results)
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_the_bar_shows_clips_and_hours_of_audio(n_jobs, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    seconds = [1800.0, 3600.0, 1800.0]
+    results = map_clips(
+        square, range(3), n_jobs=n_jobs, total=3, description="squares", seconds=seconds
+    )
+    assert list(results) == [0, 1, 4]
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert last.startswith("squares: 100%")
+    assert "2.00/2.00 h of audio, 3/3 clips [" in last
+
+
+def most_threads(_):
+    return max(pool["num_threads"] for pool in threadpool_info())
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_each_process_computes_with_one_thread(n_jobs):
+    function = partial(most_threads)
+    function.loads = np.linalg.norm  # A worker has no pools before it has loaded NumPy.
+    threads = map_clips(function, range(4), n_jobs=n_jobs, total=4, description="")
+    assert list(threads) == [1] * 4
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_ctrl_c_still_reaches_this_process_afterwards(n_jobs):
+    handler = signal.getsignal(signal.SIGINT)
+    list(map_clips(square, range(3), n_jobs=n_jobs, total=3, description=""))
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+SLOW_MAP = """
+import sys, time
+import numpy as np
+from fsat_kedro.parallel import map_clips
+from fsat_kedro.ragged import gather
+
+def slow(number):
+    time.sleep(0.1)
+    return np.arange(number)
+
+results = map_clips(slow, range(10_000), n_jobs=2, total=10_000, description="")
+def announced():
+    for result in results:
+        print("going", flush=True)
+        yield result
+gather(announced(), spool_dir=sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look for processes")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_map_ends_at_once_and_leaves_neither_process_nor_file(tmp_path, number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW_MAP, str(tmp_path)],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.readline()
+    # Ctrl-C goes to all processes of a terminal, a kill to one.
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.kill()
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == -number
+    assert "tasks" not in errors
+    assert errors.count("KeyboardInterrupt") == (number == signal.SIGINT)
+    assert list(tmp_path.iterdir()) == []
+    deadline = time.monotonic() + 20
+    while in_session(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert in_session(process.pid) == []
+
+
+def in_session(session):
+    """Ids of the processes of a session that are still there."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, its_session = path.read_text().rpartition(")")[2].split()[:4]
+        except OSError:
+            continue
+        if int(its_session) == session and state != "Z":
+            found.append(int(path.parent.name))
+    return found

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -82,3 +84,20 @@ def test_an_array_unlike_the_first_is_an_error_that_names_both(tmp_path, second,
 def test_no_array_at_all_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no arrays"):
         gather([], spool_dir=tmp_path)
+
+
+@pytest.mark.parametrize("where", ["memory", "named file", "unnamed file"])
+def test_a_reader_gives_its_item_also_after_a_journey(tmp_path, rng, where):
+    items = [rng.normal(size=(length, 3)).astype(np.float32) for length in (4, 0, 1, 7)]
+    ragged = gather(items, spool_dir=tmp_path)
+    if where == "memory":
+        ragged = RaggedArray(np.array(ragged.values), ragged.offsets)
+    if where == "named file":
+        np.save(tmp_path / "values.npy", ragged.values)
+        ragged = RaggedArray(np.load(tmp_path / "values.npy", mmap_mode="r"), ragged.offsets)
+    for index, item in enumerate(items):
+        sent = pickle.dumps(ragged.reader(index))
+        assert ("values.npy" in str(sent)) == (where == "named file")
+        read = pickle.loads(sent)()
+        assert type(read) is np.ndarray
+        np.testing.assert_array_equal(read, item)

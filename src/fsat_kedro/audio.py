@@ -7,11 +7,14 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import BinaryIO
 
 import librosa
 import numpy as np
 import soundfile
+
+from fsat_kedro.stft import stft
 
 SAMPLE_RATE = 44_100
 LOWEST_RATE, HIGHEST_RATE = 1_000, 1_000_000
@@ -152,10 +155,14 @@ def log_mel(
         (m, t) float32.
     """
     wave = librosa.resample(wave, orig_sr=SAMPLE_RATE, target_sr=sample_rate)
-    power = librosa.feature.melspectrogram(
-        y=wave, sr=sample_rate, n_fft=n_fft, hop_length=hop_length, n_mels=n_mels
-    )
-    return librosa.power_to_db(power).astype(np.float32)
+    power = np.abs(stft(wave, n_fft=n_fft, hop_length=hop_length)) ** 2
+    return librosa.power_to_db(mel_bank(sample_rate, n_fft, n_mels) @ power).astype(np.float32)
+
+
+@lru_cache
+def mel_bank(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
+    """Make the triangles of the mel bands, (m, 1 + n_fft // 2) float32."""
+    return librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels)
 
 
 class _Sound(soundfile.SoundFile):

@@ -4,8 +4,9 @@ Axes: n items, item i has shape (t_i, *rest); N = sum of all t_i.
 """
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ class RaggedArray:
     """A sequence of n arrays that differ in their first axis alone.
 
     Attributes:
-        values: (N, *rest), the items end to end; may be memory-mapped.
+        values: (N, *rest), the items end to end; may be a whole memory-mapped array.
         offsets: (n + 1,) int64, item i is `values[offsets[i]:offsets[i + 1]]`.
     """
 
@@ -36,10 +37,29 @@ class RaggedArray:
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[index] for index in range(len(self)))
 
+    def reader(self, index: int) -> Callable[[], np.ndarray]:
+        """A function that returns item `index`, here or in another process.
+
+        Of a memory-mapped file it reads the item itself and no more: pages that are looked at
+        through the map would count as memory of the process, more with every item.
+        """
+        item = self[index]
+        if getattr(self.values, "filename", None) is None:
+            # Copied, because a mapped file without a name cannot be found by another process.
+            return partial(np.asarray, np.array(item))
+        start = self.values.offset + int(self.offsets[index]) * self.values[:1].nbytes
+        return partial(_read, str(self.values.filename), item.dtype, item.shape, start)
+
     @property
     def lengths(self) -> np.ndarray:
         """(n,) int64, the length of each item."""
         return np.diff(self.offsets)
+
+
+def _read(path: str, dtype: np.dtype, shape: tuple[int, ...], start: int) -> np.ndarray:
+    """An array that begins at byte `start` of a file."""
+    count = int(np.prod(shape))
+    return np.fromfile(path, dtype, count=count, offset=start).reshape(shape)
 
 
 def gather(arrays: Iterable[np.ndarray], *, spool_dir: Path | str) -> RaggedArray:

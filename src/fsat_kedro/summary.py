@@ -4,19 +4,22 @@ Axes: n samples, t frames of the STFT, f frequency bins of a frame, k rows of a 
 b bins of the mean segment spectrum, c clips, d features.
 
 The definitions are those of the published 8th-place solution of the Freesound General-Purpose
-Audio Tagging Challenge. Lengths in samples and bins are meant at 44.1 kHz.
+Audio Tagging Challenge. All waves are at 44.1 kHz.
 """
 
-import warnings
+from functools import lru_cache
 
-import bottleneck
 import librosa
 import numpy as np
+import scipy.fft
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from fsat_kedro.audio import SAMPLE_RATE, mel_bank
 from fsat_kedro.errors import InputError
+from fsat_kedro.harmonic import HOP_LENGTH, N_FFT, estimate_tuning, harmonic_wave, tonnetz
+from fsat_kedro.stft import stft
 
 FAMILY_ROWS = {
     "mel": 128,
@@ -30,6 +33,7 @@ FAMILY_ROWS = {
     "zero_crossing_rate": 1,
 }
 FRAME_STATISTICS = ("mean", "std", "skewness", "max", "min")
+ROLLOFF_SHARE = 0.85
 
 POWER_WINDOW = 2000
 POWER_LEVELS = (0.05, 0.25)
@@ -54,7 +58,7 @@ PART_STATISTICS = ("mean", "std", "min", "max")
 SHORTEST_WAVE = SEGMENT_START + SEGMENT_LENGTH
 
 
-def summary_features(wave: np.ndarray, sample_rate: int = 44100) -> np.ndarray:
+def summary_features(wave: np.ndarray) -> np.ndarray:
     """Describe a wave by 1,133 numbers, named by `feature_names`.
 
     A wave shorter than 2,100 samples (one segment, which also holds an FFT window) is padded
@@ -62,8 +66,7 @@ def summary_features(wave: np.ndarray, sample_rate: int = 44100) -> np.ndarray:
     constant row is 0, and so is whatever describes a peak where there is none.
 
     Args:
-        wave: (n,) samples in -1..1, at least one, all finite.
-        sample_rate: Samples per second.
+        wave: (n,) samples in -1..1 at 44.1 kHz, at least one, all finite.
 
     Returns:
         (1133,) float32, all finite.
@@ -74,7 +77,7 @@ def summary_features(wave: np.ndarray, sample_rate: int = 44100) -> np.ndarray:
     if wave.ndim != 1 or wave.size == 0:
         raise ValueError(f"wave must have shape (n,) with n >= 1, got {wave.shape}")
     wave = np.pad(wave.astype(np.float32), (0, max(0, SHORTEST_WAVE - wave.size)))
-    rows = frame_rows(wave, sample_rate)
+    rows = frame_rows(wave)
     spectrum = segment_spectrum(wave)
     groups = [
         *(frame_statistics(rows[family]) for family in FAMILY_ROWS),
@@ -139,109 +142,130 @@ def _part_names() -> list[str]:
 # Group 1: statistics over frames
 
 
-def frame_rows(wave: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
+def frame_rows(wave: np.ndarray) -> dict[str, np.ndarray]:
     """Compute the nine families of rows over frames, with librosa's defaults.
 
-    All but tonnetz and zero-crossing rate are functions of the magnitude (not power) STFT. That
-    holds for "mfcc" too: it is the cosine transform of the 1,025 magnitudes as they are, without
-    mel bands or logarithm.
+    All but tonnetz and zero-crossing rate are functions of the magnitude (not power) STFT.
 
     Args:
-        wave: (n,) samples in -1..1, n >= 2048.
-        sample_rate: Samples per second.
+        wave: (n,) float32 samples in -1..1 at 44.1 kHz, n >= 2048.
 
     Returns:
         For each family of `FAMILY_ROWS` an array (k, t).
     """
-    stft = librosa.stft(wave)
-    magnitude = np.abs(stft)
-    spectral = {"S": magnitude, "sr": sample_rate}
-    with warnings.catch_warnings():
-        # librosa warns where silence has no tuning, and of every octave of the constant-Q
-        # transform in which a short wave fills less than a window.
-        warnings.simplefilter("ignore", UserWarning)
-        harmonic = harmonic_wave(stft, wave.size)
-        return {
-            "mel": librosa.feature.melspectrogram(**spectral),
-            "mfcc": librosa.feature.mfcc(**spectral, n_mfcc=FAMILY_ROWS["mfcc"]),
-            "chroma": librosa.feature.chroma_stft(**spectral),
-            "contrast": librosa.feature.spectral_contrast(**spectral),
-            "rolloff": librosa.feature.spectral_rolloff(**spectral),
-            "centroid": librosa.feature.spectral_centroid(**spectral),
-            "bandwidth": librosa.feature.spectral_bandwidth(**spectral),
-            "tonnetz": librosa.feature.tonnetz(y=harmonic, sr=sample_rate),
-            "zero_crossing_rate": librosa.feature.zero_crossing_rate(wave),
-        }
+    transform = stft(wave, n_fft=N_FFT, hop_length=HOP_LENGTH)
+    magnitude = np.abs(transform)
+    harmonic = harmonic_wave(transform, wave.size)
+    del transform  # The largest array of all; of ten minutes, 400 MB.
+    centroid, bandwidth = centroid_and_bandwidth(magnitude)
+    return {
+        "mel": mel_bank(SAMPLE_RATE, N_FFT, FAMILY_ROWS["mel"]) @ magnitude,
+        "mfcc": cosine_bank() @ magnitude,
+        "chroma": chroma(magnitude),
+        "contrast": librosa.feature.spectral_contrast(S=magnitude, sr=SAMPLE_RATE),
+        "rolloff": rolloff(magnitude),
+        "centroid": centroid,
+        "bandwidth": bandwidth,
+        "tonnetz": tonnetz(harmonic),
+        "zero_crossing_rate": zero_crossing_rate(wave),
+    }
 
 
-def harmonic_wave(stft: np.ndarray, length: int) -> np.ndarray:
-    """Keep the harmonic part of a sound, as `librosa.effects.harmonic` does by default.
+@lru_cache
+def cosine_bank() -> np.ndarray:
+    """Make the first cosines of the "MFCC", (40, f).
 
-    Median-filtering harmonic/percussive separation (Fitzgerald, 2010) on an STFT at hand, with a
-    faster median filter.
+    They are applied to the 1,025 magnitudes as they are, without mel bands or logarithm.
+    """
+    every = scipy.fft.dct(np.eye(1 + N_FFT // 2), axis=0, norm="ortho")
+    return every[: FAMILY_ROWS["mfcc"]].astype(np.float32)
+
+
+def chroma(magnitude: np.ndarray) -> np.ndarray:
+    """Add up magnitudes by pitch class, as `librosa.feature.chroma_stft` does.
 
     Args:
-        stft: (f, t) complex STFT.
-        length: Samples to return.
+        magnitude: (f, t).
 
     Returns:
-        (length,) samples.
+        (12, t), C first, each frame's largest 1. Frame by frame in memory, as librosa's: NumPy
+        then adds a row up one by one, and in rows that hardly vary the rounding of these sums is
+        a part of the published skewness.
     """
-    magnitude, phase = librosa.magphase(stft)
-    along_time = running_median(magnitude, axis=1)
-    along_frequency = running_median(magnitude, axis=0)
-    mask = librosa.util.softmask(along_time, along_frequency, power=2, split_zeros=True)
-    return librosa.istft(magnitude * mask * phase, length=length)
+    bank = chroma_bank(estimate_tuning(magnitude, FAMILY_ROWS["chroma"]))
+    return librosa.util.normalize(magnitude.T @ bank.T, norm=np.inf, axis=1).T
 
 
-def running_median(values: np.ndarray, axis: int, width: int = 31) -> np.ndarray:
-    """Take the centred running median along one axis, mirrored at the edges.
+@lru_cache(maxsize=128)
+def chroma_bank(tuning: float) -> np.ndarray:
+    """Make the weights of the pitch classes, (12, f), for a tuning in shares of a semitone."""
+    return librosa.filters.chroma(sr=SAMPLE_RATE, n_fft=N_FFT, tuning=tuning)
 
-    Equal to `scipy.ndimage.median_filter` with its default edges, and much faster.
+
+def rolloff(magnitude: np.ndarray) -> np.ndarray:
+    """Find the frequency up to which a frame has 85 % of its magnitude.
 
     Args:
-        values: Array of any shape and unit.
-        axis: Axis to filter along.
-        width: Odd number of values under the window.
+        magnitude: (f, t).
 
     Returns:
-        Array shaped like `values`.
+        (1, t) in Hz.
     """
-    values = np.moveaxis(values, axis, -1)
-    edges = [(0, 0)] * (values.ndim - 1) + [(width // 2, width // 2)]
-    padded = np.pad(values, edges, mode="symmetric")
-    medians = bottleneck.move_median(padded, width, axis=-1)[..., width - 1 :]
-    return np.moveaxis(medians, -1, axis)
+    below = np.cumsum(magnitude, axis=0)
+    bins = np.count_nonzero(below < ROLLOFF_SHARE * below[-1], axis=0)
+    return librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=N_FFT)[None, bins]
+
+
+def centroid_and_bandwidth(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute mean and standard deviation of the frequency, weighted by the magnitude.
+
+    Args:
+        magnitude: (f, t).
+
+    Returns:
+        (1, t) each, in Hz; 0 for a silent frame.
+    """
+    frequencies = librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=N_FFT)
+    total, first, second = np.vander(frequencies, 3, increasing=True).T @ magnitude.astype(float)
+    total[total == 0] = 1
+    centroid = first / total
+    variance = np.maximum(second / total - centroid**2, 0)
+    return centroid[None], np.sqrt(variance)[None]
+
+
+def zero_crossing_rate(wave: np.ndarray) -> np.ndarray:
+    """Compute the share of samples whose sign is not that of the one before.
+
+    Args:
+        wave: (n,); before and after it its first and last sample go on.
+
+    Returns:
+        (1, t) without unit.
+    """
+    crossings = librosa.zero_crossings(np.pad(wave, N_FFT // 2, mode="edge"), pad=False)
+    until = np.cumsum(crossings)
+    # The first sample of a frame has none before it.
+    return (until[N_FFT - 1 :: HOP_LENGTH] - until[: -N_FFT + 1 : HOP_LENGTH])[None] / N_FFT
 
 
 def frame_statistics(rows: np.ndarray) -> np.ndarray:
-    """Summarise each row over its frames.
+    """Summarise each row over its frames, in the type of the rows.
 
     Args:
-        rows: (k, t) values of one family.
+        rows: (k, t) floats of one family.
 
     Returns:
-        (5 k,) float64: mean, standard deviation, skewness, maximum, minimum, each for all rows
-        at once.
+        (5 k,): mean, standard deviation, skewness (biased, Fisher-Pearson; 0 for a constant row),
+        maximum, minimum, each for all rows at once.
     """
-    rows = rows.astype(np.float64)
-    statistics = (rows.mean(1), rows.std(1), skewness(rows), rows.max(1), rows.min(1))
-    return np.concatenate(statistics)
-
-
-def skewness(rows: np.ndarray) -> np.ndarray:
-    """Compute the biased Fisher-Pearson skewness of each row, 0 for a constant row.
-
-    Args:
-        rows: (k, t) float64.
-
-    Returns:
-        (k,) without unit.
-    """
-    centred = rows - rows.mean(1, keepdims=True)
-    varied = np.ptp(rows, axis=1) > 0
-    variance = np.where(varied, (centred**2).mean(1), 1)
-    return np.where(varied, (centred**3).mean(1), 0) / variance**1.5
+    mean, largest, smallest = rows.mean(1), rows.max(1), rows.min(1)
+    centred = rows - mean[:, None]
+    squares = centred**2
+    variance = squares.mean(1)
+    # Of something too faint for float32 there is no variance either.
+    varied = (largest > smallest) & (variance > 0)
+    skewness = (squares * centred).mean(1) / np.where(varied, variance, 1).astype(float) ** 1.5
+    return np.concatenate([mean, np.sqrt(variance), skewness * varied, largest, smallest])
 
 
 # Group 2: the envelope of the power
@@ -481,7 +505,10 @@ def part_statistics(signal: np.ndarray, count: int) -> np.ndarray:
     """
     length = signal.size // count
     parts = signal[: count * length].reshape(count, length)
-    return np.column_stack([parts.mean(1), parts.std(1), parts.min(1), parts.max(1)]).ravel()
+    mean = parts.mean(1)
+    variance = np.einsum("ij,ij->i", parts, parts) / length - mean**2
+    std = np.sqrt(np.maximum(variance, 0))
+    return np.column_stack([mean, std, parts.min(1), parts.max(1)]).ravel()
 
 
 # The projection

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.errors import InputError
 from fsat_kedro.parameters import Lengths, LogMel, Pca
 from fsat_kedro.pipelines.features import nodes as features
@@ -21,12 +22,36 @@ def test_log_mels_are_frames_by_bands_and_a_rejected_clip_has_no_frame(tmp_path,
     assert mels.values.shape[1] == 64
 
 
+def clips_of(audio):
+    return pd.DataFrame({"fname": [f"{index}.wav" for index in range(len(audio))]})
+
+
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_an_error_names_the_clip(tmp_path, n_jobs):
-    audio = RaggedArray(np.full(8820, np.nan, np.float32), np.array([0, 4410, 8820]))
-    clips = pd.DataFrame({"fname": ["a.wav", "b.wav"]})
-    with pytest.raises(RuntimeError, match=r"clip a\.wav: "):
-        features.compute_log_mels(audio, clips, LOG_MEL, n_jobs=n_jobs, data_dir=str(tmp_path))
+def test_an_error_names_the_clip(tmp_path, n_jobs, rng):
+    waves = rng.normal(0, 0.1, 8820).astype(np.float32)
+    waves[5000] = np.nan
+    audio = RaggedArray(waves, np.array([0, 4410, 8820]))
+    with pytest.raises(RuntimeError, match=r"clip 1\.wav: "):
+        features.compute_log_mels(audio, clips_of(audio), LOG_MEL, n_jobs, str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_processes_compute_what_one_does_of_sound_in_a_file(tmp_path, rng):
+    waves = rng.normal(0, 0.1, 44100).astype(np.float32)
+    dataset = RaggedDataset(filepath=str(tmp_path / "audio"))
+    dataset.save(RaggedArray(waves, np.array([0, 1, 1, 11025, 30000, 44100])))
+    audio = dataset.load()
+    one, two = (
+        (
+            features.compute_log_mels(audio, clips_of(audio), LOG_MEL, n_jobs, str(tmp_path)),
+            features.compute_summary_features(audio, clips_of(audio), n_jobs),
+        )
+        for n_jobs in (1, 2)
+    )
+    np.testing.assert_array_equal(one[0].values, two[0].values)
+    np.testing.assert_array_equal(one[0].offsets, two[0].offsets)
+    pd.testing.assert_frame_equal(one[1], two[1])
+    assert one[1].isna().all(axis=1).tolist() == [False, True, False, False, False]
 
 
 def test_statistics_are_the_range_and_the_percentiles_of_usable_clips():

@@ -28,7 +28,7 @@ def compute_summary_features(audio: RaggedArray, clips: pd.DataFrame, n_jobs: in
     """The 1,133 summary features of each clip, a row a clip; NaN for a rejected clip."""
     _compile_librosa()
     rows = list(_map_waves(_summary_row, audio, clips, n_jobs, "summary features"))
-    return pd.DataFrame(rows, index=pd.Index(clips["fname"]), columns=feature_names())
+    return pd.DataFrame(np.stack(rows), index=pd.Index(clips["fname"]), columns=feature_names())
 
 
 def fit_mel_statistics(mels: RaggedArray, lengths: Lengths) -> dict[str, float]:
@@ -37,15 +37,17 @@ def fit_mel_statistics(mels: RaggedArray, lengths: Lengths) -> dict[str, float]:
     Returns:
         minimum and maximum in dB; shortest and longest length in frames to show to networks.
     """
-    usable = mels.lengths[mels.lengths > 0]
+    usable = np.flatnonzero(mels.lengths)
     if len(usable) == 0:
         raise InputError(
             "no usable training clip: the reasons are in 08_reporting/rejected_clips.csv"
         )
-    shortest, longest = length_range(usable, lengths.percentiles)
+    shortest, longest = length_range(mels.lengths[usable], lengths.percentiles)
+    frames = (mels.reader(index)() for index in usable)
+    smallest, largest = np.transpose([(values.min(), values.max()) for values in frames])
     return {
-        "minimum": float(mels.values.min()),
-        "maximum": float(mels.values.max()),
+        "minimum": float(smallest.min()),
+        "maximum": float(largest.max()),
         "shortest": shortest,
         "longest": longest,
     }
@@ -78,22 +80,22 @@ def _compile_librosa() -> None:
 def _map_waves(
     function: Callable, audio: RaggedArray, clips: pd.DataFrame, n_jobs: int, description: str
 ) -> Iterator[np.ndarray]:
-    # Copied, because a memory-mapped wave would travel as the name of a file that may be gone.
-    waves = (np.array(wave) for wave in audio)
+    readers = map(audio.reader, range(len(audio)))
     return map_clips(
         partial(_named, function),
-        zip(clips["fname"], waves, strict=True),
+        zip(clips["fname"], readers, strict=True),
         n_jobs=n_jobs,
         total=len(audio),
         description=description,
+        seconds=audio.lengths / SAMPLE_RATE,
     )
 
 
-def _named(function: Callable, clip: tuple[str, np.ndarray]) -> np.ndarray:
+def _named(function: Callable, clip: tuple[str, Callable[[], np.ndarray]]) -> np.ndarray:
     """What a function makes of a clip's wave; an error names the clip."""
-    fname, wave = clip
+    fname, read = clip
     try:
-        return function(wave)
+        return function(read())
     except Exception as error:
         raise RuntimeError(f"clip {fname}: {error}") from error
 
