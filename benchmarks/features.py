@@ -333,12 +333,14 @@ def compare_processes(paths: list[str], repeats: int, copies: int) -> None:
     print(f"median ratio {statistics.median(ratios):.2f}")
 
 
-def take_full_set(tables: list[str], part: int, work_dir: str | None) -> None:
+def take_full_set(tables: list[str], hours: float, part: int, work_dir: str | None) -> None:
     """Take a generated set through preprocessing and features with two processes."""
     names = dict(zip(["train", "test"], ([table] for table in tables), strict=True))
+    n_clips = sum(len(pd.read_csv(table)) for table in tables)
+    mean_seconds = dict.fromkeys(names, hours * 3600 / n_clips)
     with tempfile.TemporaryDirectory(dir=work_dir) as folder:
         raw_dir = Path(folder, "raw")
-        generate(names, raw_dir, {"train": 6.8, "test": 5.2})
+        generate(names, raw_dir, mean_seconds)
         for split in names:
             table = pd.read_csv(raw_dir / f"all_{split}.csv")
             name = {"train": "train.csv", "test": "test_post_competition.csv"}[split]
@@ -399,6 +401,7 @@ def main() -> None:
     parser.add_argument("paths", nargs="*")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--copies", type=int, default=6, help="of each clip, for `processes`")
+    parser.add_argument("--hours", type=float, default=18, help="of sound in all, for `full`")
     parser.add_argument("--part", type=int, default=1, help="`full` takes one of so many clips")
     parser.add_argument("--work-dir", help="where `full` has room for some 30 GB")
     parser.add_argument("--minutes", type=float, default=10, help="of the clip of `long`")
@@ -408,7 +411,7 @@ def main() -> None:
     elif options.what == "processes":
         compare_processes(options.paths, options.repeats, options.copies)
     elif options.what == "full":
-        take_full_set(options.paths, options.part, options.work_dir)
+        take_full_set(options.paths, options.hours, options.part, options.work_dir)
     else:
         take_longest(options.minutes)
 
