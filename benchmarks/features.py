@@ -405,7 +405,7 @@ def main() -> None:
     parser.add_argument("--part", type=int, default=1, help="`full` takes one of so many clips")
     parser.add_argument("--work-dir", help="where `full` has room for some 30 GB")
     parser.add_argument("--minutes", type=float, default=10, help="of the clip of `long`")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if options.what == "families":
         compare_families(options.paths, options.repeats)
     elif options.what == "processes":

@@ -111,7 +111,7 @@ def main() -> None:
     parser.add_argument("paths", nargs="+")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--work-dir", help="where `memory` has room for some 25 GB")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     if options.what == "time":
         compare_times(options.paths[0], options.repeats)
     elif options.what == "memory":

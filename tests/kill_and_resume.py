@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("folder", type=Path)
     parser.add_argument("parameters", nargs="*")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     arguments = ["--params", ",".join(options.parameters)] if options.parameters else []
     unbroken = make_project(options.folder / "unbroken")
     began = time.monotonic()
