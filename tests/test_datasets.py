@@ -4,6 +4,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -199,39 +200,32 @@ KINDS = {
 }
 
 
-@pytest.fixture
+@contextmanager
 def full_disk():
     """Files end at 1,000 bytes, and what is written beyond fails."""
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-
-    def empty():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-    yield fill, empty
-    empty()
-    signal.signal(signal.SIGXFSZ, before)
+        signal.signal(signal.SIGXFSZ, before)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_disk_that_fills_up_leaves_nothing_or_the_old_content(tmp_path, full_disk, name):
-    fill, empty = full_disk
+def test_a_disk_that_fills_up_leaves_nothing_or_the_old_content(tmp_path, name):
     kind, data = KINDS[name]
     dataset = kind(filepath=str(tmp_path / name))
-    fill()
-    with pytest.raises(DatasetError) as error:
+    # The limit holds for all files of this process: it may only last as long as the save.
+    with pytest.raises(DatasetError) as error, full_disk():
         dataset.save(data)
     assert isinstance(error.value.__cause__, OSError)
     assert list(tmp_path.iterdir()) == []
     assert not dataset.exists()
-    empty()
     dataset.save(data)
     before = content(tmp_path)
-    fill()
-    with pytest.raises(DatasetError):
+    with pytest.raises(DatasetError), full_disk():
         dataset.save(data)
     assert content(tmp_path) == before
 
