@@ -22,6 +22,7 @@ import pytest
 from fsat_kedro import download
 from fsat_kedro.download import HIDDEN, download_release
 from fsat_kedro.errors import InputError
+from kill_and_resume import make_project
 
 ROOT = Path(__file__).parents[1]
 Usage = namedtuple("Usage", "total used free")
@@ -463,24 +464,19 @@ def test_a_killed_run_is_gone_on_with_by_the_next(release, audio, raw):
 
 
 def test_a_kedro_run_fetches_into_the_raw_folder_and_keeps_a_list(release, tmp_path):
-    for name in ("conf", "src"):
-        ignored = shutil.ignore_patterns("local", "__pycache__")
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
-    (tmp_path / "conf" / "local").mkdir()
-    for name in ("pyproject.toml", ".telemetry"):
-        shutil.copy(ROOT / name, tmp_path)
+    project = make_project(tmp_path / "project")
     parameters = f"download.record={release.record},raw_dir=here"
     finished = subprocess.run(
         [sys.executable, "-m", "kedro", "run", "--pipelines", "download", "--params", parameters],
-        cwd=tmp_path,
+        cwd=project,
         env={**os.environ, "DO_NOT_TRACK": "true"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
-    assert visible(tmp_path / "here") == ["Set.audio", "Set.meta"]
-    table = pd.read_csv(tmp_path / "data" / "02_intermediate" / "downloaded_files.csv")
+    assert visible(project / "here") == ["Set.audio", "Set.meta"]
+    table = pd.read_csv(project / "data" / "02_intermediate" / "downloaded_files.csv")
     assert table["file"].tolist() == list(release.files)
     assert "Fetching Set.audio.zip" in finished.stdout
     assert "%|" not in finished.stderr  # no progress bar where nobody watches

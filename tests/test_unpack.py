@@ -61,7 +61,7 @@ def test_what_macos_adds_and_what_was_there_before_is_not_in_the_folder(outer):
     [
         "../evil.txt",
         "clips/../../evil.txt",
-        "/tmp/evil.txt",
+        "/somewhere/evil.txt",
         "C:/evil.txt",
         "C:evil.txt",
         "..\\evil.txt",
