@@ -4,8 +4,8 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import lru_cache
 from threading import Thread
 from typing import TypeVar
@@ -48,6 +48,8 @@ def map_clips(
         seconds: how long the sound of each item is, if the bar is to show hours of audio and
             the time left by them.
     """
+    # joblib's remark when it is interrupted, for which there is no setting.
+    warnings.filterwarnings("ignore", r"\d+ tasks have been successfully executed", UserWarning)
     # Items are sent whole: joblib's own memory-mapping would write each of them to disk first.
     pool = Parallel(
         n_jobs=n_jobs,
@@ -57,7 +59,8 @@ def map_clips(
         initargs=(os.getpid(),),
     )
     results = pool(delayed(_on_one_thread)(function, item) for item in items)
-    with _ended(results), _progress_bar(description, total, seconds) as bar:
+    # Closed, the generator ends its processes at once.
+    with closing(results), _progress_bar(description, total, seconds) as bar:
         for index, result in enumerate(results):
             yield result
             _advance(bar, index, seconds)
@@ -72,17 +75,6 @@ def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
 def _thread_pools() -> ThreadpoolController:
     """The thread pools of this process; to look for them takes longer than some tasks."""
     return ThreadpoolController()
-
-
-@contextmanager
-def _ended(results: Generator) -> Iterator[None]:
-    """End the processes with the block, without joblib's remark that they were not done."""
-    try:
-        yield
-    finally:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*tasks", category=UserWarning)
-            results.close()
 
 
 def _follow_parent(parent: int) -> None:
