@@ -32,9 +32,8 @@ def replacing(path: Path) -> Iterator[Path]:
             remove(aside)
         else:
             partial.replace(path)
-    except BaseException:
-        remove(partial)
-        raise
+    finally:
+        remove(partial)  # Which is there no more if all went well.
 
 
 def remove(path: Path) -> None:
