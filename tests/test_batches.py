@@ -31,7 +31,7 @@ def clips_of(rows, *, order=range(N_CLIPS), components=True):
 def training_batches(rows=range(N_CLIPS), **changes):
     settings = {
         "batch_size": 3,
-        "length_range": (5, 30),
+        "lengths": range(5, 31),
         "augmentation": FULL,
         "mixup_alpha": 1.0,
         "seed": 1,
@@ -76,7 +76,7 @@ def test_all_values_lie_within_0_and_1():
 
 
 def test_lengths_reach_both_ends_of_the_range_and_stay_within():
-    batches = training_batches(length_range=(5, 8))
+    batches = training_batches(lengths=range(5, 9))
     lengths = set()
     for _ in range(30):
         lengths |= {batches[index][0][0].shape[2] for index in range(len(batches))}
@@ -85,11 +85,11 @@ def test_lengths_reach_both_ends_of_the_range_and_stay_within():
 
 
 def test_the_first_two_batches_of_an_epoch_differ_in_length_where_they_can():
-    batches = training_batches(length_range=(7, 8))
+    batches = training_batches(lengths=range(7, 9))
     for _ in range(30):
         assert {batches[index][0][0].shape[2] for index in (0, 1)} == {7, 8}
         batches.on_epoch_end()
-    fixed = training_batches(length_range=(7, 7))
+    fixed = training_batches(lengths=[7])
     assert {fixed[index][0][0].shape[2] for index in range(len(fixed))} == {7}
 
 
@@ -126,7 +126,7 @@ def test_a_batch_is_always_the_same_whatever_was_asked_for_before():
 
 
 def test_epochs_and_seeds_differ():
-    batches, other = training_batches(length_range=(9, 9)), training_batches(seed=2)
+    batches, other = training_batches(lengths=[9]), training_batches(seed=2)
     first = batches[0]
     batches.on_epoch_end()
     assert not np.array_equal(first[0][0], batches[0][0][0])
@@ -134,7 +134,7 @@ def test_epochs_and_seeds_differ():
 
 
 def test_a_plain_batch_holds_spans_of_its_clips():
-    batches = training_batches(augmentation=PLAIN, mixup_alpha=0, length_range=(3, 3))
+    batches = training_batches(augmentation=PLAIN, mixup_alpha=0, lengths=[3])
     clips = clips_of(range(N_CLIPS))
     smallest, largest = clips.mel_statistics["minimum"], clips.mel_statistics["maximum"]
     (mel, pca), _ = batches[0]

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsat_kedro.lengths import length_range, view_lengths
+from fsat_kedro.lengths import length_range, training_lengths, view_lengths
 
 
 def test_the_range_lies_between_percentiles():
@@ -34,3 +34,9 @@ def test_views_ascend_within_the_range(shortest, surplus, n_lengths):
         [surplus / (n_lengths - 1)] * (n_lengths - 1), abs=1
     )
     assert all(type(length) is int for length in lengths)
+
+
+def test_training_draws_from_every_length_or_from_few():
+    assert list(training_lengths(3, 6, None)) == [3, 4, 5, 6]
+    assert training_lengths(263, 763, 3) == [263, 513, 763]
+    assert training_lengths(7, 8, 5) == [7, 8]

@@ -5,7 +5,9 @@ from fsat_kedro import model
 from fsat_kedro.datasets.keras_weights_dataset import KerasWeightsDataset
 from fsat_kedro.parameters import Model
 
-NARROW = Model(weights=None, width=0.35, momentum={"backbone": 0.9, "others": 0.9})
+NARROW = Model(
+    weights=None, width=0.35, momentum={"backbone": 0.9, "others": 0.9}, precision="float32"
+)
 SIZES = {"n_mels": 32, "n_classes": 3}
 
 
@@ -27,7 +29,9 @@ def mels(n, length):
 
 
 def test_the_full_network_has_the_published_number_of_parameters():
-    settings = Model(weights=None, width=1, momentum={"backbone": 0.999, "others": 0.99})
+    settings = Model(
+        weights=None, width=1, momentum={"backbone": 0.999, "others": 0.99}, precision="float32"
+    )
     sizes = {"n_mels": 64, "n_classes": 41, "n_components": 350}
     network = model.build_network(settings, weights=None, **sizes)
     assert network.count_params() == 5_378_330

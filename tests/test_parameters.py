@@ -143,14 +143,14 @@ def test_parameters_cannot_be_changed_by_those_who_get_them(base):
 
 @pytest.mark.parametrize("weights", [None, "none", "None", "null", ""])
 def test_weights_may_be_none_however_it_is_spelt(weights):
-    assert Model(weights=weights, width=1, momentum=MOMENTUM).weights is None
+    assert Model(weights=weights, width=1, momentum=MOMENTUM, precision="float32").weights is None
 
 
 def test_weights_may_be_imagenet_or_a_file_that_exists(tmp_path):
     path = tmp_path / "mine.weights.h5"
     with pytest.raises(ValidationError, match="neither none, imagenet nor a file that exists"):
-        Model(weights=str(path), width=1, momentum=MOMENTUM)
+        Model(weights=str(path), width=1, momentum=MOMENTUM, precision="float32")
     path.touch()
     for weights in (path, str(path), "imagenet"):
-        model = Model(weights=weights, width=1, momentum=MOMENTUM)
+        model = Model(weights=weights, width=1, momentum=MOMENTUM, precision="float32")
         assert model.weights == str(weights)

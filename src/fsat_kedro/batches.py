@@ -63,7 +63,7 @@ class TrainingBatches(keras.utils.PyDataset):
         clips: the clips to train on.
         targets: (clips, c) float32 one-hot labels.
         batch_size: clips a batch, at most.
-        length_range: shortest and longest length in frames, both included.
+        lengths: in frames, of which every batch has one, see `lengths.training_lengths`.
         augmentation: shift, flip and erasing.
         mixup_alpha: α, 0 for no mixup.
         seed: of all that is drawn.
@@ -75,7 +75,7 @@ class TrainingBatches(keras.utils.PyDataset):
         targets: np.ndarray,
         *,
         batch_size: int,
-        length_range: tuple[int, int],
+        lengths: Sequence[int],
         augmentation: Augmentation,
         mixup_alpha: float,
         seed: int,
@@ -85,7 +85,7 @@ class TrainingBatches(keras.utils.PyDataset):
         self._targets = targets
         # Keras takes the shape of all batches from the first two: they must be there, and differ.
         self._n_batches = max(min(2, len(clips)), -(-len(clips) // batch_size))
-        self._length_range = length_range
+        self._lengths = lengths
         self._augmentation = augmentation
         self._mixup_alpha = mixup_alpha
         self._seed = seed
@@ -117,11 +117,10 @@ class TrainingBatches(keras.utils.PyDataset):
         return np.random.default_rng([self._seed, self.epoch, *purpose])
 
     def _draw_length(self, index: int) -> int:
-        shortest, longest = self._length_range
-        length = int(self._rng(2, index).integers(shortest, longest, endpoint=True))
-        if index == 1 and shortest < longest and length == self._draw_length(0):
-            return length + 1 if length < longest else length - 1
-        return length
+        drawn = int(self._rng(2, index).integers(len(self._lengths)))
+        if index == 1 and self._lengths[drawn] == self._draw_length(0):
+            drawn += 1 if drawn + 1 < len(self._lengths) else -1
+        return self._lengths[drawn]
 
     def _augmented(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
         mel = self._clips.span(row, length, rng)

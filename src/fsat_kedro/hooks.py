@@ -120,6 +120,38 @@ class OutputHooks:
         self._locks.close()
 
 
+class CheckpointHooks:
+    """Has a stage keep its state beside its weights, until these are saved.
+
+    A stage that was interrupted goes on from there; see `training.train_stage`.
+    """
+
+    def __init__(self) -> None:
+        self._path: Path | None = None
+        self._to_save: set[str] = set()
+
+    @hook_impl
+    def before_node_run(self, node: Node, catalog: CatalogProtocol) -> None:
+        """Tell a stage that is about to train where to keep its state."""
+        weights = next((name for name in node.outputs if "_weights" in name), None)
+        if weights is None:
+            return
+        from fsat_kedro.training import keep_checkpoint_at
+
+        file = Path(catalog[weights]._filepath)
+        self._path = file.with_name(file.name.replace(".weights.h5", ".checkpoint.npz"))
+        self._to_save = set(node.outputs)
+        keep_checkpoint_at(self._path)
+
+    @hook_impl
+    def after_dataset_saved(self, dataset_name: str) -> None:
+        """Remove the state of a stage whose outputs are all saved."""
+        if dataset_name in self._to_save:
+            self._to_save.remove(dataset_name)
+            if not self._to_save:
+                self._path.unlink(missing_ok=True)
+
+
 class RejectedClipsHooks:
     """Tells at the end of a run which clips were left out."""
 

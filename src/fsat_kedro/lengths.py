@@ -1,5 +1,7 @@
 """Which lengths of spectrogram the networks are shown."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -12,3 +14,13 @@ def length_range(lengths: np.ndarray, percentiles: tuple[float, float]) -> tuple
 def view_lengths(shortest: int, longest: int, n_lengths: int) -> list[int]:
     """Lengths in frames at equal steps from the shortest to the longest, both included."""
     return [round(length) for length in np.linspace(shortest, longest, n_lengths)]
+
+
+def training_lengths(shortest: int, longest: int, n_lengths: int | None) -> Sequence[int]:
+    """Lengths in frames to draw from: all from the shortest to the longest, or some at equal steps.
+
+    Some alone are for compilers that compile every length anew.
+    """
+    if n_lengths is None:
+        return range(shortest, longest + 1)
+    return sorted(set(view_lengths(shortest, longest, n_lengths)))

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 from keras import layers
 
+from fsat_kedro.normalisation import FusedBatchNormalization
 from fsat_kedro.parameters import Model
 
 TRUNK = "trunk"
@@ -34,6 +35,35 @@ def build_network(
     Returns:
         A model from mel (n, m, t, 1) in 0..1, and pca (n, p) if any, to (n, c).
     """
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(settings.precision)
+    try:
+        return _build(settings, weights, n_mels, n_classes, n_components)
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def compiles_with_xla() -> bool:
+    """Whether to use XLA: not under TensorFlow, where it takes half a minute for every length."""
+    return keras.backend.backend() == "jax"
+
+
+def load_network(settings: Model, weights: Path, **sizes: int | None) -> keras.Model:
+    """A trained network: `build_network` with the weights of a whole network from a file."""
+    network = build_network(settings, weights=None, **sizes)
+    network.load_weights(weights)
+    network.jit_compile = compiles_with_xla()
+    return network
+
+
+def carry_trunk(source: keras.Model, target: keras.Model) -> None:
+    """Copy input normalisation, convolutions and backbone from one network to another."""
+    target.get_layer(TRUNK).set_weights(source.get_layer(TRUNK).get_weights())
+
+
+def _build(
+    settings: Model, weights: str | None, n_mels: int, n_classes: int, n_components: int | None
+) -> keras.Model:
     normalisation = partial(layers.BatchNormalization, momentum=settings.momentum.others)
     mel = keras.Input((n_mels, None, 1), name="mel")
     trunk = _build_trunk(settings, weights, n_mels)
@@ -53,30 +83,12 @@ def build_network(
     return keras.Model(inputs, classes, name="mel" if n_components is None else "mel_pca")
 
 
-def jit_compile() -> bool:
-    """Whether to use XLA: not under TensorFlow, where it takes half a minute for every length."""
-    return keras.backend.backend() == "jax"
-
-
-def load_network(settings: Model, weights: Path, **sizes: int | None) -> keras.Model:
-    """A trained network: `build_network` with the weights of a whole network from a file."""
-    network = build_network(settings, weights=None, **sizes)
-    network.load_weights(weights)
-    network.jit_compile = jit_compile()
-    return network
-
-
-def carry_trunk(source: keras.Model, target: keras.Model) -> None:
-    """Copy input normalisation, convolutions and backbone from one network to another."""
-    target.get_layer(TRUNK).set_weights(source.get_layer(TRUNK).get_weights())
-
-
 def _build_trunk(settings: Model, weights: str | None, n_mels: int) -> keras.Model:
     """All that both networks share: from (n, m, t, 1) to a map (n, m / 32, t / 32, 1280)."""
     mel = keras.Input((n_mels, None, 1), name="mel")
-    colours = layers.BatchNormalization(
-        momentum=settings.momentum.others, name="mel_normalisation"
-    )(mel)
+    colours = FusedBatchNormalization(momentum=settings.momentum.others, name="mel_normalisation")(
+        mel
+    )
     colours = layers.Conv2D(10, 1, activation="relu", name="conv_10")(colours)
     colours = layers.Conv2D(3, 1, activation="relu", name="conv_3")(colours)
     backbone = keras.applications.MobileNetV2(
@@ -86,7 +98,19 @@ def _build_trunk(settings: Model, weights: str | None, n_mels: int) -> keras.Mod
         include_top=False,
         weights=weights,
     )
-    for layer in backbone.layers:
+    return keras.Model(mel, _with_fused_normalisation(backbone, settings)(colours), name=TRUNK)
+
+
+def _with_fused_normalisation(backbone: keras.Model, settings: Model) -> keras.Model:
+    """A copy whose batch normalisations are fused and have the momentum that is set."""
+
+    def copy(layer: keras.Layer) -> keras.Layer:
+        config = layer.get_config()
         if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = settings.momentum.backbone
-    return keras.Model(mel, backbone(colours), name=TRUNK)
+            config["momentum"] = settings.momentum.backbone
+            return FusedBatchNormalization.from_config(config)
+        return type(layer).from_config(config)
+
+    fused = keras.models.clone_model(backbone, clone_function=copy)
+    fused.set_weights(backbone.get_weights())
+    return fused

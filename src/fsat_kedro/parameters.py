@@ -110,6 +110,8 @@ class Model(_Group):
     width: Positive
     """Width multiplier of the backbone; ImageNet weights exist for 0.35, 0.5, 0.75, 1, 1.3, 1.4."""
     momentum: Momentum
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
+    """Of the layers' arithmetic; weights and probabilities are float32."""
 
 
 class Erase(_Group):
@@ -141,9 +143,11 @@ class MixupAlpha(_Group):
 
 
 class CyclicPhase(_Group):
-    """A triangular learning rate with an epoch per half cycle."""
+    """A triangular learning rate."""
 
     epochs: Annotated[int, Field(ge=0)]
+    half_cycle: Positive
+    """Epochs from the lowest rate to the highest."""
     minimum_rate: Positive
     maximum_rate: Positive
 
@@ -192,12 +196,22 @@ class Training(_Group):
     """How a stage is trained."""
 
     batch_size: Count
+    n_lengths: Count | None
+    """Lengths to draw from, at equal steps; None for every one from the shortest to the longest."""
     augmentation: Augmentation
     selection: Literal["best", "last"]
     """Whether a phase ends with its best weights by validation loss, or with its last."""
+    validate_every: Count
+    """Epochs from one validation to the next; 1 where the best weights are selected."""
     mixup_alpha: MixupAlpha
     phases: Phases
     plateau: Plateau
+
+    @model_validator(mode="after")
+    def _selects_from_all(self) -> "Training":
+        if self.selection == "best" and self.validate_every > 1:
+            raise ValueError("selection best needs a validation after every epoch")
+        return self
 
 
 class Views(_Group):

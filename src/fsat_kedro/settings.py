@@ -3,6 +3,7 @@
 import os
 
 from fsat_kedro.hooks import (
+    CheckpointHooks,
     MlflowHooks,
     OutputHooks,
     ParameterHooks,
@@ -18,6 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HOOKS = (
     ParameterHooks(),
     OutputHooks(),
+    CheckpointHooks(),
     RejectedClipsHooks(),
     MlflowHooks(),
     ReadableErrorHooks(),

@@ -1,21 +1,30 @@
 """One stage of training: three phases of one network."""
 
+import hashlib
 import logging
 import math
+import statistics
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from datetime import timedelta
+from pathlib import Path
 
 import keras
+import numpy as np
 import pandas as pd
 
-from fsat_kedro.model import jit_compile
+from fsat_kedro.checkpoint import Checkpoint, StageState
+from fsat_kedro.errors import InputError
+from fsat_kedro.model import compiles_with_xla
 from fsat_kedro.parameters import CyclicPhase, SteadyPhase, Training
+from fsat_kedro.schedule import has_stalled, plateau_rate, triangular_rate
 
 logger = logging.getLogger(__name__)
 
 EpochListener = Callable[[dict[str, float], int], None]
 _listener: ContextVar[EpochListener | None] = ContextVar("epoch_listener", default=None)
+_checkpoint_path: ContextVar[Path | None] = ContextVar("checkpoint_path", default=None)
 
 
 def report_epochs_to(listener: EpochListener) -> None:
@@ -23,17 +32,9 @@ def report_epochs_to(listener: EpochListener) -> None:
     _listener.set(listener)
 
 
-def triangular_rate(step: int, half_cycle: int, minimum: float, maximum: float) -> float:
-    """Cyclic learning rate (Smith, 2017): up from the minimum over a half cycle, and down again.
-
-    Args:
-        step: batches since the phase began.
-        half_cycle: batches from the minimum to the maximum.
-        minimum: the lowest rate.
-        maximum: the highest.
-    """
-    distance_from_peak = abs(step / half_cycle % 2 - 1)
-    return minimum + (maximum - minimum) * (1 - distance_from_peak)
+def keep_checkpoint_at(path: Path) -> None:
+    """Have the next stage that this thread trains keep its state at `path`, or go on from it."""
+    _checkpoint_path.set(path)
 
 
 def map_at_3(accuracy: float, top_2_accuracy: float, top_3_accuracy: float) -> float:
@@ -42,7 +43,7 @@ def map_at_3(accuracy: float, top_2_accuracy: float, top_3_accuracy: float) -> f
 
 
 def train_stage(
-    model: keras.Model,
+    network: keras.Model,
     batches: keras.utils.PyDataset,
     validation: keras.utils.PyDataset,
     *,
@@ -55,8 +56,11 @@ def train_stage(
     loss of the stage so far. With `last` the validation clips decide nothing: it ends with the
     weights of the phase's last epoch, and neither rate nor end follow the validation loss.
 
+    After `keep_checkpoint_at`, every finished epoch is kept, and a stage that was interrupted
+    goes on after it as if it had not been.
+
     Args:
-        model: the network.
+        network: freshly built, or with weights from the stage before.
         batches: training batches; an epoch is one pass.
         validation: views of the held-out clips.
         settings: batch size, phases, selection.
@@ -64,12 +68,14 @@ def train_stage(
 
     Returns:
         The history, a row an epoch: epoch (from 1 on through the phases), phase, loss,
-        accuracy, val_loss, val_accuracy, val_map_at_3, learning_rate, seconds.
+        accuracy, val_loss, val_accuracy, val_map_at_3, learning_rate, seconds. The three of the
+        validation are NaN where there was none.
 
     Raises:
-        FloatingPointError: the loss is no longer a number.
+        InputError: the loss is no longer a number.
     """
-    model.compile(
+    checkpoint = _checkpoint(network, batches, validation, settings)
+    network.compile(
         optimizer="adam",
         loss="categorical_crossentropy",
         metrics=[
@@ -77,131 +83,241 @@ def train_stage(
             keras.metrics.TopKCategoricalAccuracy(2, name="top_2_accuracy"),
             keras.metrics.TopKCategoricalAccuracy(3, name="top_3_accuracy"),
         ],
-        jit_compile=jit_compile(),
+        jit_compile=compiles_with_xla(),
     )
     # Left to the first step, this makes TensorFlow trace that step twice, ten seconds each.
-    model.optimizer.build(model.trainable_variables)
-    epochs_in_all = sum(phase.epochs for _, phase in settings.phases)
-    recorder = _Recorder(name, epochs_in_all)
-    best = _BestWeights()
+    network.optimizer.build(network.trainable_variables)
+    stage = _Stage(network, settings, name, checkpoint)
+    stage.restore()
+    _tell_conditions(network, batches, name)
     for phase_name, phase in settings.phases:
-        if phase.epochs == 0:
+        if stage.is_over(phase_name, phase):
             continue
-        _forget_moments(model.optimizer)
-        recorder.phase = phase_name
-        model.fit(
+        if not stage.rows_of(phase_name):
+            stage.use_best_weights()
+            _forget_moments(network.optimizer)
+        batches.epoch = len(stage.rows)
+        network.fit(
             batches,
             validation_data=validation,
-            initial_epoch=len(recorder.rows),
-            epochs=len(recorder.rows) + phase.epochs,
-            # Recorded before a plateau lowers it, the rate is that of the epoch that ends.
-            callbacks=[best, recorder, *_rate_callbacks(phase, settings, len(batches))],
+            validation_freq=_validated_epochs(settings),
+            initial_epoch=len(stage.rows),
+            epochs=len(stage.rows) - len(stage.rows_of(phase_name)) + phase.epochs,
+            callbacks=[
+                _Rates(stage, phase_name, phase, len(batches)),
+                _EpochEnd(stage, phase_name, phase),
+            ],
             shuffle=False,
             verbose=0,
         )
-        if settings.selection == "best" and best.weights is not None:
-            model.set_weights(best.weights)
-    return pd.DataFrame(recorder.rows)
+    stage.use_best_weights()
+    # No part of a trained network, the optimiser's moments would treble the file of its weights.
+    network.optimizer = None
+    return pd.DataFrame(stage.rows)
 
 
-def _forget_moments(optimizer: keras.Optimizer) -> None:
-    """Start a phase with a fresh optimiser, without compiling the model again."""
-    for variable in optimizer.variables:
-        if variable is not optimizer.learning_rate:
-            variable.assign(keras.ops.zeros_like(variable))
+class _Stage:
+    """How far a stage has come: its history, its best weights, and what is kept of both."""
+
+    def __init__(
+        self, network: keras.Model, settings: Training, name: str, checkpoint: Checkpoint | None
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.rows: list[dict] = []
+        self._network = network
+        self._best: list[np.ndarray] = []
+        self._checkpoint = checkpoint
+
+    def rows_of(self, phase_name: str) -> list[dict]:
+        return [row for row in self.rows if row["phase"] == phase_name]
+
+    def is_over(self, phase_name: str, phase: CyclicPhase | SteadyPhase) -> bool:
+        rows = self.rows_of(phase_name)
+        if len(rows) >= phase.epochs:
+            return True
+        if isinstance(phase, CyclicPhase) or self.settings.selection == "last":
+            return False
+        return has_stalled([row["val_loss"] for row in rows], self.settings.plateau)
+
+    def add(self, row: dict) -> None:
+        """Take an epoch into the history, and keep what there is after it."""
+        lowest = min((earlier["val_loss"] for earlier in self.rows), default=math.inf)
+        self.rows.append(row)
+        if self.settings.selection == "best" and row["val_loss"] < lowest:
+            self._best = self._network.get_weights()
+        if self._checkpoint is not None:
+            optimiser = list(map(_to_numpy, self._network.optimizer.variables))
+            weights = self._network.get_weights()
+            self._checkpoint.save(StageState(self.rows, weights, optimiser, self._best))
+
+    def restore(self) -> None:
+        """Go back to the state that was kept, if there is one."""
+        state = None if self._checkpoint is None else self._checkpoint.load()
+        if state is None:
+            return
+        self.rows, self._best = state.rows, state.best
+        self._network.set_weights(state.weights)
+        for variable, value in zip(self._network.optimizer.variables, state.optimiser, strict=True):
+            variable.assign(value)
+        logger.info(
+            "%s: goes on after epoch %d, where it was interrupted", self.name, len(self.rows)
+        )
+        for row in self.rows:
+            _report(row)
+
+    def seconds_left(self) -> float:
+        """At most, as the latest epochs went."""
+        phases = [phase for phase in self.settings.phases if not self.is_over(*phase)]
+        n_epochs = sum(phase.epochs - len(self.rows_of(name)) for name, phase in phases)
+        return n_epochs * statistics.median(row["seconds"] for row in self.rows[-5:])
+
+    def use_best_weights(self) -> None:
+        if self._best:
+            self._network.set_weights(self._best)
 
 
-def _rate_callbacks(
-    phase: CyclicPhase | SteadyPhase, settings: Training, half_cycle: int
-) -> list[keras.callbacks.Callback]:
-    if isinstance(phase, CyclicPhase):
-        return [_TriangularRate(half_cycle, phase.minimum_rate, phase.maximum_rate)]
-    if settings.selection == "last":
-        return [_FirstRate(phase.rate)]
-    plateau = settings.plateau
-    return [
-        _FirstRate(phase.rate),
-        keras.callbacks.ReduceLROnPlateau(
-            factor=plateau.factor, patience=plateau.patience, min_delta=plateau.min_delta
-        ),
-        keras.callbacks.EarlyStopping(patience=plateau.stop_after, min_delta=plateau.min_delta),
-    ]
+class _Rates(keras.callbacks.Callback):
+    """Sets the learning rate: before every batch of a cyclic phase, else before every epoch."""
 
-
-class _FirstRate(keras.callbacks.Callback):
-    """Sets the rate that a phase begins with."""
-
-    def __init__(self, rate: float) -> None:
+    def __init__(
+        self, stage: _Stage, phase_name: str, phase: CyclicPhase | SteadyPhase, n_batches: int
+    ) -> None:
         super().__init__()
-        self._rate = rate
+        self._stage = stage
+        self._phase_name = phase_name
+        self._phase = phase
+        self._n_batches = n_batches
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
-        self.model.optimizer.learning_rate = self._rate
-
-
-class _TriangularRate(keras.callbacks.Callback):
-    """Sets the cyclic rate before every batch."""
-
-    def __init__(self, half_cycle: int, minimum: float, maximum: float) -> None:
-        super().__init__()
-        self._arguments = (half_cycle, minimum, maximum)
-        self._step = 0
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        rows = self._stage.rows_of(self._phase_name)
+        self._first_step = len(rows) * self._n_batches
+        if isinstance(self._phase, SteadyPhase):
+            rate = self._phase.rate
+            if self._stage.settings.selection == "best":
+                losses = [row["val_loss"] for row in rows]
+                rate = plateau_rate(losses, rate, self._stage.settings.plateau)
+            self.model.optimizer.learning_rate = rate
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
-        self.model.optimizer.learning_rate = triangular_rate(self._step, *self._arguments)
-        self._step += 1
+        if isinstance(self._phase, CyclicPhase):
+            self.model.optimizer.learning_rate = triangular_rate(
+                self._first_step + batch,
+                max(1, round(self._phase.half_cycle * self._n_batches)),
+                self._phase.minimum_rate,
+                self._phase.maximum_rate,
+            )
 
 
-class _BestWeights(keras.callbacks.Callback):
-    """Remembers the weights of the lowest validation loss, from phase to phase."""
+class _EpochEnd(keras.callbacks.Callback):
+    """Takes every epoch into the stage, logs a line, and ends a phase that has stalled."""
 
-    def __init__(self) -> None:
+    def __init__(self, stage: _Stage, phase_name: str, phase: CyclicPhase | SteadyPhase) -> None:
         super().__init__()
-        self.weights = None
-        self._loss = math.inf
-
-    def on_epoch_end(self, epoch: int, logs: dict) -> None:
-        if logs["val_loss"] < self._loss:
-            self._loss = logs["val_loss"]
-            self.weights = self.model.get_weights()
-
-
-class _Recorder(keras.callbacks.Callback):
-    """Keeps the history, logs a line an epoch and tells the listener."""
-
-    def __init__(self, name: str, epochs_in_all: int) -> None:
-        super().__init__()
-        self.phase = ""
-        self.rows: list[dict] = []
-        self._name = name
-        self._epochs_in_all = epochs_in_all
+        self._stage = stage
+        self._phase_name = phase_name
+        self._phase = phase
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
-        if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
-            raise FloatingPointError(
-                f"{self._name}: the loss is {logs['loss']} (validation {logs['val_loss']}) in "
-                f"epoch {epoch + 1}, phase {self.phase}: lower the learning rate"
-            )
-        metrics = {
+        row = {
+            "epoch": epoch + 1,
+            "phase": self._phase_name,
             "loss": logs["loss"],
             "accuracy": logs["accuracy"],
-            "val_loss": logs["val_loss"],
-            "val_accuracy": logs["val_accuracy"],
+            "val_loss": logs.get("val_loss", math.nan),
+            "val_accuracy": logs.get("val_accuracy", math.nan),
             "val_map_at_3": map_at_3(
-                logs["val_accuracy"], logs["val_top_2_accuracy"], logs["val_top_3_accuracy"]
+                *(logs.get(f"val_{x}accuracy", math.nan) for x in ("", "top_2_", "top_3_"))
             ),
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "learning_rate": float(_to_numpy(self.model.optimizer.learning_rate)),
             "seconds": time.monotonic() - self._started,
         }
-        self.rows.append({"epoch": epoch + 1, "phase": self.phase, **metrics})
-        logger.info(
-            f"{self._name} {self.phase} {epoch + 1}/{self._epochs_in_all}: "
-            "loss {loss:.3f}, val_loss {val_loss:.3f}, val_map_at_3 {val_map_at_3:.3f}, "
-            "rate {learning_rate:.1e}, {seconds:.1f} s".format(**metrics)
-        )
-        listener = _listener.get()
-        if listener is not None:
-            listener(metrics, epoch + 1)
+        self._check(row, validated="val_loss" in logs)
+        self._stage.add(row)
+        logger.info("%s %s", self._stage.name, _in_words(row, self._stage.seconds_left()))
+        _report(row)
+        if self._stage.is_over(self._phase_name, self._phase):
+            self.model.stop_training = True
+
+    def _check(self, row: dict, *, validated: bool) -> None:
+        losses = [row["loss"], *([row["val_loss"]] if validated else [])]
+        if not all(map(math.isfinite, losses)):
+            raise InputError(
+                f"{self._stage.name}: the loss is {row['loss']:.3g} (validation "
+                f"{row['val_loss']:.3g}) in epoch {row['epoch']}, phase {self._phase_name}, "
+                f"at the rate {row['learning_rate']:.1e}: lower the rates of "
+                f"training.phases.{self._phase_name}"
+            )
+
+
+def _checkpoint(
+    network: keras.Model,
+    batches: keras.utils.PyDataset,
+    validation: keras.utils.PyDataset,
+    settings: Training,
+) -> Checkpoint | None:
+    """Where the stage is kept, by all that makes it what it is; None where nobody asked for it."""
+    path = _checkpoint_path.get()
+    if path is None:
+        return None
+    digest = hashlib.sha256(f"{keras.backend.backend()} {keras.version()}".encode())
+    digest.update(settings.model_dump_json().encode())
+    for array in network.get_weights():
+        digest.update(array.tobytes())
+    for part in (batches, validation):
+        for index in range(len(part)):
+            inputs, targets = part[index]
+            for array in (*inputs, targets):
+                digest.update(array.tobytes())
+    return Checkpoint(path, digest.hexdigest())
+
+
+def _tell_conditions(network: keras.Model, batches: keras.utils.PyDataset, name: str) -> None:
+    logger.info(
+        "%s: %d batches an epoch, in %s, by %s on %s, %s XLA",
+        name,
+        len(batches),
+        network.get_layer("trunk").dtype_policy.name,
+        keras.backend.backend(),
+        ", ".join(keras.distribution.list_devices()),
+        "with" if network.jit_compile else "without",
+    )
+
+
+def _validated_epochs(settings: Training) -> list[int]:
+    """Numbers of the epochs with a validation after them; the last of a stage is one."""
+    n_epochs = sum(phase.epochs for _, phase in settings.phases)
+    every = settings.validate_every
+    return sorted({*range(every, n_epochs + 1, every), n_epochs})
+
+
+def _forget_moments(optimizer: keras.Optimizer) -> None:
+    """Start a phase with a fresh optimiser, without compiling the network again."""
+    # Loss scaling, around the optimiser in half precision, has nothing to forget.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    for variable in optimizer.variables:
+        if variable is not optimizer.learning_rate:
+            variable.assign(keras.ops.zeros_like(variable))
+
+
+def _in_words(row: dict, seconds_left: float) -> str:
+    losses = "{phase} {epoch}: loss {loss:.3f}".format(**row)
+    if not math.isnan(row["val_loss"]):
+        losses += ", val_loss {val_loss:.3f}, val_map_at_3 {val_map_at_3:.3f}".format(**row)
+    left = timedelta(seconds=round(seconds_left))
+    return f"{losses}, rate {row['learning_rate']:.1e}, {row['seconds']:.1f} s, {left} left"
+
+
+def _report(row: dict) -> None:
+    """Tell the listener of an epoch: of its numbers, those that are there."""
+    listener = _listener.get()
+    if listener is not None:
+        numbers = {key: x for key, x in row.items() if key not in ("epoch", "phase")}
+        listener({key: x for key, x in numbers.items() if not math.isnan(x)}, row["epoch"])
+
+
+def _to_numpy(tensor: keras.KerasTensor) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(tensor))

@@ -16,7 +16,7 @@ from fsat_kedro import metrics
 from fsat_kedro.ensemble import geometric_mean, predict_with_weights
 from fsat_kedro.errors import InputError
 from fsat_kedro.folds import given_folds, stratified_folds
-from fsat_kedro.lengths import view_lengths
+from fsat_kedro.lengths import training_lengths, view_lengths
 from fsat_kedro.parameters import Folds, Model, Training, Views
 from fsat_kedro.ragged import RaggedArray
 
@@ -220,7 +220,7 @@ def _train(
         given(split["train"]),
         targets,
         batch_size=training.batch_size,
-        length_range=(shortest, longest),
+        lengths=training_lengths(shortest, longest, training.n_lengths),
         augmentation=training.augmentation,
         mixup_alpha=getattr(training.mixup_alpha, stage),
         seed=seed,
