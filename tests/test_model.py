@@ -3,6 +3,7 @@ import pytest
 
 from fsat_kedro import model
 from fsat_kedro.datasets.keras_weights_dataset import KerasWeightsDataset
+from fsat_kedro.errors import InputError
 from fsat_kedro.parameters import Model
 
 NARROW = Model(
@@ -38,6 +39,41 @@ def test_the_full_network_has_the_published_number_of_parameters():
     assert sum(int(np.prod(weight.shape)) for weight in network.trainable_weights) == 5_339_676
     assert [x.name for x in network.inputs] == ["mel", "pca"]
     assert network.output_shape == (None, 41)
+
+
+def test_a_trained_backbone_begins_with_a_grey_picture(tmp_path, rng):
+    import keras
+
+    backbone = keras.applications.MobileNetV2((None, None, 3), 0.35, False, weights=None)
+    backbone.save_weights(tmp_path / "backbone.weights.h5")
+    settings = NARROW.model_copy(update={"weights": str(tmp_path / "backbone.weights.h5")})
+    trunk = model.build_network(settings, weights=settings.weights, **SIZES).get_layer(model.TRUNK)
+    colours = keras.Model(trunk.inputs, trunk.get_layer("conv_3").output)
+    images = rng.uniform(-2, 2, (2, 32, 40, 1)).astype(np.float32)
+    seen = np.asarray(colours(images))
+    assert np.abs(seen - (images + 3)).max() < 1
+    for colour in range(3):
+        assert np.corrcoef(seen[..., colour].ravel(), images.ravel())[0, 1] > 0.99
+    assert np.ptp(seen, axis=-1).max() > 1e-3
+    ours, published = trunk.get_layer(backbone.name).get_weights(), backbone.get_weights()
+    for one, other in zip(ours, published, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("content", [b"no weights", None])
+def test_weights_that_cannot_be_had_are_told_with_the_remedy(tmp_path, content, monkeypatch):
+    import keras
+
+    path = tmp_path / "backbone.weights.h5"
+    weights = "imagenet" if content is None else str(path)
+    path.write_bytes(content or b"")
+
+    def fail(*_, **__):
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(keras.src.applications.mobilenet_v2.file_utils, "get_file", fail)
+    with pytest.raises(InputError, match=rf"{weights}.*Set it to a .weights.h5 .* of width 0.35"):
+        model.build_network(NARROW, weights=weights, **SIZES)
 
 
 def test_one_network_takes_any_length_and_gives_probabilities(mel_pca_network, rng):

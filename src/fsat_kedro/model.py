@@ -7,8 +7,10 @@ from functools import partial
 from pathlib import Path
 
 import keras
+import numpy as np
 from keras import layers
 
+from fsat_kedro.errors import InputError
 from fsat_kedro.normalisation import FusedBatchNormalization
 from fsat_kedro.parameters import Model
 
@@ -91,14 +93,46 @@ def _build_trunk(settings: Model, weights: str | None, n_mels: int) -> keras.Mod
     )
     colours = layers.Conv2D(10, 1, activation="relu", name="conv_10")(colours)
     colours = layers.Conv2D(3, 1, activation="relu", name="conv_3")(colours)
-    backbone = keras.applications.MobileNetV2(
-        # Given one side alone, Keras 3 fails on the other; it needs the sizes for padding only.
-        input_shape=(None, None, 3),
-        alpha=settings.width,
-        include_top=False,
-        weights=weights,
-    )
-    return keras.Model(mel, _with_fused_normalisation(backbone, settings)(colours), name=TRUNK)
+    backbone = _with_fused_normalisation(_load_backbone(settings, weights), settings)
+    trunk = keras.Model(mel, backbone(colours), name=TRUNK)
+    if weights is not None:
+        _begin_with_grey(trunk)
+    return trunk
+
+
+def _load_backbone(settings: Model, weights: str | None) -> keras.Model:
+    try:
+        return keras.applications.MobileNetV2(
+            # Given one side alone, Keras 3 fails on the other; it needs the sizes for padding only.
+            input_shape=(None, None, 3),
+            alpha=settings.width,
+            include_top=False,
+            weights=weights,
+        )
+    except Exception as error:  # Of many kinds, Keras' download raises the plain one.
+        if weights is None:
+            raise
+        raise InputError(
+            f"the backbone's weights cannot be had from model.weights {weights}: {error}. Set it "
+            f"to a .weights.h5 file of MobileNetV2 of width {settings.width:g}, or to none"
+        ) from error
+
+
+def _begin_with_grey(trunk: keras.Model) -> None:
+    """Have the convolutions before a trained backbone begin with a grey picture of the mels.
+
+    Drawn at random, their colours are pictures that no backbone was trained on, and some of them
+    are black. A tenth of what was drawn stays, so that the channels are not all alike.
+    """
+    for name, kernel, bias in [
+        # Five times the normalised mel above its mean, five times below: together, the mel …
+        ("conv_10", np.repeat([1.0, -1.0], 5)[None, :], np.zeros(10)),
+        # … plus three standard deviations, so that no more than the faintest is under zero.
+        ("conv_3", np.repeat([0.2, -0.2], 5)[:, None] * np.ones(3), np.full(3, 3.0)),
+    ]:
+        layer = trunk.get_layer(name)
+        drawn, _ = layer.get_weights()
+        layer.set_weights([kernel[None, None] + drawn / 10, bias])
 
 
 def _with_fused_normalisation(backbone: keras.Model, settings: Model) -> keras.Model:

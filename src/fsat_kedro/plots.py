@@ -61,7 +61,7 @@ def plot_learning_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Fig
 
     Args:
         histories: of each stage, the history of each fold: a row an epoch, with phase, val_loss
-            and val_map_at_3.
+            and val_map_at_3, which may be NaN in some. One fold alone is not named.
     """
     figure = Figure(figsize=(5.5 * len(histories), 6.5), layout="constrained")
     grid = figure.subplots(len(_CURVES), len(histories), sharex="col", sharey="row", squeeze=False)
@@ -81,6 +81,8 @@ def plot_learning_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Fig
     grid[0, 0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     grid[0, 0].yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
     grid[0, 0].yaxis.set_minor_formatter("")
+    if len(next(iter(histories.values()))) == 1:
+        return figure
     handles, names = grid[0, 0].get_legend_handles_labels()
     legend = figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=9)
     for line in legend.get_lines():
@@ -185,10 +187,16 @@ def _phase_epochs(folds: Sequence[pd.DataFrame]) -> pd.Series:
 
 
 def _align_phases(history: pd.DataFrame, metric: str, phases: pd.Series) -> pd.Series:
-    """A metric by epoch (t,), NaN where the fold had left the phase before."""
+    """A metric by epoch (t,), NaN where the fold had left the phase before.
+
+    Epochs without a validation are left out; where there are such, no fold leaves a phase early.
+    """
     starts = phases.cumsum() - phases
     epoch = history["phase"].map(starts) + history.groupby("phase").cumcount() + 1
-    return history[metric].set_axis(epoch).reindex(range(1, phases.sum() + 1))
+    aligned = history[metric].set_axis(epoch)
+    if aligned.isna().any():
+        return aligned.dropna()
+    return aligned.reindex(range(1, phases.sum() + 1))
 
 
 def _draw_folds(axes: Axes, curves: list[pd.Series]) -> None:

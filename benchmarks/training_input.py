@@ -1,0 +1,174 @@
+"""What feeding a network costs beside training it, and how much memory a fold takes.
+
+    python benchmarks/training_input.py throughput   # fit against one resident batch, by turns
+    python benchmarks/training_input.py memory       # the longest batches of the full recipe
+
+Spectrograms are noise, in a memory-mapped file as in a run; sizes are those of the full recipe.
+What was tried, and what came of it, is in `training_input.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from fsat_kedro.datasets.ragged_dataset import RaggedDataset
+from fsat_kedro.ragged import gather
+
+if TYPE_CHECKING:
+    import keras
+
+    from fsat_kedro.batches import Clips, TrainingBatches
+    from fsat_kedro.parameters import Model, Training
+
+N_MELS, N_CLASSES, N_COMPONENTS = 64, 41, 350
+SHORTEST, LONGEST = 263, 763
+CONF = Path(__file__).parents[1] / "conf" / "base" / "parameters_training.yml"
+
+
+def make_clips(n_clips: int, folder: str) -> tuple[Clips, np.ndarray]:
+    """Clips with the challenge's spread of lengths, and their targets."""
+    from fsat_kedro.batches import Clips
+
+    rng = np.random.default_rng(0)
+    lengths = rng.lognormal(6.1, 0.8, n_clips).clip(30, 3000).astype(int)
+    dataset = RaggedDataset(filepath=f"{folder}/mels")
+    noise = (rng.random((length, N_MELS), np.float32) * 129 - 90 for length in lengths)
+    dataset.save(gather(noise, spool_dir=folder))
+    clips = Clips(
+        rows=np.arange(n_clips),
+        fnames=[f"{index}.wav" for index in range(n_clips)],
+        mels=dataset.load(),
+        components=rng.normal(size=(n_clips, N_COMPONENTS)),
+        mel_statistics={"minimum": -90.0, "maximum": 39.0},
+    )
+    return clips, np.eye(N_CLASSES, dtype=np.float32)[rng.integers(N_CLASSES, size=n_clips)]
+
+
+def settings_of(batch_size: int, n_epochs: int, precision: str) -> tuple[Model, Training]:
+    """The recipe's, with one phase of some epochs."""
+    from fsat_kedro.parameters import Model, Training
+
+    recipe = OmegaConf.to_container(OmegaConf.load(CONF))
+    phases = recipe["training"]["phases"]
+    phases["cyclic"]["epochs"], phases["low"]["epochs"], phases["high"]["epochs"] = n_epochs, 0, 0
+    changes = {"selection": "last", "validate_every": n_epochs, "batch_size": batch_size}
+    model = Model(**{**recipe["model"], "precision": precision})
+    return model, Training(**{**recipe["training"], **changes})
+
+
+def train(
+    clips: Clips,
+    targets: np.ndarray,
+    lengths: list[int],
+    batch_size: int,
+    n_epochs: int,
+    precision: str,
+    folder: str,
+    after_epoch: Callable,
+) -> None:
+    """Train a stage as in a run, checkpoint included; `after_epoch` gets network and batches."""
+    from fsat_kedro.batches import TrainingBatches, ViewBatches
+    from fsat_kedro.model import build_network
+    from fsat_kedro.training import keep_checkpoint_at, report_epochs_to, train_stage
+
+    model, settings = settings_of(batch_size, n_epochs, precision)
+    batches = TrainingBatches(
+        clips,
+        targets,
+        batch_size=batch_size,
+        lengths=lengths,
+        augmentation=settings.augmentation,
+        mixup_alpha=settings.mixup_alpha.mel_pca,
+        seed=0,
+    )
+    validation = ViewBatches(
+        clips, targets=targets, lengths=lengths[-1:], n_spans=1, batch_size=64, seed=0
+    )
+    sizes = {"n_mels": N_MELS, "n_classes": N_CLASSES, "n_components": N_COMPONENTS}
+    network = build_network(model, weights=None, **sizes)
+    report_epochs_to(lambda metrics, epoch: after_epoch(network, batches))
+    keep_checkpoint_at(Path(folder, "mel_pca.checkpoint.npz"))
+    train_stage(network, batches, validation, settings=settings, name="benchmark")
+
+
+def compare_with_resident(batch_size: int, length: int, turns: int, precision: str) -> None:
+    """Print clips per second of `fit`, and of repeated steps on one batch of the same shape."""
+    n_batches = 8
+    ends, ratios = [time.perf_counter()], []
+
+    def take_turn(network: keras.Model, batches: TrainingBatches) -> None:
+        epoch = time.perf_counter() - ends[-1]
+        inputs, targets = batches[0]
+        network.train_on_batch(inputs, targets)
+        began = time.perf_counter()
+        for _ in range(n_batches):
+            network.train_on_batch(inputs, targets)
+        ends.append(time.perf_counter())
+        resident = ends[-1] - began
+        fed, best = (n_batches * batch_size / seconds for seconds in (epoch, resident))
+        if len(ends) > 2:
+            ratios.append(fed / best)
+        note = "" if len(ends) > 2 else " (traces the network; not counted)"
+        print(f"fit {fed:.1f}, resident {best:.1f} clips/s, {fed / best:.3f}{note}", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        clips, targets = make_clips(n_batches * batch_size, folder)
+        # The last epoch has a validation.
+        train(clips, targets, [length], batch_size, turns + 2, precision, folder, take_turn)
+    print(f"median of {turns} turns: {statistics.median(ratios[:turns]):.3f}")
+
+
+def take_longest_batches(batch_size: int, n_clips: int, precision: str) -> None:
+    """Print the peak memory of steps and views of the greatest length, on a set of full size."""
+    with tempfile.TemporaryDirectory() as folder:
+        clips, targets = make_clips(n_clips, folder)
+        size = Path(folder, "mels", "values.npy").stat().st_size
+        print(f"{n_clips} clips, {size / 2**20:.0f} MiB of spectrograms; before {peak()}")
+        few = replace(clips, rows=clips.rows[:: n_clips // (2 * batch_size)])
+        train(few, targets, [LONGEST], batch_size, 2, precision, folder, lambda *_: print(peak()))
+
+
+def peak() -> str:
+    """The most memory that this process ever held, and what it holds of its own and of files."""
+    status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
+    parts = {"peak": "VmHWM", "own now": "RssAnon", "of mapped files now": "RssFile"}
+    return ", ".join(
+        f"{n} {int(status[key].split()[0]) / 1024:.0f} MiB" for n, key in parts.items()
+    )
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["throughput", "memory"])
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--length", type=int, default=513, help="frames (throughput)")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--clips", type=int, default=9473, help="of the set (memory)")
+    arguments = parser.parse_args()
+    if arguments.what == "throughput":
+        compare_with_resident(
+            arguments.batch_size, arguments.length, arguments.turns, arguments.precision
+        )
+    else:
+        take_longest_batches(arguments.batch_size, arguments.clips, arguments.precision)
+
+
+if __name__ == "__main__":
+    main()
