@@ -276,13 +276,14 @@ def _checkpoint(
 
 
 def _tell_conditions(network: keras.Model, batches: keras.utils.PyDataset, name: str) -> None:
+    weight = keras.ops.convert_to_tensor(network.trainable_variables[0])
     logger.info(
         "%s: %d batches an epoch, in %s, by %s on %s, %s XLA",
         name,
         len(batches),
         network.get_layer("trunk").dtype_policy.name,
         keras.backend.backend(),
-        ", ".join(keras.distribution.list_devices()),
+        str(weight.device).rpartition("device:")[2],
         "with" if network.jit_compile else "without",
     )
 
@@ -300,11 +301,11 @@ def _forget_moments(optimizer: keras.Optimizer) -> None:
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     for variable in optimizer.variables:
         if variable is not optimizer.learning_rate:
-            variable.assign(keras.ops.zeros_like(variable))
+            variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
 
 
 def _in_words(row: dict, seconds_left: float) -> str:
-    losses = "{phase} {epoch}: loss {loss:.3f}".format(**row)
+    losses = "epoch {epoch}, {phase}: loss {loss:.3f}".format(**row)
     if not math.isnan(row["val_loss"]):
         losses += ", val_loss {val_loss:.3f}, val_map_at_3 {val_map_at_3:.3f}".format(**row)
     left = timedelta(seconds=round(seconds_left))

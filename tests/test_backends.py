@@ -1,0 +1,21 @@
+"""The tests of a stage once more, under the other backends of Keras where they are installed."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_stage_trains_and_goes_on_under_another_backend(backend):
+    if find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    tests = Path(__file__).with_name("test_training.py")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tests)]
+    done = subprocess.run(
+        command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
