@@ -76,6 +76,17 @@ def test_weights_that_cannot_be_had_are_told_with_the_remedy(tmp_path, content, 
         model.build_network(NARROW, weights=weights, **SIZES)
 
 
+def test_half_precision_is_that_of_layers_alone():
+    import keras
+
+    half = NARROW.model_copy(update={"precision": "mixed_bfloat16"})
+    network = model.build_network(half, weights=None, **SIZES, n_components=5)
+    assert {layer.compute_dtype for layer in network.get_layer(model.TRUNK).layers} == {"bfloat16"}
+    assert {weight.dtype for weight in network.weights} == {"float32"}
+    assert network.outputs[0].dtype == "float32"
+    assert keras.config.dtype_policy().name == "float32"
+
+
 def test_one_network_takes_any_length_and_gives_probabilities(mel_pca_network, rng):
     pca = rng.normal(size=(2, 5)).astype(np.float32)
     for length in (33, 64):

@@ -154,13 +154,13 @@ def test_a_run_killed_while_it_trains_is_finished_by_the_next_as_if_nothing_had_
     shutil.copytree(demo, outputs)
     shutil.copy(outputs / "06_models/fold_1/mel.weights.h5", outputs / "06_models/fold_2")
     np.save(outputs / "07_model_output" / "fold_2" / "oof.npy", np.zeros((24, len(LABELS))))
-    first_trained = outputs / "06_models" / "fold_1" / "mel.weights.h5"
-    before = first_trained.stat().st_mtime_ns
+    checkpoint = outputs / "06_models" / "fold_2" / "mel.checkpoint.npz"
     parameters = ",".join(f"{name}={value}" for name, value in SHORT.items())
-    assert kill_and_resume(
-        project, lambda: first_trained.stat().st_mtime_ns != before, "--params", parameters
-    )
+    assert kill_and_resume(project, checkpoint.exists, "--params", parameters)
+    log = (project / "run.log").read_text()
+    assert "fold_2 mel: goes on after epoch 1, where it was interrupted" in log
     assert differences(demo, outputs) == []
+    assert not checkpoint.exists()
 
 
 def test_the_second_of_two_runs_is_told(project, demo):
