@@ -13,14 +13,18 @@ def numbered(n_frames, n_mels=3):
     return np.arange(n_frames * n_mels, dtype=np.float32).reshape(n_frames, n_mels)
 
 
-# Crop and pad
+# Spans
+
+
+def crop_or_pad(mel, length, rng):
+    return augment.span(mel, augment.draw_start(len(mel), length, rng), length)
 
 
 @given(n_frames=st.integers(1, 40), share=st.floats(0, 1), seed=SEEDS)
 def test_a_crop_is_a_span_of_the_clip(n_frames, share, seed):
     length = max(1, round(share * n_frames))
     mel = numbered(n_frames)
-    crop = augment.crop_or_pad(mel, length, np.random.default_rng(seed))
+    crop = crop_or_pad(mel, length, np.random.default_rng(seed))
     start = int(crop[0, 0]) // 3
     assert 0 <= start <= n_frames - length
     np.testing.assert_array_equal(crop, mel[start : start + length])
@@ -30,7 +34,7 @@ def test_a_crop_is_a_span_of_the_clip(n_frames, share, seed):
 def test_padding_mirrors_the_clip_at_some_offset(n_frames, missing, seed):
     mel = numbered(n_frames)
     before = mel.copy()
-    padded = augment.crop_or_pad(mel, n_frames + missing, np.random.default_rng(seed))
+    padded = crop_or_pad(mel, n_frames + missing, np.random.default_rng(seed))
     candidates = [
         np.pad(mel, ((left, missing - left), (0, 0)), mode="symmetric")
         for left in range(missing + 1)
@@ -40,13 +44,13 @@ def test_padding_mirrors_the_clip_at_some_offset(n_frames, missing, seed):
 
 
 def test_a_clip_of_one_frame_is_repeated(rng):
-    padded = augment.crop_or_pad(np.array([[1.0, 2.0]]), 4, rng)
+    padded = crop_or_pad(np.array([[1.0, 2.0]]), 4, rng)
     np.testing.assert_array_equal(padded, [[1, 2]] * 4)
 
 
 @pytest.mark.parametrize(("n_frames", "length"), [(7, 4), (4, 7)])
 def test_every_position_is_drawn(rng, n_frames, length):
-    spans = [augment.crop_or_pad(numbered(n_frames), length, rng) for _ in range(200)]
+    spans = [crop_or_pad(numbered(n_frames), length, rng) for _ in range(200)]
     assert len({span.tobytes() for span in spans}) == 4
 
 

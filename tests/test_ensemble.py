@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsat_kedro.ensemble import geometric_mean, log_probabilities, predict_clips, ranked_tags
-from fsat_kedro.parameters import Views
+from fsat_kedro.ensemble import geometric_mean, log_probabilities, predict_views, ranked_tags
 from fsat_kedro.ragged import RaggedArray
 
 
@@ -59,7 +58,7 @@ class LengthTeller:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_clips_get_the_mean_logarithm_over_their_views_and_others_nan(rng, batch_size):
-    from fsat_kedro.batches import Clips
+    from fsat_kedro.batches import Clips, ViewBatches
 
     clips = Clips(
         np.array([4, 1, 2]),
@@ -68,8 +67,8 @@ def test_clips_get_the_mean_logarithm_over_their_views_and_others_nan(rng, batch
         np.array([[0.1], [0.2], [0.3], [0.4], [0.5]]),
         {"minimum": 0.0, "maximum": 1.0},
     )
-    views = Views(n_lengths=3, n_spans=2, batch_size=batch_size)
-    logs = predict_clips(LengthTeller(), clips, lengths=[10, 20, 40], views=views, seed=0)
+    views = ViewBatches(clips, lengths=[10, 20, 40], n_spans=2, batch_size=batch_size, seed=0)
+    logs = predict_views(LengthTeller(), views)
     assert logs.shape == (5, 2)
     assert np.isnan(logs[[0, 3]]).all()
     np.testing.assert_allclose(logs[[1, 2, 4], 0], np.log([0.1 * 0.2 * 0.4] * 3) / 3, rtol=1e-6)

@@ -7,26 +7,30 @@ none changes its input.
 import numpy as np
 
 
-def crop_or_pad(mel: np.ndarray, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Bring a spectrogram to `length` frames.
+def draw_start(n_frames: int, length: int, rng: np.random.Generator) -> int:
+    """Where a span of `length` begins in a clip of `n_frames`; before it, if it is shorter."""
+    surplus = n_frames - length
+    if surplus >= 0:
+        return int(rng.integers(surplus + 1))
+    return -int(rng.integers(-surplus + 1))
 
-    A longer one gives a random span; a shorter one is continued by its mirror image on both
-    sides, from a random offset.
+
+def span(mel: np.ndarray, start: int, length: int) -> np.ndarray:
+    """Some frames of a spectrogram that its mirror image continues on both sides.
 
     Args:
         mel: (t, m) with t ≥ 1.
-        length: number of frames wanted.
-        rng: draws the position.
+        start: the first frame, which may lie before the spectrogram.
+        length: number of frames, which may go on after it.
 
     Returns:
         (length, m).
     """
-    surplus = len(mel) - length
-    if surplus >= 0:
-        start = int(rng.integers(surplus + 1))
-        return mel[start : start + length]
-    before = int(rng.integers(-surplus + 1))
-    return np.pad(mel, ((before, -surplus - before), (0, 0)), mode="symmetric")
+    stop = start + length
+    before, after = max(0, -start), max(0, stop - len(mel))
+    if before or after:
+        mel = np.pad(mel, ((before, after), (0, 0)), mode="symmetric")
+    return mel[start + before : stop + before]
 
 
 def shift(mel: np.ndarray, frames: int) -> np.ndarray:

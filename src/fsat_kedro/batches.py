@@ -38,11 +38,19 @@ class Clips:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def span(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        """A random span of a clip, (length, m) float32 with the range brought to 0..1."""
+    def span(self, row: int, start: int, length: int) -> np.ndarray:
+        """A span of a clip, see `augment.span`: (length, m) float32, its range brought to 0..1."""
         smallest, largest = self.mel_statistics["minimum"], self.mel_statistics["maximum"]
-        mel = augment.crop_or_pad(self.mels[row], length, rng)
+        mel = augment.span(self.mels[row], start, length)
         return ((mel - smallest) / (largest - smallest)).astype(np.float32)
+
+    def random_span(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        """A span of a clip from a random start."""
+        return self.span(row, augment.draw_start(self.n_frames(row), length, rng), length)
+
+    def n_frames(self, row: int) -> int:
+        """Length of a clip."""
+        return len(self.mels[row])
 
     def inputs(self, mels: list[np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, ...]:
         """Spectrograms (t, m) of one length and the clips they are of, as a network's inputs.
@@ -123,7 +131,7 @@ class TrainingBatches(keras.utils.PyDataset):
         return self._lengths[drawn]
 
     def _augmented(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        mel = self._clips.span(row, length, rng)
+        mel = self._clips.random_span(row, length, rng)
         mel = augment.shift(mel, augment.draw_shift(length, self._augmentation.shift, rng))
         if rng.random() < self._augmentation.flip:
             mel = augment.flip(mel)
@@ -147,6 +155,11 @@ class ViewBatches(keras.utils.PyDataset):
         batch_size: clips a batch, at most.
         seed: of the spans.
         targets: (clips, c) float32 one-hot labels, if they are wanted along.
+
+    Attributes:
+        clips: as given.
+        batch_size: as given.
+        lengths: frames of each view.
     """
 
     def __init__(
@@ -160,32 +173,35 @@ class ViewBatches(keras.utils.PyDataset):
         targets: np.ndarray | None = None,
     ) -> None:
         super().__init__()
-        self._clips = clips
+        self.clips = clips
         # Keras takes the shape of all batches from the first two, which have to differ if any do.
-        self._lengths = [lengths[-1], *lengths[:-1]] * n_spans
+        self.lengths = [lengths[-1], *lengths[:-1]] * n_spans
         n_parts = -(-len(clips) // batch_size)
         self._parts = np.array_split(clips.rows, n_parts) if n_parts else []
+        self.batch_size = batch_size
         self._seed = seed
         self._targets = targets
 
     def __len__(self) -> int:
-        return len(self._parts) * len(self._lengths)
+        return len(self._parts) * len(self.lengths)
 
     def rows(self, index: int) -> np.ndarray:
         """Which clips batch `index` is of, (n,)."""
-        return self._parts[index // len(self._lengths)]
+        return self._parts[index // len(self.lengths)]
 
     def __getitem__(self, index: int) -> tuple:
         """Batch `index`: the inputs, and targets (n, c) if they were given."""
-        view = index % len(self._lengths)
-        length = self._lengths[view]
+        view = index % len(self.lengths)
+        length = self.lengths[view]
         rows = self.rows(index)
-        mels = [self._clips.span(row, length, self._rng(row, view)) for row in rows]
-        inputs = self._clips.inputs(mels, rows)
+        mels = [self.clips.span(row, self.start(row, view), length) for row in rows]
+        inputs = self.clips.inputs(mels, rows)
         if self._targets is None:
             return (inputs,)
         return inputs, self._targets[rows]
 
-    def _rng(self, row: int, view: int) -> np.random.Generator:
-        name = crc32(self._clips.fnames[row].encode())
-        return np.random.default_rng([self._seed, name, view])
+    def start(self, row: int, view: int) -> int:
+        """The first frame that a view shows of a clip, see `augment.draw_start`."""
+        name = crc32(self.clips.fnames[row].encode())
+        rng = np.random.default_rng([self._seed, name, view])
+        return augment.draw_start(self.clips.n_frames(row), self.lengths[view], rng)

@@ -10,53 +10,54 @@ import numpy as np
 
 from fsat_kedro.lengths import view_lengths
 from fsat_kedro.metrics import rank_classes
-from fsat_kedro.parameters import Model, Views
+from fsat_kedro.parameters import Inference, Model, Views
 
 # Keras takes seconds to import, and commands that predict nothing import this module too.
 if TYPE_CHECKING:
     import keras
 
-    from fsat_kedro.batches import Clips
+    from fsat_kedro.batches import Clips, ViewBatches
 
 
-def predict_clips(
-    network: "keras.Model", clips: "Clips", *, lengths: list[int], views: Views, seed: int
-) -> np.ndarray:
+def predict_views(network: "keras.Model", batches: "ViewBatches") -> np.ndarray:
     """Look at clips in all views with one network.
 
     Args:
         network: trained, from mel and pca to c classes.
-        clips: some rows of a split.
-        lengths: of the views, in frames.
-        views: spans of each length, clips at a time.
-        seed: of the spans.
+        batches: the views of some rows of a split.
 
     Returns:
         (all clips of the split, c) float64: the mean over the views of the logarithm of the
         probabilities; NaN for the rows that were not asked for.
     """
-    from fsat_kedro.batches import ViewBatches
-
-    batches = ViewBatches(
-        clips, lengths=lengths, n_spans=views.n_spans, batch_size=views.batch_size, seed=seed
-    )
-    sums = np.full((len(clips.fnames), network.output_shape[1]), np.nan)
-    sums[clips.rows] = 0
+    clips = batches.clips
+    means = np.full((len(clips.fnames), network.output_shape[1]), np.nan)
+    means[clips.rows] = 0
     for index in range(len(batches)):
         (inputs,) = batches[index]
-        sums[batches.rows(index)] += log_probabilities(network.predict_on_batch(inputs))
-    return sums / (len(lengths) * views.n_spans)
+        logs = log_probabilities(network.predict_on_batch(inputs))
+        means[batches.rows(index)] += logs / len(batches.lengths)
+    return means
 
 
 def predict_with_weights(
-    weights: Path, clips: "Clips", *, n_classes: int, model: Model, views: Views, seed: int
+    weights: Path,
+    clips: "Clips",
+    *,
+    n_classes: int,
+    model: Model,
+    views: Views,
+    inference: Inference,
+    seed: int,
 ) -> np.ndarray:
     """Look at clips in all views with the network whose weights are in a file.
 
     Returns:
-        As `predict_clips`.
+        As `predict_views`.
     """
+    from fsat_kedro.batches import ViewBatches
     from fsat_kedro.model import load_network
+    from fsat_kedro.shared_views import predict_shared_views
 
     network = load_network(
         model,
@@ -66,8 +67,15 @@ def predict_with_weights(
         n_components=clips.components.shape[1],
     )
     shortest, longest = clips.mel_statistics["shortest"], clips.mel_statistics["longest"]
-    lengths = view_lengths(shortest, longest, views.n_lengths)
-    return predict_clips(network, clips, lengths=lengths, views=views, seed=seed)
+    batches = ViewBatches(
+        clips,
+        lengths=view_lengths(shortest, longest, views.n_lengths),
+        n_spans=views.n_spans,
+        batch_size=views.batch_size,
+        seed=seed,
+    )
+    predict = predict_shared_views if inference.views == "shared" else predict_views
+    return predict(network, batches)
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:

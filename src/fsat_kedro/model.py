@@ -58,6 +58,21 @@ def load_network(settings: Model, weights: Path, **sizes: int | None) -> keras.M
     return network
 
 
+def split_network(network: keras.Model) -> tuple[keras.Model, keras.Model]:
+    """The parts of the network of both inputs on either side of its pooling.
+
+    Returns:
+        From mel (n, m, t, 1) to a map (n, m / 32, t / 32, f), and from the pooled f features and
+        pca to (n, c). They share the network's weights.
+    """
+    pooled = network.get_layer("pooling").output
+    head = keras.Model([pooled, network.get_layer("pca").output], network.output)
+    trunk = network.get_layer(TRUNK)
+    for part in (trunk, head):
+        part.jit_compile = network.jit_compile
+    return trunk, head
+
+
 def carry_trunk(source: keras.Model, target: keras.Model) -> None:
     """Copy input normalisation, convolutions and backbone from one network to another."""
     target.get_layer(TRUNK).set_weights(source.get_layer(TRUNK).get_weights())

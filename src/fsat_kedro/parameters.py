@@ -225,6 +225,13 @@ class Views(_Group):
     """Clips at a time."""
 
 
+class Inference(_Group):
+    """How clips are looked at for scores and tags."""
+
+    views: Literal["exact", "shared"]
+    """Each view by itself, or as a window of what the convolutions make of the whole clip."""
+
+
 class Demo(_Group):
     """The synthetic data set."""
 
@@ -262,6 +269,7 @@ class Parameters(_Group):
     model: Model
     training: Training
     views: Views
+    inference: Inference
     download: Download
     demo: Demo | None
     """None where the raw folder holds clips already."""

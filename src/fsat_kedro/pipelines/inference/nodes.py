@@ -11,7 +11,7 @@ import pandas as pd
 
 from fsat_kedro import metrics
 from fsat_kedro.ensemble import geometric_mean, predict_with_weights, ranked_tags
-from fsat_kedro.parameters import Model, Views
+from fsat_kedro.parameters import Inference, Model, Views
 from fsat_kedro.ragged import RaggedArray
 
 logger = logging.getLogger(__name__)
@@ -26,6 +26,7 @@ def predict_fold(
     classes: dict,
     model: Model,
     views: Views,
+    inference: Inference,
     seed: int,
 ) -> np.ndarray:
     """Mean log probabilities over all views by one fold's network, (n, c); NaN if rejected."""
@@ -35,7 +36,13 @@ def predict_fold(
     test = Clips(usable, clips["fname"].tolist(), mels, components, mel_statistics)
     n_classes = len(classes["labels"])
     return predict_with_weights(
-        mel_pca_weights, test, n_classes=n_classes, model=model, views=views, seed=seed
+        mel_pca_weights,
+        test,
+        n_classes=n_classes,
+        model=model,
+        views=views,
+        inference=inference,
+        seed=seed,
     )
 
 

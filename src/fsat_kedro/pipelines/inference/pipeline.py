@@ -40,11 +40,12 @@ def create_pipeline(n_folds: int) -> Pipeline:
 
 def _fold_pipeline(fold: int) -> Pipeline:
     given = ["test_clips", "test_mels", "test_components", "mel_statistics", "classes"]
+    settings = ["params:model", "params:views", "params:inference", "params:seed"]
     template = Pipeline(
         [
             node(
                 nodes.predict_fold,
-                ["mel_pca_weights", *given, "params:model", "params:views", "params:seed"],
+                ["mel_pca_weights", *given, *settings],
                 "log_probabilities",
                 name="predict_fold",
                 tags="gpu",
@@ -56,5 +57,5 @@ def _fold_pipeline(fold: int) -> Pipeline:
         namespace=f"inference.fold_{fold}",
         inputs={"mel_pca_weights": f"mel_pca_weights_{fold}", **{name: name for name in given}},
         outputs={"log_probabilities": f"test_fold_{fold}"},
-        parameters={"model", "views", "seed"},
+        parameters={"model", "views", "inference", "seed"},
     )

@@ -18,7 +18,7 @@ from fsat_kedro.ensemble import geometric_mean, predict_with_weights
 from fsat_kedro.errors import InputError
 from fsat_kedro.folds import given_folds, stratified_folds
 from fsat_kedro.lengths import training_lengths, view_lengths
-from fsat_kedro.parameters import Folds, Model, Training, Views
+from fsat_kedro.parameters import Folds, Inference, Model, Training, Views
 from fsat_kedro.ragged import RaggedArray
 
 logger = logging.getLogger(__name__)
@@ -141,6 +141,7 @@ def predict_out_of_fold(
     classes: dict,
     model: Model,
     views: Views,
+    inference: Inference,
     seed: int,
 ) -> np.ndarray:
     """Mean log probabilities of the clips that a fold holds out, (n, c); NaN for all others."""
@@ -150,7 +151,13 @@ def predict_out_of_fold(
     held_out = Clips(split["validation"], fnames, mels, components, mel_statistics)
     n_classes = len(classes["labels"])
     return predict_with_weights(
-        mel_pca_weights, held_out, n_classes=n_classes, model=model, views=views, seed=seed
+        mel_pca_weights,
+        held_out,
+        n_classes=n_classes,
+        model=model,
+        views=views,
+        inference=inference,
+        seed=seed,
     )
 
 

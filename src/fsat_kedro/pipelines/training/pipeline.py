@@ -47,7 +47,7 @@ def create_pipeline(n_folds: int) -> Pipeline:
 def _fold_pipeline(fold: int) -> Pipeline:
     clips = ["split", "train_clips", "train_mels"]
     fitted = ["mel_statistics", "classes"]
-    prediction = ["params:model", "params:views", "params:seed"]
+    prediction = ["params:model", "params:views", "params:inference", "params:seed"]
     settings = ["params:model", "params:training", "params:views", "params:seed"]
     template = Pipeline(
         [
@@ -88,5 +88,5 @@ def _fold_pipeline(fold: int) -> Pipeline:
         inputs={"split": f"split_{fold}", **{name: name for name in shared}},
         # Dots in names that other pipelines use would make Kedro see namespaces in them.
         outputs={name: f"{name}_{fold}" for name in (*trained, "fold_curves", "oof")},
-        parameters={"model", "training", "views", "seed"},
+        parameters={"model", "training", "views", "inference", "seed"},
     )

@@ -1,0 +1,131 @@
+"""All views of a clip for little more than the price of one.
+
+Views of a clip overlap, and the convolutions of the networks would see the same frames again and
+again. Here they see every frame once, and a view is a window of the map that comes out of them.
+
+Axes: n clips, v views of each, w columns of a map, f features, c classes.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+
+from fsat_kedro.batches import ViewBatches
+from fsat_kedro.ensemble import log_probabilities
+from fsat_kedro.model import split_network
+
+STRIDE = 32
+"""Frames from one column of the backbone's map to the next."""
+
+_LENGTH_STEP = 2 * STRIDE
+"""Stretches are made longer to multiples of this, so that clips of like length go together."""
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    """Frames of a clip without a gap that some of its views show."""
+
+    clip: int
+    start: int
+    length: int
+    views: list[int]
+
+
+def predict_shared_views(network: keras.Model, batches: ViewBatches) -> np.ndarray:
+    """Nearly what `ensemble.predict_views` gives.
+
+    The views are the same. What differs is what the convolutions see beside them: there the
+    frames of the clip, elsewhere zeros.
+
+    Args:
+        network: trained, from mel and pca to c classes.
+        batches: the views of some rows of a split.
+
+    Returns:
+        (all clips of the split, c) float64: the mean over the views of the logarithm of the
+        probabilities; NaN for the rows that were not asked for.
+    """
+    trunk, head = split_network(network)
+    clips = batches.clips
+    means = np.full((len(clips.fnames), network.output_shape[1]), np.nan)
+    # Clips of like length are looked at together, whatever their order.
+    rows = sorted(clips.rows, key=clips.n_frames)
+    for first in range(0, len(rows), batches.batch_size):
+        part = rows[first : first + batches.batch_size]
+        features = _features(trunk, batches, part)
+        n, v, f = features.shape
+        pca = np.repeat(clips.components[part].astype(np.float32), v, axis=0)
+        logs = log_probabilities(head.predict_on_batch([features.reshape(n * v, f), pca]))
+        means[part] = logs.reshape(n, v, -1).mean(axis=1)
+    return means
+
+
+def window_weights(starts: np.ndarray, lengths: np.ndarray, n_columns: int) -> np.ndarray:
+    """How much each column of a map counts in the mean over a window.
+
+    A view of its own would have columns every 32 frames from its first one on. Here each lies
+    between two columns of the map, which share it by their distance.
+
+    Args:
+        starts: (v,) first frame of each window, from the first frame of the map on.
+        lengths: (v,) frames of each.
+        n_columns: w.
+
+    Returns:
+        (v, w) float32; each row sums to 1.
+    """
+    weights = np.zeros((len(starts), n_columns), np.float32)
+    for row, start, length in zip(weights, starts, lengths, strict=True):
+        count = -(-length // STRIDE)
+        first, beyond = divmod(start, STRIDE)
+        columns = np.arange(first, first + count)
+        share = beyond / STRIDE
+        np.add.at(row, columns, (1 - share) / count)
+        # Behind the last column there is none to share with.
+        np.add.at(row, np.minimum(columns + 1, n_columns - 1), share / count)
+    return weights
+
+
+def _features(trunk: keras.Model, batches: ViewBatches, rows: list[int]) -> np.ndarray:
+    """What the head gets of every view, (n, v, f)."""
+    clips, lengths = batches.clips, np.array(batches.lengths)
+    features = np.empty((len(rows), len(lengths), trunk.output_shape[-1]), np.float32)
+    alike = defaultdict(list)
+    for clip, row in enumerate(rows):
+        starts = [batches.start(row, view) for view in range(len(lengths))]
+        for stretch in _stretches(clip, starts, batches.lengths):
+            alike[stretch.length].append(stretch)
+    longest = max(lengths)
+    for length, stretches in alike.items():
+        at_once = max(1, batches.batch_size * longest // length)
+        for first in range(0, len(stretches), at_once):
+            part = stretches[first : first + at_once]
+            mels = [clips.span(rows[x.clip], x.start, length) for x in part]
+            maps = trunk.predict_on_batch(np.stack(mels).transpose(0, 2, 1)[..., None])
+            for stretch, columns in zip(part, maps.mean(axis=1), strict=True):
+                starts = [
+                    batches.start(rows[stretch.clip], v) - stretch.start for v in stretch.views
+                ]
+                weights = window_weights(starts, lengths[stretch.views], len(columns))
+                features[stretch.clip, stretch.views] = weights @ columns
+    return features
+
+
+def _stretches(clip: int, starts: list[int], lengths: list[int]) -> Iterator[_Stretch]:
+    """The fewest stretches of a clip that all views lie in."""
+    order = sorted(range(len(starts)), key=starts.__getitem__)
+    views, stop = [order[0]], starts[order[0]] + lengths[order[0]]
+    for view in order[1:]:
+        if starts[view] > stop:
+            yield _stretch(clip, starts[views[0]], stop, views)
+            views, stop = [], starts[view]
+        views.append(view)
+        stop = max(stop, starts[view] + lengths[view])
+    yield _stretch(clip, starts[views[0]], stop, views)
+
+
+def _stretch(clip: int, start: int, stop: int, views: list[int]) -> _Stretch:
+    return _Stretch(clip, start, -(-(stop - start) // _LENGTH_STEP) * _LENGTH_STEP, views)
