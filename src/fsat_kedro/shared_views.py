@@ -7,7 +7,7 @@ Axes: n clips, v views of each, w columns of a map, f features, c classes.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -26,12 +26,21 @@ _LENGTH_STEP = 2 * STRIDE
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Frames of a clip without a gap that some of its views show."""
+    """Frames of a clip without a gap that some of its views show.
+
+    Attributes:
+        clip: its place among the clips that are looked at together.
+        start: first frame, which may lie before the clip.
+        length: frames.
+        views: the views.
+        starts: first frame of each, counted from the stretch's.
+    """
 
     clip: int
     start: int
     length: int
     views: list[int]
+    starts: list[int]
 
 
 def predict_shared_views(network: keras.Model, batches: ViewBatches) -> np.ndarray:
@@ -63,7 +72,7 @@ def predict_shared_views(network: keras.Model, batches: ViewBatches) -> np.ndarr
     return means
 
 
-def window_weights(starts: np.ndarray, lengths: np.ndarray, n_columns: int) -> np.ndarray:
+def window_weights(starts: Sequence[int], lengths: Sequence[int], n_columns: int) -> np.ndarray:
     """How much each column of a map counts in the mean over a window.
 
     A view of its own would have columns every 32 frames from its first one on. Here each lies
@@ -106,26 +115,25 @@ def _features(trunk: keras.Model, batches: ViewBatches, rows: list[int]) -> np.n
             mels = [clips.span(rows[x.clip], x.start, length) for x in part]
             maps = trunk.predict_on_batch(np.stack(mels).transpose(0, 2, 1)[..., None])
             for stretch, columns in zip(part, maps.mean(axis=1), strict=True):
-                starts = [
-                    batches.start(rows[stretch.clip], v) - stretch.start for v in stretch.views
-                ]
-                weights = window_weights(starts, lengths[stretch.views], len(columns))
+                weights = window_weights(stretch.starts, lengths[stretch.views], len(columns))
                 features[stretch.clip, stretch.views] = weights @ columns
     return features
 
 
-def _stretches(clip: int, starts: list[int], lengths: list[int]) -> Iterator[_Stretch]:
-    """The fewest stretches of a clip that all views lie in."""
+def _stretches(clip: int, starts: Sequence[int], lengths: Sequence[int]) -> Iterator[_Stretch]:
+    """The fewest stretches of a clip that all its views lie in."""
     order = sorted(range(len(starts)), key=starts.__getitem__)
-    views, stop = [order[0]], starts[order[0]] + lengths[order[0]]
-    for view in order[1:]:
+    views: list[int] = []
+    start = stop = starts[order[0]]
+    for view in order:
         if starts[view] > stop:
-            yield _stretch(clip, starts[views[0]], stop, views)
-            views, stop = [], starts[view]
+            yield _stretch(clip, start, stop, views, starts)
+            views, start, stop = [], starts[view], starts[view]
         views.append(view)
         stop = max(stop, starts[view] + lengths[view])
-    yield _stretch(clip, starts[views[0]], stop, views)
+    yield _stretch(clip, start, stop, views, starts)
 
 
-def _stretch(clip: int, start: int, stop: int, views: list[int]) -> _Stretch:
-    return _Stretch(clip, start, -(-(stop - start) // _LENGTH_STEP) * _LENGTH_STEP, views)
+def _stretch(clip: int, start: int, stop: int, views: list[int], starts: Sequence[int]) -> _Stretch:
+    length = -(-(stop - start) // _LENGTH_STEP) * _LENGTH_STEP
+    return _Stretch(clip, start, length, views, [starts[view] - start for view in views])

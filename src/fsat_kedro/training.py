@@ -276,14 +276,13 @@ def _checkpoint(
 
 
 def _tell_conditions(network: keras.Model, batches: keras.utils.PyDataset, name: str) -> None:
-    weight = keras.ops.convert_to_tensor(network.trainable_variables[0])
     logger.info(
         "%s: %d batches an epoch, in %s, by %s on %s, %s XLA",
         name,
         len(batches),
         network.get_layer("trunk").dtype_policy.name,
         keras.backend.backend(),
-        str(weight.device).rpartition("device:")[2],
+        str(keras.ops.zeros(()).device).rpartition("device:")[2],
         "with" if network.jit_compile else "without",
     )
 
