@@ -194,14 +194,17 @@ class ViewBatches(keras.utils.PyDataset):
         view = index % len(self.lengths)
         length = self.lengths[view]
         rows = self.rows(index)
-        mels = [self.clips.span(row, self.start(row, view), length) for row in rows]
+        mels = [self.clips.span(row, self._start(row, view), length) for row in rows]
         inputs = self.clips.inputs(mels, rows)
         if self._targets is None:
             return (inputs,)
         return inputs, self._targets[rows]
 
-    def start(self, row: int, view: int) -> int:
-        """The first frame that a view shows of a clip, see `augment.draw_start`."""
+    def starts(self, row: int) -> list[int]:
+        """The first frame that each view shows of a clip, see `augment.draw_start`."""
+        return [self._start(row, view) for view in range(len(self.lengths))]
+
+    def _start(self, row: int, view: int) -> int:
         name = crc32(self.clips.fnames[row].encode())
         rng = np.random.default_rng([self._seed, name, view])
         return augment.draw_start(self.clips.n_frames(row), self.lengths[view], rng)

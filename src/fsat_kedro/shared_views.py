@@ -98,14 +98,19 @@ def window_weights(starts: Sequence[int], lengths: Sequence[int], n_columns: int
     return weights
 
 
+def seen_frames(batches: ViewBatches, row: int) -> int:
+    """How many frames of a clip the convolutions see."""
+    stretches = _stretches(0, batches.starts(row), batches.lengths)
+    return sum(stretch.length for stretch in stretches)
+
+
 def _features(trunk: keras.Model, batches: ViewBatches, rows: list[int]) -> np.ndarray:
     """What the head gets of every view, (n, v, f)."""
     clips, lengths = batches.clips, np.array(batches.lengths)
     features = np.empty((len(rows), len(lengths), trunk.output_shape[-1]), np.float32)
     alike = defaultdict(list)
     for clip, row in enumerate(rows):
-        starts = [batches.start(row, view) for view in range(len(lengths))]
-        for stretch in _stretches(clip, starts, batches.lengths):
+        for stretch in _stretches(clip, batches.starts(row), batches.lengths):
             alike[stretch.length].append(stretch)
     longest = max(lengths)
     for length, stretches in alike.items():
