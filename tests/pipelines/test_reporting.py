@@ -53,13 +53,19 @@ def make_history(phases, *, loss=1.0):
     )
 
 
+def scores_of(map_at_3, accuracy):
+    """Those of five clips, with intervals of 0.1 to each side."""
+    ends = [-0.1, 0.1]
+    numbers = [5, *[x + end for x in (map_at_3, accuracy) for end in (0, *ends)]]
+    return dict(zip(metrics.SCORES, numbers, strict=True))
+
+
 def make_inputs(n_folds, *, test=True):
     train = make_clips(
         ["Bell", "Bell", "Drum", "Drum", "Drum", "Wind"],
         verified=[True, False, False, False, True, True] if test else [None] * 6,
         rejected=[4],
     )
-    fold_scores = {"map_at_3": 0.75, "accuracy": 0.5}
     inputs = {
         "train_clips": train,
         "classes": {"labels": LABELS, "prior": [0.4, 0.4, 0.2]},
@@ -68,9 +74,8 @@ def make_inputs(n_folds, *, test=True):
         "mel_statistics": {"minimum": -80, "maximum": 30, "shortest": 100, "longest": 300},
         "params:log_mel": LogMel(sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64),
         "cv_scores": {
-            "map_at_3": 0.6,
-            "accuracy": 0.4,
-            "per_fold": [{"fold": fold, **fold_scores} for fold in range(1, n_folds + 1)],
+            **scores_of(0.6, 0.4),
+            "per_fold": [{"fold": fold, **scores_of(0.75, 0.5)} for fold in range(1, n_folds + 1)],
         },
     }
     for fold in range(1, n_folds + 1):
@@ -80,9 +85,9 @@ def make_inputs(n_folds, *, test=True):
         inputs["test_clips"] = make_clips(
             ["Wind", "Bell", None], verified=[None] * 3, rejected=[0, 2], split="test"
         )
+        private, pooled = scores_of(0.7, 0.5), scores_of(0.8, 0.6)
         inputs["test_scores"] = {
-            "map_at_3": {"private": 0.7, "pooled": 0.8},
-            "accuracy": {"private": 0.5, "pooled": 0.6},
+            score: {"private": private[score], "pooled": pooled[score]} for score in metrics.SCORES
         }
     return inputs
 
@@ -134,6 +139,9 @@ def test_rows_of_the_table_of_scores(reports):
     assert list(scores.index) == parts
     assert scores["map_at_3"].tolist() == [0.75, 0.75, 0.6, 0.7, 0.8]
     assert scores["accuracy"].tolist() == [0.5, 0.5, 0.4, 0.5, 0.6]
+    assert scores["n_clips"].tolist() == [5] * 5
+    np.testing.assert_allclose(scores["map_at_3_low"], scores["map_at_3"] - 0.1)
+    np.testing.assert_allclose(scores["accuracy_high"], scores["accuracy"] + 0.1)
 
 
 # Plots

@@ -17,17 +17,13 @@ def tabulate_scores(cv_scores: dict, test_scores: dict | None = None) -> pd.Data
     """A row a fold, one for the cross-validation and one a scored part of the test clips.
 
     Returns:
-        clips (which ones), map_at_3, accuracy.
+        clips (which ones), and `metrics.SCORES`.
     """
-    scores = ["map_at_3", "accuracy"]
-    rows = [
-        {"clips": f"fold {scored['fold']}", **{score: scored[score] for score in scores}}
-        for scored in cv_scores["per_fold"]
-    ]
-    rows.append({"clips": "cross-validation", **{score: cv_scores[score] for score in scores}})
+    rows = [{"clips": f"fold {scored['fold']}", **scored} for scored in cv_scores["per_fold"]]
+    rows.append({"clips": "cross-validation", **cv_scores})
     for part in (test_scores or {"map_at_3": {}})["map_at_3"]:
-        rows.append({"clips": f"test {part}", **{x: test_scores[x][part] for x in scores}})
-    return pd.DataFrame(rows)
+        rows.append({"clips": f"test {part}", **{x: test_scores[x][part] for x in test_scores}})
+    return pd.DataFrame(rows, columns=["clips", *metrics.SCORES])
 
 
 def score_classes(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> pd.DataFrame:
