@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import accuracy_score, top_k_accuracy_score
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support, top_k_accuracy_score
 
 from fsat_kedro import metrics
 
@@ -101,6 +101,13 @@ def test_scores_agree_with_scikit_learn(clips):
     among_three = metrics.average_precision_at_k(targets, probabilities) > 0
     top_three = top_k_accuracy_score(targets, probabilities, k=3, labels=labels)
     assert among_three.mean() == pytest.approx(top_three)
+    n_clips, _, precision, recall = metrics.scores_by_class(targets, probabilities)
+    expected = precision_recall_fscore_support(
+        targets, predicted, labels=labels, zero_division=np.nan
+    )
+    np.testing.assert_allclose(precision, expected[0])
+    np.testing.assert_allclose(recall, expected[1])
+    np.testing.assert_array_equal(n_clips, expected[3])
 
 
 @pytest.mark.parametrize(
@@ -181,3 +188,47 @@ def test_each_score_has_its_own_interval():
     assert (scores["map_at_3_low"], scores["map_at_3_high"]) == (0, 1)
     assert scores["accuracy"] == pytest.approx(1 / 3)
     assert (scores["accuracy_low"], scores["accuracy_high"]) == (0, 1)
+
+
+# By class
+
+
+def test_a_class_without_clips_has_no_recall_and_no_map():
+    targets, probabilities = np.array([0, 0]), np.array([[0.9, 0.1], [0.4, 0.6]])
+    np.testing.assert_array_equal(
+        metrics.confusion_counts(targets, probabilities), [[1, 1], [0, 0]]
+    )
+    n_clips, map_at_3, precision, recall = metrics.scores_by_class(targets, probabilities)
+    np.testing.assert_array_equal(n_clips, [2, 0])
+    np.testing.assert_allclose(map_at_3, [0.75, np.nan])
+    np.testing.assert_allclose(precision, [1, 0])
+    np.testing.assert_allclose(recall, [0.5, np.nan])
+
+
+def test_a_clip_of_no_known_class_lowers_the_precision_of_what_it_is_taken_for():
+    n_clips, map_at_3, precision, recall = metrics.scores_by_class(
+        np.array([0, -1]), np.array([[0.9, 0.1], [0.8, 0.2]])
+    )
+    np.testing.assert_array_equal(n_clips, [1, 0])
+    np.testing.assert_allclose(map_at_3, [1, np.nan])
+    np.testing.assert_allclose(precision, [0.5, np.nan])
+    np.testing.assert_allclose(recall, [1, np.nan])
+
+
+def test_a_target_that_is_no_class_is_an_error_in_the_confusions():
+    with pytest.raises(ValueError, match="-1"):
+        metrics.confusion_counts(np.array([0, -1]), np.full((2, 2), 0.5))
+
+
+def test_confused_pairs_stand_by_clips_then_by_class():
+    counts = np.array([[9, 2, 0], [1, 0, 5], [2, 1, 7]])
+    true, predicted = metrics.confused_pairs(counts)
+    assert list(zip(true.tolist(), predicted.tolist(), strict=True)) == [
+        *[(1, 2)],  # 5 clips
+        *[(0, 1), (2, 0)],  # 2
+        *[(1, 0), (2, 1)],  # 1
+    ]
+
+
+def test_without_a_confusion_there_is_no_pair():
+    assert [len(x) for x in metrics.confused_pairs(np.diag([3, 0, 2]))] == [0, 0]

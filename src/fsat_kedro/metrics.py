@@ -126,26 +126,42 @@ def confusion_counts(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarr
     return counts
 
 
-def precision_and_recall(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each class, the share that is right among its tags, and that is found among its clips.
+def confused_pairs(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of a true class and another that clips of it are taken for, most clips first.
 
     Args:
         counts: (c, c), as from `confusion_counts`.
 
     Returns:
-        Precision (c,), NaN for a class that is never predicted; recall (c,), NaN for one that
-        has no clips.
+        True and predicted classes, (pairs,) each; pairs of as many clips in the order of the
+        true, then of the predicted classes.
     """
-    hits = np.diag(counts).astype(float)
-    return _divide(hits, counts.sum(axis=0)), _divide(hits, counts.sum(axis=1))
+    true, predicted = np.nonzero(counts - np.diag(np.diag(counts)))
+    order = np.argsort(-counts[true, predicted], kind="stable")
+    return true[order], predicted[order]
 
 
-def map_at_k_by_class(targets: np.ndarray, probabilities: np.ndarray, *, k: int = 3) -> np.ndarray:
-    """Mean average precision at k of each class's clips, (c,); NaN for one that has no clips."""
+def scores_by_class(
+    targets: np.ndarray, probabilities: np.ndarray, *, k: int = 3
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of each class, (c,) each.
+
+    A clip whose target is no class, −1, is in the precision of the class that it is taken for.
+
+    Returns:
+        The number of its clips; their mean average precision at k; precision and recall of the
+        most probable class. NaN for a precision of a class that is never predicted, and where
+        there are no clips.
+    """
     n_classes = probabilities.shape[1]
     precisions = average_precision_at_k(targets, probabilities, k=k)
-    sums = np.bincount(targets, weights=precisions, minlength=n_classes)
-    return _divide(sums, np.bincount(targets, minlength=n_classes))
+    first = rank_classes(probabilities, k=1)[:, 0]
+    known = targets >= 0
+    clips = np.bincount(targets[known], minlength=n_classes)
+    sums = np.bincount(targets[known], weights=precisions[known], minlength=n_classes)
+    hits = np.bincount(first[first == targets], minlength=n_classes)
+    tagged = np.bincount(first, minlength=n_classes)
+    return clips, _divide(sums, clips), _divide(hits, tagged), _divide(hits, clips)
 
 
 def _validate(targets: np.ndarray, probabilities: np.ndarray) -> None:
