@@ -84,7 +84,9 @@ def test_scores_stand_by_usage_and_by_fold(demo):
     cv = json.loads((demo / "07_model_output" / "cv_scores.json").read_text())
     for metric in ("map_at_3", "accuracy"):
         assert set(test[metric]) == {"public", "private", "pooled"}
-        assert all(0 <= score <= 1 for score in test[metric].values())
+        for part, score in test[metric].items():
+            assert 0 <= test[f"{metric}_low"][part] <= score <= test[f"{metric}_high"][part] <= 1
+        assert 0 <= cv[f"{metric}_low"] <= cv[metric] <= cv[f"{metric}_high"] <= 1
         assert cv[metric] == pytest.approx(np.mean([fold[metric] for fold in cv["per_fold"]]))
     assert len(cv["per_fold"]) == 2
 
@@ -124,7 +126,8 @@ def test_mlflow_has_scores_parameters_and_outputs_of_the_whole_run(mlflow_runs, 
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     scores = json.loads((demo / "07_model_output" / "test_scores.json").read_text())
     assert parent.info.status == "FINISHED"
-    assert parent.data.metrics["test/map_at_3.pooled"] == scores["map_at_3"]["pooled"]
+    for score in ("map_at_3", "map_at_3_low", "map_at_3_high", "n_clips"):
+        assert parent.data.metrics[f"test/{score}.pooled"] == scores[score]["pooled"]
     assert parent.data.params["training.phases.cyclic.epochs"] == "1"
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
         "predictions",

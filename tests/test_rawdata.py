@@ -105,6 +105,13 @@ def test_test_clips_of_the_release_have_usage_and_labels_where_they_count(tmp_pa
     assert contents(table) == {"c.wav": "sound c", "d.wav": "sound d", "e.wav": "sound e"}
 
 
+def test_an_ignored_test_clip_has_no_label_whatever_stands_there(tmp_path):
+    table = "fname,label,usage\nc.wav,Bark,ignored\nd.wav,None,Public\ne.wav,Meow,\n"
+    unpacked(tmp_path, {**RELEASE, "FSDKaggle2018.meta/test_post_competition.csv": table})
+    labels = read_fsdkaggle2018(tmp_path, "test").table["label"]
+    assert labels.isna().tolist() == [True, True, False]
+
+
 def test_the_sample_submission_has_no_labels(tmp_path):
     unpacked(tmp_path, CHALLENGE)
     table = read_fsdkaggle2018(tmp_path, "test").table

@@ -87,6 +87,9 @@ def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> Listing:
     refuse(table["fname"], table["fname"] == "", location, "a file name")
     if split == "train":
         refuse(table["label"], table["label"].isin(_NO_LABEL), location, "a label")
+    if split == "test" and "usage" in table:
+        # What is ignored is not scored, whatever label stands there.
+        table.loc[table["usage"].str.lower() == "ignored", "label"] = _NO_LABEL[0]
     if "manually_verified" in table:
         table["verified"] = to_booleans(table["manually_verified"], location)
     return _listing(table, clips)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fsat_kedro import metrics
 from fsat_kedro.pipelines.inference import nodes
 
 CLASSES = {"labels": ["Bark", "Flute", "Meow", "Siren"], "prior": [0.1, 0.2, 0.3, 0.4]}
@@ -56,24 +57,29 @@ def test_public_private_and_pooled_are_scored_apart_and_unlabelled_clips_not_at_
     clips = clips_of(
         ["Bark", "Meow", "Siren", pd.NA], usage=["Public", "Private", "private", "Ignored"]
     )
-    scores = nodes.score_test(PROBABILITIES, clips, CLASSES)
+    scores = nodes.score_test(PROBABILITIES, clips, CLASSES, seed=0)
     # Ranks: first, second, none of three.
     assert scores["map_at_3"] == pytest.approx({"public": 1, "private": 0.25, "pooled": 0.5})
     assert scores["accuracy"] == pytest.approx({"public": 1, "private": 0, "pooled": 1 / 3})
+    assert scores["n_clips"] == {"public": 1, "private": 2, "pooled": 3}
+    # Of the private clips, the worse one twice, the better one twice.
+    assert scores["map_at_3_low"] == {"public": 1, "private": 0, "pooled": 0}
+    assert scores["map_at_3_high"] == {"public": 1, "private": 0.5, "pooled": 1}
 
 
 def test_labelled_clips_without_usage_are_pooled_alone():
-    scores = nodes.score_test(PROBABILITIES, clips_of(["Bark", "Meow", "Siren", pd.NA]), CLASSES)
+    clips = clips_of(["Bark", "Meow", "Siren", pd.NA])
+    scores = nodes.score_test(PROBABILITIES, clips, CLASSES, seed=0)
     assert scores["map_at_3"] == pytest.approx({"pooled": 0.5})
 
 
 def test_without_any_label_there_is_no_score():
-    scores = nodes.score_test(PROBABILITIES, clips_of([pd.NA] * 4), CLASSES)
-    assert scores == {"map_at_3": {}, "accuracy": {}}
+    scores = nodes.score_test(PROBABILITIES, clips_of([pd.NA] * 4), CLASSES, seed=0)
+    assert scores == {score: {} for score in metrics.SCORES}
 
 
 def test_a_label_that_no_training_clip_had_counts_as_missed_and_is_told(caplog):
-    scores = nodes.score_test(PROBABILITIES[:2], clips_of(["Bark", "Harp"]), CLASSES)
+    scores = nodes.score_test(PROBABILITIES[:2], clips_of(["Bark", "Harp"]), CLASSES, seed=0)
     assert scores["accuracy"] == pytest.approx({"pooled": 0.5})
     (message,) = caplog.messages
     assert message.startswith("1 test clips have labels that no training clip has")

@@ -53,13 +53,19 @@ def make_history(phases, *, loss=1.0):
     )
 
 
+def scores_of(map_at_3, accuracy):
+    """Those of five clips, with intervals of 0.1 to each side."""
+    ends = [-0.1, 0.1]
+    numbers = [5, *[x + end for x in (map_at_3, accuracy) for end in (0, *ends)]]
+    return dict(zip(metrics.SCORES, numbers, strict=True))
+
+
 def make_inputs(n_folds, *, test=True):
     train = make_clips(
         ["Bell", "Bell", "Drum", "Drum", "Drum", "Wind"],
         verified=[True, False, False, False, True, True] if test else [None] * 6,
         rejected=[4],
     )
-    fold_scores = {"map_at_3": 0.75, "accuracy": 0.5}
     inputs = {
         "train_clips": train,
         "classes": {"labels": LABELS, "prior": [0.4, 0.4, 0.2]},
@@ -68,9 +74,8 @@ def make_inputs(n_folds, *, test=True):
         "mel_statistics": {"minimum": -80, "maximum": 30, "shortest": 100, "longest": 300},
         "params:log_mel": LogMel(sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64),
         "cv_scores": {
-            "map_at_3": 0.6,
-            "accuracy": 0.4,
-            "per_fold": [{"fold": fold, **fold_scores} for fold in range(1, n_folds + 1)],
+            **scores_of(0.6, 0.4),
+            "per_fold": [{"fold": fold, **scores_of(0.75, 0.5)} for fold in range(1, n_folds + 1)],
         },
     }
     for fold in range(1, n_folds + 1):
@@ -80,10 +85,12 @@ def make_inputs(n_folds, *, test=True):
         inputs["test_clips"] = make_clips(
             ["Wind", "Bell", None], verified=[None] * 3, rejected=[0, 2], split="test"
         )
+        private, pooled = scores_of(0.7, 0.5), scores_of(0.8, 0.6)
         inputs["test_scores"] = {
-            "map_at_3": {"private": 0.7, "pooled": 0.8},
-            "accuracy": {"private": 0.5, "pooled": 0.6},
+            score: {"private": private[score], "pooled": pooled[score]} for score in metrics.SCORES
         }
+        # Wind, which is rejected, second; Bell first; and a clip without a label.
+        inputs["test_probabilities"] = np.array([[0.5, 0.1, 0.4], [0.6, 0.3, 0.1], [0.1, 0.7, 0.2]])
     return inputs
 
 
@@ -134,6 +141,36 @@ def test_rows_of_the_table_of_scores(reports):
     assert list(scores.index) == parts
     assert scores["map_at_3"].tolist() == [0.75, 0.75, 0.6, 0.7, 0.8]
     assert scores["accuracy"].tolist() == [0.5, 0.5, 0.4, 0.5, 0.6]
+    assert scores["n_clips"].tolist() == [5] * 5
+    np.testing.assert_allclose(scores["map_at_3_low"], scores["map_at_3"] - 0.1)
+    np.testing.assert_allclose(scores["accuracy_high"], scores["accuracy"] + 0.1)
+
+
+def test_scores_of_each_class_over_labelled_test_clips(reports):
+    scores = reports["test_class_scores"].set_index("label")
+    assert scores["clips"].tolist() == [1, 0, 1]
+    np.testing.assert_allclose(scores["map_at_3"], [1, np.nan, 1 / 2])
+    np.testing.assert_allclose(scores["precision"], [1 / 2, np.nan, np.nan])
+    np.testing.assert_allclose(scores["recall"], [1, np.nan, 0])
+
+
+def test_without_a_labelled_test_clip_the_table_of_its_classes_is_empty():
+    inputs = make_inputs(2)
+    inputs["test_clips"]["label"] = pd.NA
+    inputs["test_scores"] = {score: {} for score in metrics.SCORES}
+    reports = run(inputs, 2, ["train", "test"])
+    columns = ["label", "clips", "map_at_3", "precision", "recall"]
+    assert list(reports["test_class_scores"]) == columns
+    assert reports["test_class_scores"].empty
+    assert reports["scores"]["clips"].tolist()[-1] == "cross-validation"
+
+
+def test_confused_pairs_worked_by_hand(reports):
+    pairs = reports["confused_pairs"]
+    assert pairs["true"].tolist() == ["Bell", "Drum", "Wind"]
+    assert pairs["predicted"].tolist() == ["Drum", "Bell", "Bell"]
+    assert pairs["clips"].tolist() == [1, 1, 1]
+    assert pairs["share"].tolist() == [1 / 2, 1 / 2, 1]
 
 
 # Plots
@@ -245,7 +282,8 @@ def test_a_split_of_rejected_clips_has_no_lengths():
 
 def test_without_verified_and_without_a_test_split():
     reports = run(make_inputs(10, test=False), 10, ["train"])
-    assert len(reports) == 7
+    assert len(reports) == 8
+    assert "test_class_scores" not in reports
     assert reports["class_scores"]["verified"].isna().all()
     assert reports["scores"]["clips"].tolist()[-2:] == ["fold 10", "cross-validation"]
     balance = drawable(reports["class_balance"])
@@ -261,21 +299,3 @@ def test_outputs_have_plain_names_and_nodes_one_namespace():
     assert histories == {
         f"{stage}_history_{fold}" for fold in (1, 2, 3) for stage in ("mel", "mel_pca")
     }
-
-
-# Metrics per class
-
-
-def test_a_class_without_clips_has_no_recall_and_no_map():
-    targets, probabilities = np.array([0, 0]), np.array([[0.9, 0.1], [0.4, 0.6]])
-    counts = metrics.confusion_counts(targets, probabilities)
-    np.testing.assert_array_equal(counts, [[1, 1], [0, 0]])
-    precision, recall = metrics.precision_and_recall(counts)
-    np.testing.assert_allclose(precision, [1, 0])
-    np.testing.assert_allclose(recall, [0.5, np.nan])
-    np.testing.assert_allclose(metrics.map_at_k_by_class(targets, probabilities), [0.75, np.nan])
-
-
-def test_a_target_that_is_no_class_is_an_error():
-    with pytest.raises(ValueError, match="-1"):
-        metrics.confusion_counts(np.array([0, -1]), np.full((2, 2), 0.5))

@@ -92,10 +92,19 @@ def test_a_prediction_of_certainty_is_no_rejected_clip():
 def test_cross_validation_is_scored_by_hand():
     clips = clips_of(["Bark", "Meow", "Meow", "Bark"], rejected=[3])
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [np.nan, np.nan]])
-    scores = nodes.score_cross_validation(probabilities, np.array([1, 2, 2, 0]), clips, CLASSES)
+    assigned = np.array([1, 2, 2, 0])
+    scores = nodes.score_cross_validation(probabilities, assigned, clips, CLASSES, seed=0)
     assert scores["map_at_3"] == pytest.approx((1 + 1 / 2 + 1) / 3)
     assert scores["accuracy"] == pytest.approx(2 / 3)
-    assert scores["per_fold"] == [
-        {"fold": 1, "map_at_3": 1.0, "accuracy": 1.0},
-        {"fold": 2, "map_at_3": 0.75, "accuracy": 0.5},
-    ]
+    parts = pd.DataFrame([*scores["per_fold"], scores])
+    assert parts["n_clips"].tolist() == [1, 2, 3]
+    assert parts["fold"].tolist()[:2] == [1, 2]
+    assert parts["map_at_3"].tolist()[:2] == [1, 0.75]
+    assert parts["accuracy"].tolist()[:2] == [1, 0.5]
+    # The only clip of fold 1; the worse one of fold 2 twice, the better one twice.
+    assert parts["map_at_3_low"].tolist()[:2] == [1, 0.5]
+    assert parts["map_at_3_high"].tolist() == [1, 1, 1]
+    assert parts["accuracy_low"].tolist()[:2] == [1, 0]
+    assert parts["accuracy_high"].tolist() == [1, 1, 1]
+    again = nodes.score_cross_validation(probabilities, assigned, clips, CLASSES, seed=0)
+    assert scores == again

@@ -66,8 +66,10 @@ def rank_tags(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> 
     return pd.DataFrame({"fname": clips["fname"], "label": [" ".join(three) for three in tags]})
 
 
-def score_test(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> dict:
-    """MAP@3 and accuracy: public, private and pooled, each where there are labelled clips."""
+def score_test(
+    probabilities: np.ndarray, clips: pd.DataFrame, classes: dict, seed: int
+) -> dict[str, dict[str, float]]:
+    """Each of `metrics.SCORES`: public, private and pooled, where there are labelled clips."""
     targets = metrics.class_indices(clips["label"], classes["labels"])
     unknown = clips.loc[clips["label"].notna() & (targets < 0), "label"]
     if len(unknown):
@@ -82,10 +84,11 @@ def score_test(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) ->
         "private": (usage == "private").fillna(False),
         "pooled": clips["label"].notna(),
     }
-    scores: dict[str, dict[str, float]] = {"map_at_3": {}, "accuracy": {}}
+    scores: dict[str, dict[str, float]] = {score: {} for score in metrics.SCORES}
     for part, rows in parts.items():
         rows = (rows & clips["label"].notna()).to_numpy(bool)
         if rows.any():
-            scores["map_at_3"][part] = metrics.map_at_k(targets[rows], probabilities[rows])
-            scores["accuracy"][part] = metrics.accuracy(targets[rows], probabilities[rows])
+            scored = metrics.score_clips(targets[rows], probabilities[rows], seed=seed)
+            for score, number in scored.items():
+                scores[score][part] = number
     return scores

@@ -29,7 +29,7 @@ def create_pipeline(n_folds: int) -> Pipeline:
             ),
             node(
                 nodes.score_test,
-                ["test_probabilities", "test_clips", "classes"],
+                ["test_probabilities", "test_clips", "classes", "params:seed"],
                 "test_scores",
                 name="score_test",
             ),

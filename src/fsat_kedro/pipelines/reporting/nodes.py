@@ -1,6 +1,6 @@
 """Nodes that make plots and tables for people.
 
-Axes: n training clips, c classes.
+Axes: n clips, c classes.
 """
 
 import numpy as np
@@ -12,22 +12,20 @@ from fsat_kedro import metrics, plots
 from fsat_kedro.audio import SAMPLE_RATE
 from fsat_kedro.parameters import LogMel
 
+_CLASS_SCORES = ["label", "clips", "map_at_3", "precision", "recall"]
+
 
 def tabulate_scores(cv_scores: dict, test_scores: dict | None = None) -> pd.DataFrame:
     """A row a fold, one for the cross-validation and one a scored part of the test clips.
 
     Returns:
-        clips (which ones), map_at_3, accuracy.
+        clips (which ones), and `metrics.SCORES`.
     """
-    scores = ["map_at_3", "accuracy"]
-    rows = [
-        {"clips": f"fold {scored['fold']}", **{score: scored[score] for score in scores}}
-        for scored in cv_scores["per_fold"]
-    ]
-    rows.append({"clips": "cross-validation", **{score: cv_scores[score] for score in scores}})
+    rows = [{"clips": f"fold {scored['fold']}", **scored} for scored in cv_scores["per_fold"]]
+    rows.append({"clips": "cross-validation", **cv_scores})
     for part in (test_scores or {"map_at_3": {}})["map_at_3"]:
-        rows.append({"clips": f"test {part}", **{x: test_scores[x][part] for x in scores}})
-    return pd.DataFrame(rows)
+        rows.append({"clips": f"test {part}", **{x: test_scores[x][part] for x in test_scores}})
+    return pd.DataFrame(rows, columns=["clips", *metrics.SCORES])
 
 
 def score_classes(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> pd.DataFrame:
@@ -43,27 +41,58 @@ def score_classes(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict)
         does not tell; map_at_3 of the class's clips; precision (missing for a class that is
         never predicted) and recall of the most probable class.
     """
-    targets, probabilities = _scored(probabilities, clips, classes)
-    counts = metrics.confusion_counts(targets, probabilities)
-    precision, recall = metrics.precision_and_recall(counts)
-    usable = clips[clips["status"] == "ok"]
-    verified = usable["verified"].astype("Float64").groupby(usable["label"]).mean()
+    usable = clips["status"] == "ok"
+    table = _class_table(probabilities, clips, classes, usable)
+    verified = clips["verified"][usable].astype("Float64").groupby(clips["label"]).mean()
+    verified = verified.reindex(classes["labels"]).to_numpy(float, na_value=np.nan)
+    table.insert(2, "verified", verified)
+    return table
+
+
+def score_test_classes(
+    probabilities: np.ndarray, clips: pd.DataFrame, classes: dict
+) -> pd.DataFrame:
+    """Scores of the labelled test clips, rejected ones included, a row a class.
+
+    Args:
+        probabilities: (n, c).
+        clips: the test clips.
+        classes: with the labels of the c classes.
+
+    Returns:
+        As `score_classes`, but for verified; without a row where no clip is labelled.
+    """
+    labelled = clips["label"].notna()
+    if not labelled.any():
+        return pd.DataFrame(columns=_CLASS_SCORES)
+    return _class_table(probabilities, clips, classes, labelled)
+
+
+def list_confused_pairs(
+    probabilities: np.ndarray, clips: pd.DataFrame, classes: dict
+) -> pd.DataFrame:
+    """Confusions of the out-of-fold predictions (n, c), a row a pair of classes.
+
+    Returns:
+        true and predicted (labels); clips, most first; share of the true class's clips.
+    """
+    counts = _confusion_counts(probabilities, clips, classes)
+    true, predicted = metrics.confused_pairs(counts)
+    labels = np.array(classes["labels"], dtype=object)
+    confused = counts[true, predicted]
     return pd.DataFrame(
         {
-            "label": classes["labels"],
-            "clips": counts.sum(axis=1),
-            "verified": verified.reindex(classes["labels"]).to_numpy(float, na_value=np.nan),
-            "map_at_3": metrics.map_at_k_by_class(targets, probabilities),
-            "precision": precision,
-            "recall": recall,
+            "true": labels[true],
+            "predicted": labels[predicted],
+            "clips": confused,
+            "share": confused / counts.sum(axis=1)[true],
         }
     )
 
 
 def draw_confusion_matrix(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> Figure:
     """Confusions of the out-of-fold predictions (n, c)."""
-    targets, probabilities = _scored(probabilities, clips, classes)
-    counts = metrics.confusion_counts(targets, probabilities)
+    counts = _confusion_counts(probabilities, clips, classes)
     return plots.plot_confusion_matrix(counts, classes["labels"])
 
 
@@ -104,10 +133,17 @@ def draw_clip_lengths(
     return plots.plot_clip_lengths(seconds, shown)
 
 
-def _scored(
-    probabilities: np.ndarray, clips: pd.DataFrame, classes: dict
-) -> tuple[np.ndarray, np.ndarray]:
-    """Targets and probabilities of the usable clips."""
+def _class_table(
+    probabilities: np.ndarray, clips: pd.DataFrame, classes: dict, rows: pd.Series
+) -> pd.DataFrame:
+    """Scores of each class, over the clips in these rows (n,)."""
+    targets = metrics.class_indices(clips["label"][rows], classes["labels"])
+    scores = metrics.scores_by_class(targets, probabilities[rows.to_numpy(bool)])
+    return pd.DataFrame(dict(zip(_CLASS_SCORES, [classes["labels"], *scores], strict=True)))
+
+
+def _confusion_counts(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> np.ndarray:
+    """Clips (c, c), usable ones, by their class and the one they are taken for."""
     usable = (clips["status"] == "ok").to_numpy(bool)
-    targets = metrics.class_indices(clips["label"], classes["labels"])
-    return targets[usable], probabilities[usable]
+    targets = metrics.class_indices(clips["label"][usable], classes["labels"])
+    return metrics.confusion_counts(targets, probabilities[usable])

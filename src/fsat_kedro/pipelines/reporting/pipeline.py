@@ -12,6 +12,7 @@ def create_pipeline(n_folds: int, splits: list[str]) -> Pipeline:
     """Report on clips, features and training, and on the test clips where there are any."""
     clips = [f"{split}_clips" for split in splits]
     scores = ["cv_scores", "test_scores"] if "test" in splits else ["cv_scores"]
+    test = ["test_probabilities", "test_clips", "classes"] if "test" in splits else []
     out_of_fold = ["oof_probabilities", "train_clips", "classes"]
     histories = [
         f"{stage}_history_{fold}" for stage in ("mel", "mel_pca") for fold in range(1, n_folds + 1)
@@ -19,7 +20,12 @@ def create_pipeline(n_folds: int, splits: list[str]) -> Pipeline:
     tables = [
         node(nodes.tabulate_scores, scores, "scores", name="tabulate_scores"),
         node(nodes.score_classes, out_of_fold, "class_scores", name="score_classes"),
+        node(nodes.list_confused_pairs, out_of_fold, "confused_pairs", name="list_confused_pairs"),
     ]
+    if test:
+        tables.append(
+            node(nodes.score_test_classes, test, "test_class_scores", name="score_test_classes")
+        )
     plots = [
         node(nodes.draw_class_balance, "train_clips", "class_balance", name="draw_class_balance"),
         node(
@@ -46,7 +52,7 @@ def create_pipeline(n_folds: int, splits: list[str]) -> Pipeline:
     return Pipeline(
         reports,
         namespace="reporting",
-        inputs={*clips, *scores, *out_of_fold, *histories, "mel_statistics", "projector"},
+        inputs={*clips, *scores, *out_of_fold, *test, *histories, "mel_statistics", "projector"},
         outputs=reports.outputs(),
         parameters={"log_mel"},
     )

@@ -170,16 +170,13 @@ def combine_out_of_fold(*logs: np.ndarray) -> np.ndarray:
 
 
 def score_cross_validation(
-    probabilities: np.ndarray, assigned: np.ndarray, clips: pd.DataFrame, classes: dict
+    probabilities: np.ndarray, assigned: np.ndarray, clips: pd.DataFrame, classes: dict, seed: int
 ) -> dict:
-    """MAP@3 and accuracy of the out-of-fold predictions, over all clips and fold by fold."""
+    """Scores (`metrics.SCORES`) of the out-of-fold predictions, over all clips and fold by fold."""
     targets = metrics.class_indices(clips["label"], classes["labels"])
 
     def scores(rows: np.ndarray) -> dict[str, float]:
-        return {
-            "map_at_3": metrics.map_at_k(targets[rows], probabilities[rows]),
-            "accuracy": metrics.accuracy(targets[rows], probabilities[rows]),
-        }
+        return metrics.score_clips(targets[rows], probabilities[rows], seed=seed)
 
     per_fold = [
         {"fold": fold, **scores(assigned == fold)} for fold in range(1, int(assigned.max()) + 1)

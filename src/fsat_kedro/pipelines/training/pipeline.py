@@ -35,7 +35,7 @@ def create_pipeline(n_folds: int) -> Pipeline:
             ),
             node(
                 nodes.score_cross_validation,
-                ["oof_probabilities", "train_folds", "train_clips", "classes"],
+                ["oof_probabilities", "train_folds", "train_clips", "classes", "params:seed"],
                 "cv_scores",
                 name="score_cross_validation",
             ),
