@@ -5,7 +5,7 @@ from keras import ops
 
 
 class FusedBatchNormalization(keras.layers.BatchNormalization):
-    """Keras' batch normalisation, trained through TensorFlow's own operation for it.
+    """Keras' batch normalisation through TensorFlow's own operation for it.
 
     Keras spells it out in a dozen operations, which took 45 % of a training step on a CPU. Values,
     weights and configuration are the same; under another backend, and for all but batches of
@@ -19,26 +19,24 @@ class FusedBatchNormalization(keras.layers.BatchNormalization):
         mask: keras.KerasTensor | None = None,
     ) -> keras.KerasTensor:
         """Normalise by the batch where the layer trains, else by the running statistics."""
-        if not (training and self.trainable and len(inputs.shape) == 4 and _has_operation()):
+        if len(inputs.shape) != 4 or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
 
+        by_batch = bool(training and self.trainable)
+        running = () if by_batch else (self.moving_mean, self.moving_variance)
         outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
             inputs,
-            tf.convert_to_tensor(self.gamma),
-            tf.convert_to_tensor(self.beta),
+            *map(tf.convert_to_tensor, (self.gamma, self.beta, *running)),
             epsilon=self.epsilon,
-            is_training=True,
+            is_training=by_batch,
         )
-        # TensorFlow gives the variance of n − 1 degrees of freedom, Keras keeps that of n.
-        n = ops.cast(ops.prod(ops.shape(inputs)[:3]), variance.dtype)
-        self._follow(self.moving_mean, mean)
-        self._follow(self.moving_variance, variance * (n - 1) / n)
+        if by_batch:
+            # TensorFlow gives the variance of n − 1 degrees of freedom, Keras keeps that of n.
+            n = ops.cast(ops.prod(ops.shape(inputs)[:3]), variance.dtype)
+            self._follow(self.moving_mean, mean)
+            self._follow(self.moving_variance, variance * (n - 1) / n)
         return outputs
 
     def _follow(self, running: keras.Variable, value: keras.KerasTensor) -> None:
         running.assign(running * self.momentum + value * (1 - self.momentum))
-
-
-def _has_operation() -> bool:
-    return keras.backend.backend() == "tensorflow"
