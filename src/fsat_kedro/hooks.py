@@ -127,8 +127,7 @@ class CheckpointHooks:
     """
 
     def __init__(self) -> None:
-        self._path: Path | None = None
-        self._to_save: set[str] = set()
+        self._unsaved: dict[Path, set[str]] = {}
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: CatalogProtocol) -> None:
@@ -139,17 +138,18 @@ class CheckpointHooks:
         from fsat_kedro.training import keep_checkpoint_at
 
         file = Path(catalog[weights]._filepath)
-        self._path = file.with_name(file.name.replace(".weights.h5", ".checkpoint.npz"))
-        self._to_save = set(node.outputs)
-        keep_checkpoint_at(self._path)
+        path = file.with_name(file.name.replace(".weights.h5", ".checkpoint.npz"))
+        self._unsaved[path] = set(node.outputs)
+        keep_checkpoint_at(path)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:
         """Remove the state of a stage whose outputs are all saved."""
-        if dataset_name in self._to_save:
-            self._to_save.remove(dataset_name)
-            if not self._to_save:
-                self._path.unlink(missing_ok=True)
+        for path, names in self._unsaved.items():
+            if dataset_name in names:
+                names.remove(dataset_name)
+                if not names:
+                    path.unlink(missing_ok=True)
 
 
 class RejectedClipsHooks:

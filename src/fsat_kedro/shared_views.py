@@ -49,13 +49,7 @@ def predict_shared_views(network: keras.Model, batches: ViewBatches) -> np.ndarr
     The views are the same. What differs is what the convolutions see beside them: there the
     frames of the clip, elsewhere zeros.
 
-    Args:
-        network: trained, from mel and pca to c classes.
-        batches: the views of some rows of a split.
-
-    Returns:
-        (all clips of the split, c) float64: the mean over the views of the logarithm of the
-        probabilities; NaN for the rows that were not asked for.
+    Takes and gives what `predict_views` does.
     """
     trunk, head = split_network(network)
     clips = batches.clips
