@@ -9,13 +9,14 @@ from fsat_kedro.lengths import length_range, training_lengths, view_lengths
 def test_the_range_lies_between_percentiles():
     lengths = np.arange(101) * 10
     assert length_range(lengths, (25, 75)) == (250, 750)
-    assert length_range(lengths[::-1], (0, 100)) == (1, 1000)
-    # 1.75 and 3.25 of 1, 2, 3, 4
-    assert length_range(np.array([1, 2, 3, 4]), (25, 75)) == (2, 3)
+    assert length_range(lengths[::-1], (5, 100)) == (50, 1000)
+    # 101.75 and 103.25 of 101, 102, 103, 104
+    assert length_range(np.array([101, 102, 103, 104]), (25, 75)) == (102, 103)
 
 
-def test_the_shortest_length_is_a_frame():
-    assert length_range(np.array([0, 0, 1]), (0, 50)) == (1, 1)
+def test_no_length_is_under_what_the_backbone_makes_a_column_of():
+    assert length_range(np.array([0, 0, 1]), (0, 50)) == (32, 32)
+    assert length_range(np.array([1, 31, 33]), (0, 100)) == (32, 33)
 
 
 def test_views_go_at_equal_steps_and_include_both_ends():

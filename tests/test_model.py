@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fsat_kedro import model
+from fsat_kedro import lengths, model
 from fsat_kedro.datasets.keras_weights_dataset import KerasWeightsDataset
 from fsat_kedro.errors import InputError
 from fsat_kedro.parameters import Model
@@ -94,6 +94,13 @@ def test_one_network_takes_any_length_and_gives_probabilities(mel_pca_network, r
         assert probabilities.shape == (2, 3)
         assert (probabilities > 0).all()
         np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize("length", [lengths.MINIMUM, lengths.MINIMUM + 1])
+def test_the_shortest_batches_can_be_trained_on(mel_network, length):
+    mel_network.compile(optimizer="sgd", loss="categorical_crossentropy", jit_compile=False)
+    loss = mel_network.train_on_batch(mels(2, length), np.eye(3, dtype=np.float32)[:2])
+    assert np.isfinite(loss)
 
 
 def test_both_inputs_reach_the_prediction(mel_pca_network, rng):

@@ -4,11 +4,20 @@ from collections.abc import Sequence
 
 import numpy as np
 
+MINIMUM = 32
+"""Frames that the backbone, which halves them five times, makes one column of.
+
+Of 30 or less TensorFlow computes no gradients on a CPU: oneDNN refuses the convolutions.
+"""
+
 
 def length_range(lengths: np.ndarray, percentiles: tuple[float, float]) -> tuple[int, int]:
-    """Shortest and longest length in frames, as percentiles of the clips' lengths (n,)."""
+    """Shortest and longest length in frames, as percentiles of the clips' lengths (n,).
+
+    None is under `MINIMUM`: shorter clips are continued by their mirror image.
+    """
     shortest, longest = np.percentile(lengths, percentiles)
-    return max(1, round(shortest)), max(1, round(longest))
+    return max(MINIMUM, round(shortest)), max(MINIMUM, round(longest))
 
 
 def view_lengths(shortest: int, longest: int, n_lengths: int) -> list[int]:

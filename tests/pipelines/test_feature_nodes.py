@@ -55,11 +55,11 @@ def test_two_processes_compute_what_one_does_of_sound_in_a_file(tmp_path, rng):
 
 
 def test_statistics_are_the_range_and_the_percentiles_of_usable_clips():
-    values = np.array([[-80.0, 3.0]] * 50 + [[-20.0, 12.0]] * 50, np.float32)
-    lengths = [10, 0, 20, 30, 0, 40]
+    values = np.array([[-80.0, 3.0]] * 110 + [[-20.0, 12.0]] * 110, np.float32)
+    lengths = [40, 0, 50, 60, 0, 70]
     mels = RaggedArray(values, np.cumsum([0, *lengths]))
     statistics = features.fit_mel_statistics(mels, Lengths(percentiles=(0, 100)))
-    assert statistics == {"minimum": -80, "maximum": 12, "shortest": 10, "longest": 40}
+    assert statistics == {"minimum": -80, "maximum": 12, "shortest": 40, "longest": 70}
 
 
 def test_no_usable_clip_is_an_error():
