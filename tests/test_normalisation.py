@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from keras import layers
 
-from fsat_kedro.normalisation import FusedBatchNormalization
+from fsat_kedro.normalisation import BatchNormalization
 
 
 @pytest.fixture
 def pair():
     """Keras' layer and ours with the same weights."""
-    pair = [kind(momentum=0.7) for kind in (layers.BatchNormalization, FusedBatchNormalization)]
+    pair = [kind(momentum=0.7) for kind in (layers.BatchNormalization, BatchNormalization)]
     rng = np.random.default_rng(0)
     weights = rng.uniform(0.5, 2, (4, 3)).astype(np.float32)
     for layer in pair:
@@ -52,7 +52,7 @@ def test_out_of_training_it_is_that_of_keras(pair, rng):
 
 
 def test_in_half_precision_its_statistics_stay_whole(rng):
-    layer = FusedBatchNormalization(momentum=0, dtype="mixed_bfloat16")
+    layer = BatchNormalization(momentum=0, dtype="mixed_bfloat16")
     images = rng.normal(2, 3, (8, 16, 16, 3)).astype(np.float32)
     outputs = layer(images, training=True)
     assert keras.backend.standardize_dtype(outputs.dtype) == "bfloat16"

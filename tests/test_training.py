@@ -15,7 +15,7 @@ from fsat_kedro import metrics, model, training
 from fsat_kedro.batches import Clips, TrainingBatches, ViewBatches
 from fsat_kedro.checkpoint import StageState
 from fsat_kedro.errors import InputError
-from fsat_kedro.normalisation import FusedBatchNormalization
+from fsat_kedro.normalisation import BatchNormalization
 from fsat_kedro.parameters import Training
 from fsat_kedro.ragged import RaggedArray
 
@@ -46,7 +46,7 @@ def small_network():
 
     mel = keras.Input((32, None, 1), name="mel")
     convolved = layers.Conv2D(8, 3, strides=2)(mel)
-    trunk = keras.Model(mel, FusedBatchNormalization(momentum=0.5)(convolved), name=model.TRUNK)
+    trunk = keras.Model(mel, BatchNormalization(momentum=0.5)(convolved), name=model.TRUNK)
     features = layers.GlobalAveragePooling2D()(layers.ReLU()(trunk(mel)))
     return keras.Model([mel], layers.Dense(3, activation="softmax")(features))
 

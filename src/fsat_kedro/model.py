@@ -11,7 +11,7 @@ import numpy as np
 from keras import layers
 
 from fsat_kedro.errors import InputError
-from fsat_kedro.normalisation import FusedBatchNormalization
+from fsat_kedro.normalisation import BatchNormalization
 from fsat_kedro.parameters import Model
 
 TRUNK = "trunk"
@@ -81,7 +81,7 @@ def carry_trunk(source: keras.Model, target: keras.Model) -> None:
 def _build(
     settings: Model, weights: str | None, n_mels: int, n_classes: int, n_components: int | None
 ) -> keras.Model:
-    normalisation = partial(layers.BatchNormalization, momentum=settings.momentum.others)
+    normalisation = partial(BatchNormalization, momentum=settings.momentum.others)
     mel = keras.Input((n_mels, None, 1), name="mel")
     trunk = _build_trunk(settings, weights, n_mels)
     features = layers.GlobalAveragePooling2D(name="pooling")(trunk(mel))
@@ -103,9 +103,7 @@ def _build(
 def _build_trunk(settings: Model, weights: str | None, n_mels: int) -> keras.Model:
     """All that both networks share: from (n, m, t, 1) to a map (n, m / 32, t / 32, 1280)."""
     mel = keras.Input((n_mels, None, 1), name="mel")
-    colours = FusedBatchNormalization(momentum=settings.momentum.others, name="mel_normalisation")(
-        mel
-    )
+    colours = BatchNormalization(momentum=settings.momentum.others, name="mel_normalisation")(mel)
     colours = layers.Conv2D(10, 1, activation="relu", name="conv_10")(colours)
     colours = layers.Conv2D(3, 1, activation="relu", name="conv_3")(colours)
     backbone = _with_fused_normalisation(_load_backbone(settings, weights), settings)
@@ -157,7 +155,7 @@ def _with_fused_normalisation(backbone: keras.Model, settings: Model) -> keras.M
         config = layer.get_config()
         if isinstance(layer, layers.BatchNormalization):
             config["momentum"] = settings.momentum.backbone
-            return FusedBatchNormalization.from_config(config)
+            return BatchNormalization.from_config(config)
         return type(layer).from_config(config)
 
     fused = keras.models.clone_model(backbone, clone_function=copy)

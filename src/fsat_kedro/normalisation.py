@@ -4,12 +4,13 @@ import keras
 from keras import ops
 
 
-class FusedBatchNormalization(keras.layers.BatchNormalization):
+class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' batch normalisation through TensorFlow's own operation for it.
 
     Keras spells it out in a dozen operations, which took 45 % of a training step on a CPU. Values,
     weights and configuration are the same; under another backend, and for all but batches of
-    images (n, height, width, channels), it is Keras' own.
+    images (n, height, width, channels), it is Keras' own. It has the same name, which stands in
+    files of weights, so that they are those of a plain network.
     """
 
     def call(
