@@ -16,7 +16,7 @@ import pandas as pd
 
 from fsat_kedro.checkpoint import Checkpoint, StageState
 from fsat_kedro.errors import InputError
-from fsat_kedro.model import compiles_with_xla
+from fsat_kedro.model import TRUNK, compiles_with_xla
 from fsat_kedro.parameters import CyclicPhase, SteadyPhase, Training
 from fsat_kedro.schedule import has_stalled, plateau_rate, triangular_rate
 
@@ -280,7 +280,7 @@ def _tell_conditions(network: keras.Model, batches: keras.utils.PyDataset, name:
         "%s: %d batches an epoch, in %s, by %s on %s, %s XLA",
         name,
         len(batches),
-        network.get_layer("trunk").dtype_policy.name,
+        network.get_layer(TRUNK).dtype_policy.name,
         keras.backend.backend(),
         str(keras.ops.zeros(()).device).rpartition("device:")[2],
         "with" if network.jit_compile else "without",
