@@ -106,7 +106,7 @@ def train(
 
 def compare_with_resident(batch_size: int, length: int, turns: int, precision: str) -> None:
     """Print clips per second of `fit`, and of repeated steps on one batch of the same shape."""
-    n_batches = 8
+    n_batches = 16
     ends, ratios = [time.perf_counter()], []
 
     def take_turn(network: keras.Model, batches: TrainingBatches) -> None:

@@ -16,6 +16,11 @@ from fsat_kedro.parameters import Augmentation
 from fsat_kedro.ragged import RaggedArray
 
 
+_FEEDING = {"workers": 2, "max_queue_size": 2}
+"""With threads of its own Keras has TensorFlow tune nothing, whose tuner, once in a few epochs, is
+not told when one is over: the next then begins ten seconds later."""
+
+
 @dataclass(frozen=True, eq=False)
 class Clips:
     """What the networks are given of some clips of a split.
@@ -88,7 +93,7 @@ class TrainingBatches(keras.utils.PyDataset):
         mixup_alpha: float,
         seed: int,
     ) -> None:
-        super().__init__()
+        super().__init__(**_FEEDING)
         self._clips = clips
         self._targets = targets
         # Keras takes the shape of all batches from the first two: they must be there, and differ.
@@ -172,7 +177,7 @@ class ViewBatches(keras.utils.PyDataset):
         seed: int,
         targets: np.ndarray | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(**_FEEDING)
         self.clips = clips
         # Keras takes the shape of all batches from the first two, which have to differ if any do.
         self.lengths = [lengths[-1], *lengths[:-1]] * n_spans
