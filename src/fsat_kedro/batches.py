@@ -15,7 +15,6 @@ from fsat_kedro import augment
 from fsat_kedro.parameters import Augmentation
 from fsat_kedro.ragged import RaggedArray
 
-
 _FEEDING = {"workers": 2, "max_queue_size": 2}
 """With threads of its own Keras has TensorFlow tune nothing, whose tuner, once in a few epochs, is
 not told when one is over: the next then begins ten seconds later."""
