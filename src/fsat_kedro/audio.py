@@ -6,6 +6,7 @@ Axes: n samples, t frames, m mel bands. Signals are mono float32 in −1..1 at 4
 import math
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO
@@ -14,6 +15,7 @@ import librosa
 import numpy as np
 import soundfile
 
+from fsat_kedro.errors import UnreadableError
 from fsat_kedro.stft import stft
 
 SAMPLE_RATE = 44_100
@@ -137,6 +139,36 @@ def load_trimmed(
     except UnusableClipError as error:
         raise UnusableClipError("; ".join([str(error), *notes])) from error
     return TrimmedClip(wave[start:end], start, end, notes)
+
+
+def load_or_reject(
+    open_sound: Callable[[], BinaryIO],
+    *,
+    reason: str,
+    suffix: str,
+    top_db: float,
+    max_seconds: float,
+) -> tuple[TrimmedClip, str]:
+    """Decode and trim a sound file, whatever is in it.
+
+    Args:
+        open_sound: opens the file; it may raise `UnreadableError`.
+        reason: why it is not to be opened; "" where it is.
+        suffix: see `decode`.
+        top_db: see `trim`.
+        max_seconds: see `decode`.
+
+    Returns:
+        The trimmed clip and ""; or an empty one and the reason why it is rejected.
+    """
+    nothing = TrimmedClip(np.zeros(0, np.float32), 0, 0)
+    if reason:
+        return nothing, reason
+    try:
+        with open_sound() as file:
+            return load_trimmed(file, top_db=top_db, max_seconds=max_seconds, suffix=suffix), ""
+    except (UnusableClipError, UnreadableError) as error:
+        return nothing, str(error)
 
 
 def log_mel(

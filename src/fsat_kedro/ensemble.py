@@ -50,14 +50,8 @@ def predict_with_weights(
     inference: Inference,
     seed: int,
 ) -> np.ndarray:
-    """Look at clips in all views with the network whose weights are in a file.
-
-    Returns:
-        As `predict_views`.
-    """
-    from fsat_kedro.batches import ViewBatches
+    """`predict` with the network whose weights are in a file."""
     from fsat_kedro.model import load_network
-    from fsat_kedro.shared_views import predict_shared_views
 
     network = load_network(
         model,
@@ -66,6 +60,20 @@ def predict_with_weights(
         n_classes=n_classes,
         n_components=clips.components.shape[1],
     )
+    return predict(network, clips, views=views, inference=inference, seed=seed)
+
+
+def predict(
+    network: "keras.Model", clips: "Clips", *, views: Views, inference: Inference, seed: int
+) -> np.ndarray:
+    """Look at clips in all views with one network, in the way that is set.
+
+    Returns:
+        As `predict_views`.
+    """
+    from fsat_kedro.batches import ViewBatches
+    from fsat_kedro.shared_views import predict_shared_views
+
     shortest, longest = clips.mel_statistics["shortest"], clips.mel_statistics["longest"]
     batches = ViewBatches(
         clips,
@@ -74,8 +82,8 @@ def predict_with_weights(
         batch_size=views.batch_size,
         seed=seed,
     )
-    predict = predict_shared_views if inference.views == "shared" else predict_views
-    return predict(network, batches)
+    look = predict_shared_views if inference.views == "shared" else predict_views
+    return look(network, batches)
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:

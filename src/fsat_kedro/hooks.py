@@ -58,7 +58,9 @@ class ParameterHooks:
             Parameters.model_validate(parameters)
         except ValidationError as error:
             raise ClickException(_readable(error)) from error
-        for folder in ("raw_dir", "data_dir"):
+        for folder in ("raw_dir", "data_dir", "tag_dir"):
+            if parameters[folder] is None:
+                continue
             if parameters[folder].startswith("~"):
                 raise ClickException(f"{folder} is {parameters[folder]}: write ~ out")
             parameters[folder] = str(context.project_path / parameters[folder])
@@ -271,6 +273,8 @@ class MlflowHooks:
             return
         if dataset_name in self._settings["metrics"]:
             self._log_scores(dataset_name, data)
+        if dataset_name == self._settings["model"]["dataset"]:
+            self._log_model(Path(self._catalog[dataset_name]._filepath).parent)
         folder = self._settings["artifacts"].get(re.sub(r"_\d+$", "", dataset_name))
         if folder is not None:
             fold = _fold_of(node.namespace)
@@ -335,6 +339,15 @@ class MlflowHooks:
         numbers = {key: x for key, x in _flat(data).items() if isinstance(x, int | float)}
         self._log_metrics(self._parent_id, f"{self._settings['metrics'][dataset_name]}/", numbers)
         self._logged.add(dataset_name)
+
+    def _log_model(self, ensemble: Path) -> None:
+        import mlflow
+
+        from fsat_kedro.served_model import log_model
+
+        mlflow.set_tracking_uri(self._tracking_uri())
+        with _tolerating_mlflow():
+            log_model(ensemble, run_id=self._parent_id, name=self._settings["model"]["name"])
 
     def _log_metrics(
         self, run_id: str, prefix: str, metrics: dict[str, float], step: int = 0

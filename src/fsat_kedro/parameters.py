@@ -255,6 +255,8 @@ class Parameters(_Group):
     """Where clips and labels are read; relative to the project."""
     data_dir: str
     """Where everything is written; relative to the project."""
+    tag_dir: str | None
+    """A folder of anybody's sounds, for pipeline tag; relative to the project."""
     n_jobs: Annotated[int, AfterValidator(_not_zero)]
     """Processes for work on clips; −1 for one per core."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]

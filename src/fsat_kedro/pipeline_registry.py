@@ -15,6 +15,7 @@ from fsat_kedro.pipelines import (
     inference,
     preprocessing,
     reporting,
+    tag,
     training,
 )
 
@@ -33,8 +34,8 @@ def note_parameters(parameters: dict) -> None:
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """All pipelines by name; `__default__` is all of them in order, but for the download."""
-    parameters = _RunParameters.current or _configured_parameters()
+    """All pipelines by name; `__default__` is all of them in order, but for download and tag."""
+    parameters = _RunParameters.current or configured_parameters(os.getenv("KEDRO_ENV"))
     splits = _SPLITS[parameters["dataset"]]
     n_folds = parameters["folds"]["n_folds"]
     demo = parameters["demo"] is not None
@@ -51,15 +52,16 @@ def register_pipelines() -> dict[str, Pipeline]:
         "download": download.create_pipeline(),
         "demo_data": first,
         **steps,
+        "tag": tag.create_pipeline(),
         "__default__": default,
     }
 
 
-def _configured_parameters() -> dict:
+def configured_parameters(env: str | None) -> dict:
     """The parameters in `conf/`, for commands that prepare no run, such as `kedro registry`."""
     loader = OmegaConfigLoader(
         conf_source=settings.CONF_SOURCE,
-        env=os.getenv("KEDRO_ENV"),
+        env=env,
         **settings.CONFIG_LOADER_ARGS,
     )
     return loader["parameters"]

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat_kedro.errors import InputError
+from fsat_kedro.errors import InputError, UnreadableError
 from fsat_kedro.rawfolder import (
     LINK_OUT,
     RawFile,
     RawFolder,
-    UnreadableError,
     is_hidden,
     key,
     open_location,

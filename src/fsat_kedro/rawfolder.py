@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
 from typing import BinaryIO, NamedTuple
 
-from fsat_kedro.errors import InputError
+from fsat_kedro.errors import InputError, UnreadableError
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +50,6 @@ _NOT_UNPACKED = (
 )
 
 
-class UnreadableError(Exception):
-    """A file that can't be read; the message is the reason."""
-
-
 class RawFile(NamedTuple):
     """A file below the raw folder, or in an archive there.
 
@@ -80,18 +76,19 @@ class RawFolder:
 
     Args:
         folder: the raw folder.
+        parameter: the one that names it, for errors.
 
     Raises:
         InputError: the folder does not exist, or an archive in it can't be read.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, *, parameter: str = "raw_dir") -> None:
         self.folder = Path(folder)
-        shown = printable(str(folder))
+        shown = f"{parameter} {printable(str(folder))}"
         if not self.folder.is_dir():
-            raise InputError(f"raw_dir {shown} is not a folder: create it or set raw_dir")
-        if shown != str(folder):
-            raise InputError(f"raw_dir {shown} has a name that is not UTF-8: rename the folder")
+            raise InputError(f"{shown} is not a folder: create it or set {parameter}")
+        if printable(str(folder)) != str(folder):
+            raise InputError(f"{shown} has a name that is not UTF-8: rename the folder")
         # What is unpacked comes first, as it may have been changed since; then what lies higher,
         # as what lies deeper may be an older copy.
         self._files = sorted(
@@ -121,6 +118,18 @@ class RawFolder:
                         passed_over.append((first, file))
         _warn_of_passed_over("clips", passed_over)
         return clips
+
+    def files(self) -> list[tuple[str, str, str]]:
+        """All files in the order of their names: path from the folder on, location, reason.
+
+        Archives are in it as the files that they hold.
+        """
+        files = [
+            (printable(os.path.relpath(file.location, self.folder)), file.location, file.reason)
+            for file in self._files
+            if file.zipped or not file.name.endswith(".zip")
+        ]
+        return sorted(files)
 
     def link_out(self, folders: tuple[str, ...]) -> str | None:
         """Location of a link out of the raw folder: one of these names, or else any other folder's.

@@ -89,6 +89,15 @@ def summary_features(wave: np.ndarray) -> np.ndarray:
     return np.concatenate(groups).astype(np.float32)
 
 
+def compile_librosa() -> None:
+    """Compute the features of some noise in this process, before others start.
+
+    librosa has numba compile functions at their first use and keeps them on disk; two processes
+    that do so at once in a new installation can crash with a segmentation fault.
+    """
+    summary_features(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32))
+
+
 def feature_names() -> list[str]:
     """Name the 1,133 features, in the order in which `summary_features` returns them."""
     return [*_frame_names(), *_envelope_names(), *_spectrum_names(), *_part_names()]

@@ -13,7 +13,12 @@ from fsat_kedro.lengths import length_range
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Lengths, LogMel, Pca
 from fsat_kedro.ragged import RaggedArray, gather
-from fsat_kedro.summary import feature_names, fit_projector, summary_features
+from fsat_kedro.summary import (
+    compile_librosa,
+    feature_names,
+    fit_projector,
+    summary_features,
+)
 
 
 def compute_log_mels(
@@ -26,7 +31,7 @@ def compute_log_mels(
 
 def compute_summary_features(audio: RaggedArray, clips: pd.DataFrame, n_jobs: int) -> pd.DataFrame:
     """The 1,133 summary features of each clip, a row a clip; NaN for a rejected clip."""
-    _compile_librosa()
+    compile_librosa()
     rows = list(_map_waves(_summary_row, audio, clips, n_jobs, "summary features"))
     return pd.DataFrame(np.stack(rows), index=pd.Index(clips["fname"]), columns=feature_names())
 
@@ -66,15 +71,6 @@ def project_summary_features(summary: pd.DataFrame, projector: Projector) -> np.
     if usable.any():
         components[usable] = projector.transform(summary[usable].to_numpy(np.float64))
     return components
-
-
-def _compile_librosa() -> None:
-    """Compute the features of some noise in this process, before others start.
-
-    librosa has numba compile functions at their first use and keeps them on disk; two processes
-    that do so at once in a new installation can crash with a segmentation fault.
-    """
-    summary_features(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32))
 
 
 def _map_waves(

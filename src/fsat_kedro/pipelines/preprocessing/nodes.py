@@ -5,16 +5,15 @@ from collections import Counter
 from functools import partial
 from pathlib import PurePath
 
-import numpy as np
 import pandas as pd
 
-from fsat_kedro.audio import TrimmedClip, UnusableClipError, load_trimmed
+from fsat_kedro.audio import TrimmedClip, load_or_reject
 from fsat_kedro.errors import InputError
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Decoding, Rejection, Trim
 from fsat_kedro.ragged import RaggedArray, gather
 from fsat_kedro.rawdata import read_esc50, read_fsdkaggle2018
-from fsat_kedro.rawfolder import UnreadableError, open_location
+from fsat_kedro.rawfolder import open_location
 
 logger = logging.getLogger(__name__)
 
@@ -137,16 +136,14 @@ def _most_common(reasons: pd.Series) -> str:
 def _trim_clip(
     clip: tuple[str, str], *, top_db: float, max_seconds: float
 ) -> tuple[TrimmedClip, str]:
-    """The trimmed clip and ""; or an empty one and the reason why it is rejected."""
     location, reason = clip
-    nothing = TrimmedClip(np.zeros(0, np.float32), 0, 0)
-    if reason:
-        return nothing, reason
     try:
-        with open_location(location) as file:
-            suffix = PurePath(location).suffix
-            return load_trimmed(file, top_db=top_db, max_seconds=max_seconds, suffix=suffix), ""
-    except (UnusableClipError, UnreadableError) as error:
-        return nothing, str(error)
+        return load_or_reject(
+            partial(open_location, location),
+            reason=reason,
+            suffix=PurePath(location).suffix,
+            top_db=top_db,
+            max_seconds=max_seconds,
+        )
     except Exception as error:
         raise RuntimeError(f"clip {location}: {error}") from error

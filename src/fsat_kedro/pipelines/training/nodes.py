@@ -12,14 +12,25 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from sklearn.pipeline import Pipeline as Projector
 
 from fsat_kedro import metrics, plots
 from fsat_kedro.ensemble import geometric_mean, predict_with_weights
 from fsat_kedro.errors import InputError
 from fsat_kedro.folds import given_folds, stratified_folds
 from fsat_kedro.lengths import training_lengths, view_lengths
-from fsat_kedro.parameters import Folds, Inference, Model, Training, Views
+from fsat_kedro.parameters import (
+    Decoding,
+    Folds,
+    Inference,
+    LogMel,
+    Model,
+    Training,
+    Trim,
+    Views,
+)
 from fsat_kedro.ragged import RaggedArray
+from fsat_kedro.tagger import TaggerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +169,37 @@ def predict_out_of_fold(
         views=views,
         inference=inference,
         seed=seed,
+    )
+
+
+def describe_tagger(
+    mel_statistics: dict,
+    projector: Projector,
+    classes: dict,
+    decoding: Decoding,
+    trim: Trim,
+    log_mel: LogMel,
+    model: Model,
+    views: Views,
+    inference: Inference,
+    seed: int,
+    *weights: Path,
+) -> TaggerSettings:
+    """What it takes, beside all that was fitted, to tag other sounds.
+
+    The fitted parts and the weights are only there for the order of things: an ensemble that is
+    described is whole.
+    """
+    return TaggerSettings(
+        decoding=decoding,
+        trim=trim,
+        log_mel=log_mel,
+        # The backbone's first weights are of no use any more.
+        model=model.model_copy(update={"weights": None}),
+        views=views,
+        inference=inference,
+        seed=seed,
+        n_folds=len(weights),
     )
 
 

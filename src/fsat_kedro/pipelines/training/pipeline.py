@@ -25,8 +25,19 @@ def create_pipeline(n_folds: int) -> Pipeline:
             ),
         ]
     )
+    settings = ["decoding", "trim", "log_mel", "model", "views", "inference", "seed"]
     after = Pipeline(
         [
+            node(
+                nodes.describe_tagger,
+                [
+                    *("mel_statistics", "projector", "classes"),
+                    *(f"params:{name}" for name in settings),
+                    *(f"mel_pca_weights_{fold}" for fold in folds),
+                ],
+                "tagger",
+                name="describe_tagger",
+            ),
             node(
                 nodes.combine_out_of_fold,
                 [f"oof_{fold}" for fold in folds],

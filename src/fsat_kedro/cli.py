@@ -1,0 +1,57 @@
+"""Commands of the project beside Kedro's own."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from kedro.framework.cli.utils import env_option
+from kedro.framework.startup import ProjectMetadata
+
+from fsat_kedro.errors import InputError
+
+# Imported where it is used, because every `kedro` command imports this module.
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@click.group(name="fsat_kedro")
+def cli() -> None:
+    """Commands of the project."""
+
+
+@cli.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@env_option
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Where the results of a training are; that of the environment if not given.",
+)
+@click.pass_obj
+def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir: Path) -> None:
+    """Tag sound files with the trained ensemble.
+
+    A whole folder goes through `kedro run --pipelines tag --params tag_dir=FOLDER`.
+    """
+    from fsat_kedro.pipeline_registry import configured_parameters
+    from fsat_kedro.tagger import Sound, Tagger
+
+    if data_dir is None:
+        data_dir = metadata.project_path / configured_parameters(env)["data_dir"]
+    try:
+        tagger = Tagger.load(data_dir / "06_models")
+        tags = tagger.tag([Sound(file.name, str(file.absolute())) for file in files])
+    except InputError as error:
+        raise click.ClickException(str(error)) from error
+    for file, row in zip(files, tags.itertuples(index=False), strict=True):
+        click.echo(f"{file}\n{_in_lines(row)}")
+
+
+def _in_lines(row: "pd.Series") -> str:
+    if row.reason:
+        return f"  rejected: {row.reason}"
+    ranked = [(row.tag_1, row.probability_1), (row.tag_2, row.probability_2)]
+    ranked.append((row.tag_3, row.probability_3))
+    return "\n".join(f"  {share:6.1%}  {label}" for label, share in ranked if share == share)

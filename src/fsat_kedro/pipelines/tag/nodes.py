@@ -1,0 +1,30 @@
+"""Nodes from a folder of sounds to their tags."""
+
+import logging
+
+import pandas as pd
+
+from fsat_kedro.errors import InputError
+from fsat_kedro.rawfolder import RawFolder
+from fsat_kedro.tagger import Sound, Tagger
+
+logger = logging.getLogger(__name__)
+
+
+def list_sounds(tag_dir: str | None) -> pd.DataFrame:
+    """Every file below a folder: fname, its path from there; location; reason not to read it."""
+    if tag_dir is None:
+        raise InputError("tag_dir is not set: name the folder of sounds, --params tag_dir=FOLDER")
+    files = RawFolder(tag_dir, parameter="tag_dir").files()
+    if not files:
+        raise InputError(f"tag_dir {tag_dir} has no files in it")
+    return pd.DataFrame(files, columns=["fname", "location", "reason"])
+
+
+def tag_sounds(tagger: Tagger, sounds: pd.DataFrame, n_jobs: int, data_dir: str) -> pd.DataFrame:
+    """Tag the sounds, see `tagger.Tagger.tag`."""
+    listed = [Sound(*row) for row in sounds.itertuples(index=False)]
+    tags = tagger.tag(listed, n_jobs=n_jobs, spool_dir=data_dir)
+    rejected = tags["reason"] != ""
+    logger.info("%d sounds tagged, %d rejected", len(tags) - rejected.sum(), rejected.sum())
+    return tags

@@ -1,0 +1,126 @@
+"""The trained ensemble as MLflow keeps and serves it. MLflow runs this file to load the model."""
+
+import os
+from importlib.metadata import requires, version
+from pathlib import Path
+from re import match
+from shutil import copyfile
+from tempfile import TemporaryDirectory
+
+import mlflow
+import numpy as np
+import pandas as pd
+from mlflow.models import ModelSignature, set_model
+from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.types import ColSpec, Schema
+
+from fsat_kedro.tagger import N_TAGS, Sound, Tagger, model_files
+
+SOUNDS_DIR = "FSAT_KEDRO_SOUNDS_DIR"
+"""Variable of the environment: the folder whose files a served model may read."""
+
+_PACKAGE = Path(__file__).parent
+
+
+class TaggerModel(PythonModel):
+    """Tags sounds that come as bytes, or as paths below a folder that the server names."""
+
+    def load_context(self, context: PythonModelContext) -> None:
+        """Read the ensemble."""
+        self._tagger = Tagger.load(Path(context.artifacts["ensemble"]))
+
+    def predict(
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict | None = None
+    ) -> pd.DataFrame:
+        """Tag the sounds of a table.
+
+        Args:
+            context: MLflow's.
+            model_input: a row a sound: `fname`, its file name; and `audio`, the bytes of the
+                file. Where these are missing, `fname` is a path in the folder that the variable
+                `FSAT_KEDRO_SOUNDS_DIR` names.
+            params: none.
+
+        Returns:
+            As `Tagger.tag`; a sound that cannot be used has its reason, and all others their tags.
+        """
+        audio = model_input.get("audio", pd.Series(None, model_input.index, object))
+        names = model_input["fname"].astype(str)
+        tags = self._tagger.tag([_sound(*row) for row in zip(names, audio, strict=True)])
+        # What is missing has to be so in JSON too.
+        return tags.astype(object).where(tags.notna(), None)
+
+
+def log_model(ensemble: Path, *, run_id: str, name: str) -> None:
+    """Log the ensemble in a folder to a run, and register it as the next version of a model.
+
+    Args:
+        ensemble: what training leaves in `06_models`.
+        run_id: of the run.
+        name: of the registered model.
+    """
+    n_folds = Tagger.load(ensemble).settings.n_folds
+    strings = [f"tag_{place}" for place in range(1, N_TAGS + 1)]
+    shares = [f"probability_{place}" for place in range(1, N_TAGS + 1)]
+    outputs = [ColSpec("string", "fname")]
+    for tag, share in zip(strings, shares, strict=True):
+        outputs += [
+            ColSpec("string", tag, required=False),
+            ColSpec("double", share, required=False),
+        ]
+    outputs += [ColSpec("string", "reason"), ColSpec("string", "note")]
+    inputs = [ColSpec("string", "fname"), ColSpec("binary", "audio", required=False)]
+    with TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
+        # Of the folder, what the ensemble needs: histories and stage mel stay behind.
+        for file in model_files(n_folds):
+            copied = Path(folder, "ensemble", file)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            copyfile(ensemble / file, copied)
+        mlflow.pyfunc.log_model(
+            name="tagger",
+            python_model=__file__,
+            artifacts={"ensemble": str(Path(folder, "ensemble"))},
+            code_paths=[str(_PACKAGE)],
+            pip_requirements=_requirements(),
+            signature=ModelSignature(Schema(inputs), Schema(outputs)),
+            input_example=_example(),
+            registered_model_name=name,
+        )
+
+
+def _sound(name: str, audio: object) -> Sound:
+    if isinstance(audio, bytes):
+        return Sound(Path(name).name, audio)
+    folder = os.environ.get(SOUNDS_DIR)
+    if folder is None:
+        return Sound(name, b"", f"no audio came with it, and the server has no {SOUNDS_DIR}")
+    root = os.path.realpath(folder)
+    path = Path(os.path.realpath(Path(root, name)))
+    if not path.is_relative_to(root):
+        return Sound(name, b"", f"not below the server's {SOUNDS_DIR}")
+    if not path.is_file():
+        return Sound(name, b"", f"not there in the server's {SOUNDS_DIR}")
+    return Sound(name, str(path))
+
+
+def _example() -> pd.DataFrame:
+    """A quarter of a second of noise."""
+    import io
+
+    import soundfile
+
+    noise = np.random.default_rng(0).normal(0, 0.1, 2000)
+    file = io.BytesIO()
+    soundfile.write(file, noise, 8000, format="WAV", subtype="PCM_16")
+    return pd.DataFrame({"fname": ["noise.wav"], "audio": [file.getvalue()]})
+
+
+def _requirements() -> list[str]:
+    """The versions that the ensemble was trained with."""
+    named = [
+        match(r"[\w.-]+", line)[0] for line in requires("fsat_kedro") if "extra ==" not in line
+    ]
+    return [f"{name}=={version(name)}" for name in named]
+
+
+set_model(TaggerModel())
