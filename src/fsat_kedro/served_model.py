@@ -1,7 +1,9 @@
 """The trained ensemble as MLflow keeps and serves it. MLflow runs this file to load the model."""
 
 import os
+from base64 import b64decode, b64encode
 from importlib.metadata import requires, version
+from io import BytesIO
 from pathlib import Path
 from re import match
 from shutil import copyfile
@@ -10,6 +12,7 @@ from tempfile import TemporaryDirectory
 import mlflow
 import numpy as np
 import pandas as pd
+import soundfile
 from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, Schema
@@ -26,8 +29,9 @@ class TaggerModel(PythonModel):
     """Tags sounds that come as bytes, or as paths below a folder that the server names."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the ensemble."""
+        """Read the ensemble, and have it tag some noise, so that the first sound does not wait."""
         self._tagger = Tagger.load(Path(context.artifacts["ensemble"]))
+        self._tagger.tag([Sound("noise.wav", _noise())])
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict | None = None
@@ -37,8 +41,8 @@ class TaggerModel(PythonModel):
         Args:
             context: MLflow's.
             model_input: a row a sound: `fname`, its file name; and `audio`, the bytes of the
-                file. Where these are missing, `fname` is a path in the folder that the variable
-                `FSAT_KEDRO_SOUNDS_DIR` names.
+                file in base64. Where these are missing, `fname` is a path in the folder that the
+                variable `FSAT_KEDRO_SOUNDS_DIR` names.
             params: none.
 
         Returns:
@@ -69,7 +73,7 @@ def log_model(ensemble: Path, *, run_id: str, name: str) -> None:
             ColSpec("double", share, required=False),
         ]
     outputs += [ColSpec("string", "reason"), ColSpec("string", "note")]
-    inputs = [ColSpec("string", "fname"), ColSpec("binary", "audio", required=False)]
+    inputs = [ColSpec("string", "fname"), ColSpec("string", "audio", required=False)]
     with TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
         # Of the folder, what the ensemble needs: histories and stage mel stay behind.
         for file in model_files(n_folds):
@@ -83,14 +87,19 @@ def log_model(ensemble: Path, *, run_id: str, name: str) -> None:
             code_paths=[str(_PACKAGE)],
             pip_requirements=_requirements(),
             signature=ModelSignature(Schema(inputs), Schema(outputs)),
-            input_example=_example(),
+            input_example=pd.DataFrame(
+                {"fname": ["noise.wav"], "audio": [b64encode(_noise()).decode()]}
+            ),
             registered_model_name=name,
         )
 
 
 def _sound(name: str, audio: object) -> Sound:
-    if isinstance(audio, bytes):
-        return Sound(Path(name).name, audio)
+    if isinstance(audio, str):
+        try:
+            return Sound(Path(name).name, b64decode(audio, validate=True))
+        except ValueError as error:
+            return Sound(name, b"", f"its audio is not in base64: {error}")
     folder = os.environ.get(SOUNDS_DIR)
     if folder is None:
         return Sound(name, b"", f"no audio came with it, and the server has no {SOUNDS_DIR}")
@@ -103,16 +112,12 @@ def _sound(name: str, audio: object) -> Sound:
     return Sound(name, str(path))
 
 
-def _example() -> pd.DataFrame:
-    """A quarter of a second of noise."""
-    import io
-
-    import soundfile
-
+def _noise() -> bytes:
+    """A sound file."""
+    file = BytesIO()
     noise = np.random.default_rng(0).normal(0, 0.1, 2000)
-    file = io.BytesIO()
     soundfile.write(file, noise, 8000, format="WAV", subtype="PCM_16")
-    return pd.DataFrame({"fname": ["noise.wav"], "audio": [file.getvalue()]})
+    return file.getvalue()
 
 
 def _requirements() -> list[str]:
