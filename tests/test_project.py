@@ -3,13 +3,19 @@
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
+from base64 import b64encode
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import requests
 import soundfile
 
 from fsat_kedro.demo import LABELS, synthesize
@@ -134,6 +140,120 @@ def test_mlflow_has_scores_parameters_and_outputs_of_the_whole_run(mlflow_runs, 
         "reports",
         "scores",
     }
+
+
+@pytest.fixture(scope="module")
+def sounds(demo):
+    """The test clips of the demo, three of them without a sample."""
+    return demo / "01_raw" / "FSDKaggle2018.audio_test"
+
+
+@pytest.fixture(scope="module")
+def best_tags(demo):
+    """The three first tags of every test clip that is not rejected, with their probabilities."""
+    probabilities = np.load(demo / "07_model_output" / "test_probabilities.npy")
+    clips = pd.read_pickle(demo / "02_intermediate" / "test_clips.pkl")
+    labels = json.loads((demo / "06_models" / "classes.json").read_text())["labels"]
+    return {
+        fname: {labels[index]: shares[index] for index in np.argsort(-shares)[:3]}
+        for fname, status, shares in zip(
+            clips["fname"], clips["status"], probabilities, strict=True
+        )
+        if status == "ok"
+    }
+
+
+def assert_is_tagged_so(row, expected):
+    assert [row[f"tag_{place}"] for place in (1, 2, 3)] == list(expected)
+    shares = [row[f"probability_{place}"] for place in (1, 2, 3)]
+    assert shares == pytest.approx(list(expected.values()), rel=1e-3)
+
+
+def test_a_folder_of_sounds_is_tagged_as_the_test_clips_are(
+    project, demo, sounds, best_tags, tmp_path
+):
+    # Nothing but the models is needed, and no setting has to be repeated.
+    shutil.copytree(demo / "06_models", tmp_path / "06_models")
+    finished = kedro(project, "run", "--pipelines", "tag", tag_dir=sounds, data_dir=tmp_path)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert "8 sounds tagged, 3 rejected" in finished.stdout
+    tags = pd.read_csv(tmp_path / "07_model_output" / "tags.csv").set_index("fname")
+    assert set(tags.index) == {path.name for path in sounds.iterdir()}
+    assert tags.loc[~tags.index.isin(list(best_tags)), "reason"].tolist() == ["no samples"] * 3
+    for fname, expected in best_tags.items():
+        assert_is_tagged_so(tags.loc[fname], expected)
+
+
+def test_one_file_is_tagged_on_the_terminal(project, demo, sounds, best_tags):
+    fname, expected = next(iter(best_tags.items()))
+    finished = kedro(project, "tag", "--env", "demo", str(sounds / fname))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    lines = [f"  {share:6.1%}  {label}" for label, share in expected.items()]
+    assert finished.stdout.splitlines() == [str(sounds / fname), *lines]
+
+
+def test_the_model_is_registered_and_served_with_the_same_tags(
+    project, mlflow_runs, sounds, best_tags
+):
+    client, _ = mlflow_runs
+    (version, *_) = client.search_model_versions("name='fsat_kedro'")
+    given, found = list(best_tags)[:2]
+    rows = [
+        {"fname": given, "audio": b64encode((sounds / given).read_bytes()).decode()},
+        {"fname": "broken.wav", "audio": b64encode(b"RIFF, and no more").decode()},
+        {"fname": "broken.wav", "audio": "no base64"},
+        {"fname": found},
+        {"fname": "../FSDKaggle2018.meta/train_post_competition.csv"},
+    ]
+    with served(project, f"models:/fsat_kedro/{version.version}", sounds) as address:
+        answer = requests.post(f"{address}/invocations", json={"dataframe_records": rows})
+    assert answer.status_code == 200, answer.text
+    first, broken, no_base64, second, outside = answer.json()["predictions"]
+    assert_is_tagged_so(first, best_tags[given])
+    assert_is_tagged_so(second, best_tags[found])
+    assert broken["reason"].startswith("not readable as sound")
+    assert no_base64["reason"].startswith("its audio is not in base64")
+    assert outside["reason"] == "not below the server's FSAT_KEDRO_SOUNDS_DIR"
+    assert outside["tag_1"] is None
+
+
+@contextmanager
+def served(project, model, sounds):
+    """Serve a registered model in a process of its own, and give its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{project / 'mlflow.db'}",
+        "FSAT_KEDRO_SOUNDS_DIR": str(sounds),
+    }
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "--env-manager", "local"]
+    with (project / "serve.log").open("w") as log:
+        server = subprocess.Popen(
+            [*command, "--model-uri", model, "--port", str(port)],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while not is_up(address):
+            assert server.poll() is None, (project / "serve.log").read_text()
+            time.sleep(0.5)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
+
+
+def is_up(address):
+    try:
+        return requests.get(f"{address}/ping").ok
+    except requests.ConnectionError:
+        return False
 
 
 def test_what_is_there_is_not_made_again_and_what_is_missing_is_made_the_same(project, demo):
@@ -277,7 +397,7 @@ def test_a_data_set_in_the_layout_of_esc50_keeps_its_own_folds(project, tmp_path
 def test_the_registry_lists_all_pipelines(project):
     listed = kedro(project, "registry", "list").stdout
     steps = ("preprocessing", "features", "training", "inference", "reporting")
-    for name in ("download", "demo_data", *steps):
+    for name in ("download", "demo_data", "tag", *steps):
         assert f"- {name}\n" in listed
 
 
@@ -290,6 +410,9 @@ def test_the_registry_lists_all_pipelines(project):
         ([], {"model.weights": "gone.h5"}, "'gone.h5' is neither none, imagenet nor a file"),
         ([], {"raw_dir": "nothing/here"}, "nothing/here is not a folder"),
         (["--pipeline", "demo_data"], {}, "kedro run --env demo"),
+        (["--pipelines", "tag"], {}, "tag_dir is not set"),
+        (["--pipelines", "tag"], {"tag_dir": "nothing"}, "nothing is not a folder"),
+        (["--pipelines", "tag"], {"tag_dir": "src"}, "no trained ensemble in"),
         (
             ["--pipelines", "download"],
             {"download.record": "http://127.0.0.1:9/record"},

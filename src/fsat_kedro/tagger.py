@@ -146,18 +146,9 @@ class Tagger:
             (what is odd about it).
         """
         probabilities, heard = self._probabilities(sounds, n_jobs, spool_dir)
-        columns = {"fname": [sound.name for sound in sounds]}
-        ranks = rank_classes(np.nan_to_num(probabilities), k=N_TAGS)
-        usable = ~np.isnan(probabilities[:, 0])
-        for place in range(N_TAGS):
-            tags, shares = pd.array([pd.NA] * len(sounds), "string"), np.full(len(sounds), np.nan)
-            if place < ranks.shape[1]:
-                tags[usable] = np.array(self.labels, object)[ranks[usable, place]]
-                rows = np.arange(len(sounds))
-                shares[usable] = probabilities[rows, ranks[:, place]][usable]
-            columns |= {f"tag_{place + 1}": tags, f"probability_{place + 1}": shares}
-        columns |= {name: [getattr(each, name) for each in heard] for name in ("reason", "note")}
-        return pd.DataFrame(columns)
+        names = pd.DataFrame({"fname": [sound.name for sound in sounds]})
+        remarks = pd.DataFrame(heard)[["reason", "note"]]
+        return pd.concat([names, best_tags(probabilities, self.labels), remarks], axis=1)
 
     def probabilities(self, sounds: Sequence[Sound], *, n_jobs: int = 1) -> np.ndarray:
         """What `tag` ranks: probabilities of every class, (n, c); NaN for a rejected sound."""
@@ -230,6 +221,31 @@ class Tagger:
     @property
     def _n_components(self) -> int:
         return self._projector[-1].n_components_
+
+
+def best_tags(probabilities: np.ndarray, labels: list[str]) -> pd.DataFrame:
+    """The most probable tags, best first.
+
+    Args:
+        probabilities: (n, c); NaN for a rejected sound.
+        labels: c names of classes.
+
+    Returns:
+        n rows: tag_1, probability_1, … to the third; missing where there is none.
+    """
+    usable = ~np.isnan(probabilities[:, 0])
+    ranks = rank_classes(np.nan_to_num(probabilities), k=N_TAGS)
+    columns = {}
+    for place in range(N_TAGS):
+        tags = np.full(len(probabilities), None, object)
+        shares = np.full(len(probabilities), np.nan)
+        if place < len(labels):
+            best = ranks[usable, place]
+            tags[usable] = np.array(labels, object)[best]
+            shares[usable] = probabilities[usable, best]
+        columns[f"tag_{place + 1}"] = pd.array(tags, "string")
+        columns[f"probability_{place + 1}"] = shares
+    return pd.DataFrame(columns)
 
 
 def weight_files(n_folds: int) -> list[str]:
