@@ -1,12 +1,11 @@
 import errno
 
-import pandas as pd
 import pytest
 from click import ClickException
 from kedro.io import DatasetError
 from pydantic import ValidationError
 
-from fsat_kedro.hooks import ReadableErrorHooks, _clips_in_words, _flat, _fold_of, _readable
+from fsat_kedro.hooks import ReadableErrorHooks, _flat, _fold_of, _readable
 from fsat_kedro.parameters import Model, Trim, Views
 
 
@@ -106,10 +105,3 @@ def test_a_disk_that_is_full_or_not_writable_is_told_with_the_remedy(tmp_path, c
 @pytest.mark.parametrize("cause", [ValueError("free space"), OSError(errno.ENOENT, "gone")])
 def test_another_error_stays_what_it_is(tmp_path, cause):
     ReadableErrorHooks().on_pipeline_error(error_of_saving(cause), Catalog(tmp_path))
-
-
-def test_clips_are_told_with_their_most_frequent_reasons():
-    reasons = pd.Series(["gone"] * 3 + list("abcdef"))
-    words = _clips_in_words({"listed": 20, "rejected": 9, "noted": 0, "unlisted": 4}, reasons)
-    assert words.startswith("20 clips, 9 rejected (gone: 3, a: 1, ")
-    assert words.endswith(", 2 more reasons), 4 unlisted")

@@ -1,10 +1,11 @@
-"""Commands of the project beside Kedro's own."""
+"""Commands of the project: Kedro's `run` with `--verbose`, and `tag`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from kedro.framework.cli.utils import env_option
+from kedro.framework.cli.project import run
+from kedro.framework.cli.utils import KedroCliError, env_option
 from kedro.framework.startup import ProjectMetadata
 
 from fsat_kedro.errors import InputError
@@ -17,6 +18,22 @@ if TYPE_CHECKING:
 @click.group(name="fsat_kedro")
 def cli() -> None:
     """Commands of the project."""
+
+
+def _be_verbose(context: click.Context, option: click.Parameter, value: bool) -> None:
+    KedroCliError.VERBOSE_ERROR = value
+
+
+run.params.append(
+    click.Option(
+        ["--verbose"],
+        is_flag=True,
+        expose_value=False,
+        callback=_be_verbose,
+        help="Show Kedro's own messages, and where in the code an error comes from.",
+    )
+)
+cli.add_command(run)
 
 
 @cli.command()

@@ -1,14 +1,19 @@
-"""What happens around a run: parameters are checked, MLflow is told, errors are made readable."""
+"""What happens around a run: parameters are checked, MLflow is told, errors are made readable.
+
+What the terminal shows of a run is in `terminal`.
+"""
 
 from __future__ import annotations
 
 import atexit
 import errno
+import hashlib
 import logging
 import os
 import re
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -154,25 +159,6 @@ class CheckpointHooks:
                     path.unlink(missing_ok=True)
 
 
-class RejectedClipsHooks:
-    """Tells at the end of a run which clips were left out."""
-
-    @hook_impl(trylast=True)
-    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Log how many clips of each split were rejected, and why."""
-        if not any(name.endswith("_clips") for name in pipeline.datasets()):
-            return
-        if not all(catalog[name].exists() for name in ("clip_counts", "rejected_clips")):
-            return
-        rejected = catalog["rejected_clips"].load()
-        for split, counts in catalog["clip_counts"].load().items():
-            reasons = rejected.loc[rejected["split"] == split, "reason"]
-            logger.info("%s: %s", split, _clips_in_words(counts, reasons))
-        for name in ("rejected_clips", "noted_clips"):
-            if len(catalog[name].load()):
-                logger.info("%s: %s", name.replace("_", " "), catalog[name]._filepath)
-
-
 class ReadableErrorHooks:
     """Shows what a user can mend as one message; `kedro run --verbose` adds the traceback."""
 
@@ -246,12 +232,14 @@ class MlflowHooks:
             "dataset": self._parameters["dataset"],
             "pipelines": ", ".join(run_params.get("pipeline_names") or ["__default__"]),
             "process": _process(),
+            # The names that the MLflow UI knows.
+            "mlflow.source.name": "kedro run",
+            "mlflow.source.git.commit": _commit(self._project_path),
         }
         run = self._client.create_run(self._experiment_id(), tags=tags, run_name=name)
         self._parent_id = run.info.run_id
-        parameters = [
-            Param(key, str(value)) for key, value in sorted(_flat(self._parameters).items())
-        ]
+        told = {name: self._parameters[name] for name in self._settings["parameters"]}
+        parameters = [Param(key, str(value)) for key, value in sorted(_flat(told).items())]
         self._client.log_batch(self._parent_id, params=parameters)
 
     @hook_impl
@@ -260,17 +248,27 @@ class MlflowHooks:
         fold = _fold_of(node.namespace)
         if fold is None or not any("_history" in output for output in node.outputs):
             return
+        import keras
+
         from fsat_kedro.training import report_epochs_to
 
         stage = node.name.rpartition("train_")[2]
         with _tolerating_mlflow():
+            for run_id in (self._parent_id, self._child_id(fold)):
+                self._client.set_tag(run_id, "backend", keras.backend.backend())
             report_epochs_to(partial(self._log_metrics, self._child_id(fold), f"{stage}/"))
+
+    @hook_impl
+    def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
+        """Tag the run with what its clips are."""
+        self._tag_clips(dataset_name, data)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
         """Log scores as metrics, and main outputs as artifacts."""
         if self._client is None:
             return
+        self._tag_clips(dataset_name, data)
         if dataset_name in self._settings["metrics"]:
             self._log_scores(dataset_name, data)
         if dataset_name == self._settings["model"]["dataset"]:
@@ -334,6 +332,15 @@ class MlflowHooks:
         for run in running:
             if _has_ended(run.data.tags.get("process", "")):
                 self._client.set_terminated(run.info.run_id, "KILLED")
+
+    def _tag_clips(self, dataset_name: str, data: Any) -> None:
+        """Tag the run with a fingerprint of a split's clips, once."""
+        tag = f"fingerprint.{dataset_name.removesuffix('_clips')}"
+        if dataset_name not in self._settings["fingerprints"] or tag in self._logged:
+            return
+        with _tolerating_mlflow():
+            self._client.set_tag(self._parent_id, tag, _fingerprint(data))
+            self._logged.add(tag)
 
     def _log_scores(self, dataset_name: str, data: Any) -> None:
         numbers = {key: x for key, x in _flat(data).items() if isinstance(x, int | float)}
@@ -400,15 +407,6 @@ def _warn_of_outdated(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         )
 
 
-def _clips_in_words(counts: dict[str, int], reasons: pd.Series) -> str:
-    words = f"{counts['listed']} clips, {counts['rejected']} rejected"
-    if len(reasons):
-        common = reasons.value_counts()
-        words += f" ({', '.join(f'{reason}: {n}' for reason, n in common[:5].items())}"
-        words += f", {len(common) - 5} more reasons)" if len(common) > 5 else ")"
-    return ", ".join([words, *(f"{counts[x]} {x}" for x in ("noted", "unlisted") if counts[x])])
-
-
 def _about_disk(error: OSError) -> bool:
     """Whether writing failed for want of room or of rights."""
     wants = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -418,6 +416,26 @@ def _about_disk(error: OSError) -> bool:
 
 def _process() -> str:
     return f"{os.getpid()}@{socket.gethostname()}"
+
+
+def _commit(project_path: Path) -> str:
+    """The commit that is checked out, with a `+` if files were changed since; "" if unknown."""
+    git = ["git", "-C", str(project_path)]
+    try:
+        commit, changes = (
+            subprocess.run([*git, *command], capture_output=True, text=True, check=True).stdout
+            for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return commit.strip() + ("+" if changes else "")
+
+
+def _fingerprint(clips: pd.DataFrame) -> str:
+    """The same for the same clips: names, labels, what they are for, trimmed intervals."""
+    columns = ["fname", "label", "verified", "usage", "fold", "status", "start", "end"]
+    text = clips[columns].sort_values("fname").to_csv(index=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _has_ended(process: str) -> bool:

@@ -8,8 +8,8 @@ from fsat_kedro.hooks import (
     OutputHooks,
     ParameterHooks,
     ReadableErrorHooks,
-    RejectedClipsHooks,
 )
+from fsat_kedro.terminal import TerminalHooks
 
 # Read by the libraries when they are imported: no usage reports, and no log of TensorFlow's C++
 # side, which speaks of missing GPUs as errors.
@@ -20,7 +20,7 @@ HOOKS = (
     ParameterHooks(),
     OutputHooks(),
     CheckpointHooks(),
-    RejectedClipsHooks(),
+    TerminalHooks(),
     MlflowHooks(),
     ReadableErrorHooks(),
 )
