@@ -36,7 +36,7 @@ def _none_or_weights(value: object) -> object:
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Decoding(_Group):
@@ -86,6 +86,7 @@ class Folds(_Group):
     source: Literal["stratified", "given"]
     """Draw folds stratified by label, or take the data set's own."""
     n_folds: Annotated[int, Field(ge=2)]
+    """How many."""
 
 
 class Lengths(_Group):
@@ -99,14 +100,16 @@ class Momentum(_Group):
     """How much of its running mean a step of batch normalisation keeps."""
 
     backbone: Share
+    """Share of its running mean that a step of the backbone's batch normalisation keeps."""
     others: Share
+    """The same of all other batch normalisations."""
 
 
 class Model(_Group):
     """The networks."""
 
     weights: Annotated[str | None, BeforeValidator(_none_or_weights)]
-    """The backbone's first weights: none, imagenet, or the path of a `.weights.h5` file."""
+    """The backbone's first weights: null, imagenet, or the path of a `.weights.h5` file."""
     width: Positive
     """Width multiplier of the backbone; ImageNet weights exist for 0.35, 0.5, 0.75, 1, 1.3, 1.4."""
     momentum: Momentum
@@ -118,11 +121,11 @@ class Erase(_Group):
     """Random erasing."""
 
     probability: Share
-    """Share of clips."""
+    """Share of clips of which a box is erased."""
     area: Annotated[tuple[Share, Share], AfterValidator(_ascending)]
-    """Smallest and largest share of the spectrogram."""
+    """Smallest and largest share of the spectrogram that a box covers."""
     aspect: Annotated[float, Field(gt=0, le=1)]
-    """Smallest ratio of the sides; the largest is its inverse."""
+    """Smallest ratio of a box's sides; the largest is its inverse."""
 
 
 class Augmentation(_Group):
@@ -139,17 +142,22 @@ class MixupAlpha(_Group):
     """α of each stage's mixup; 0 for none."""
 
     mel: Annotated[float, Field(ge=0)]
+    """α of the beta distribution that mixup draws from in stage mel; 0 for no mixup."""
     mel_pca: Annotated[float, Field(ge=0)]
+    """The same of stage mel_pca."""
 
 
 class CyclicPhase(_Group):
     """A triangular learning rate."""
 
     epochs: Annotated[int, Field(ge=0)]
+    """Of the phase."""
     half_cycle: Positive
     """Epochs from the lowest rate to the highest."""
     minimum_rate: Positive
+    """The lowest learning rate."""
     maximum_rate: Positive
+    """The highest learning rate."""
 
     @model_validator(mode="after")
     def _ascends(self) -> "CyclicPhase":
@@ -161,8 +169,9 @@ class SteadyPhase(_Group):
     """A learning rate that falls when the validation loss no longer does."""
 
     epochs: Annotated[int, Field(ge=0)]
-    """At most."""
+    """Of the phase, at most."""
     rate: Positive
+    """The learning rate that it begins with."""
 
 
 class Phases(_Group):
@@ -196,8 +205,9 @@ class Training(_Group):
     """How a stage is trained."""
 
     batch_size: Count
+    """Clips."""
     n_lengths: Count | None
-    """Lengths to draw from, at equal steps; None for every one from the shortest to the longest."""
+    """Lengths to draw from, at equal steps; null for every one from the shortest to the longest."""
     augmentation: Augmentation
     selection: Literal["best", "last"]
     """Whether a phase ends with its best weights by validation loss, or with its last."""
@@ -236,7 +246,9 @@ class Demo(_Group):
     """The synthetic data set."""
 
     n_train: Count
+    """Training clips."""
     n_test: Count
+    """Test clips, beside three empty ones."""
 
 
 class Download(_Group):
