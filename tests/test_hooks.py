@@ -5,6 +5,7 @@ from click import ClickException
 from kedro.io import DatasetError
 from pydantic import ValidationError
 
+from fsat_kedro.errors import InputError
 from fsat_kedro.hooks import ReadableErrorHooks, _flat, _fold_of, _readable
 from fsat_kedro.parameters import Model, Trim, Views
 
@@ -105,3 +106,10 @@ def test_a_disk_that_is_full_or_not_writable_is_told_with_the_remedy(tmp_path, c
 @pytest.mark.parametrize("cause", [ValueError("free space"), OSError(errno.ENOENT, "gone")])
 def test_another_error_stays_what_it_is(tmp_path, cause):
     ReadableErrorHooks().on_pipeline_error(error_of_saving(cause), Catalog(tmp_path))
+
+
+def test_what_a_dataset_says_of_the_users_input_is_a_message_of_the_command(tmp_path):
+    with pytest.raises(ClickException, match="train first"):
+        ReadableErrorHooks().on_pipeline_error(
+            error_of_saving(InputError("train first")), Catalog(tmp_path)
+        )

@@ -170,9 +170,11 @@ class ReadableErrorHooks:
 
     @hook_impl(trylast=True)
     def on_pipeline_error(self, error: Exception, catalog: CatalogProtocol) -> None:
-        """Turn a full disk, or one that cannot be written to, into a message of the command."""
+        """Turn what a dataset says, or a disk that is full or not writable, into a message."""
         data_dir = Path(catalog.load("params:data_dir"))
         while error is not None:
+            if isinstance(error, InputError):
+                raise ClickException(str(error)) from error
             if isinstance(error, OSError) and _about_disk(error):
                 free = shutil.disk_usage(data_dir).free / 1e9
                 raise ClickException(

@@ -11,9 +11,10 @@ from fsat_kedro.hooks import (
 )
 from fsat_kedro.terminal import TerminalHooks
 
-# Read by the libraries when they are imported: no usage reports, and no log of TensorFlow's C++
-# side, which speaks of missing GPUs as errors.
+# Read by the libraries when they are imported: no usage reports, no news of MLflow's database, and
+# no log of TensorFlow's C++ side, which speaks of missing GPUs as errors.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 HOOKS = (

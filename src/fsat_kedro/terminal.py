@@ -38,9 +38,8 @@ class TerminalHooks:
     def before_pipeline_run(self, pipeline: Pipeline) -> None:
         """Count the nodes."""
         self._n_nodes, self._n_begun = len(pipeline.nodes), 0
-        if not KedroCliError.VERBOSE_ERROR:
-            for name in ("kedro", "kedro_viz"):
-                logging.getLogger(name).setLevel(logging.WARNING)
+        if KedroCliError.VERBOSE_ERROR:
+            logging.getLogger("kedro").setLevel(logging.INFO)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
