@@ -26,7 +26,7 @@ RUN = [sys.executable, "-m", "kedro", "run", "--env", "demo"]
 def make_project(folder: Path) -> Path:
     """A checkout without data in `folder`, which is made."""
     folder.mkdir(parents=True)
-    for name in ("conf", "src"):
+    for name in ("conf", "src", "notebooks"):
         ignored = shutil.ignore_patterns("local", "__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     (folder / "conf" / "local").mkdir()

@@ -12,11 +12,13 @@ from base64 import b64encode
 from contextlib import contextmanager
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import requests
 import soundfile
+from nbclient import NotebookClient
 
 from fsat_kedro.demo import LABELS, synthesize
 from fsat_kedro.locks import lock
@@ -254,6 +256,14 @@ def is_up(address):
         return requests.get(f"{address}/ping").ok
     except requests.ConnectionError:
         return False
+
+
+@pytest.mark.parametrize("name", ["look_at_the_data", "compare_folds"])
+def test_the_notebooks_run_on_the_demo(project, demo, name):
+    notebook = nbformat.read(project / "notebooks" / f"{name}.ipynb", as_version=4)
+    folder = {"metadata": {"path": str(project / "notebooks")}}
+    NotebookClient(notebook, kernel_name="python3", resources=folder).execute()
+    assert any(cell.get("outputs") for cell in notebook.cells)
 
 
 def test_what_is_there_is_not_made_again_and_what_is_missing_is_made_the_same(project, demo):

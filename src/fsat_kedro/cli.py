@@ -54,7 +54,9 @@ def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir:
     """
     from fsat_kedro.pipeline_registry import configured_parameters
     from fsat_kedro.tagger import Sound, Tagger
+    from fsat_kedro.terminal import import_keras_quietly
 
+    import_keras_quietly()
     if data_dir is None:
         data_dir = metadata.project_path / configured_parameters(env)["data_dir"]
     try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 from kedro.framework.cli.utils import KedroCliError
@@ -44,6 +47,8 @@ class TerminalHooks:
     @hook_impl
     def before_node_run(self, node: Node) -> None:
         """Tell what begins."""
+        if "gpu" in node.tags and not KedroCliError.VERBOSE_ERROR:
+            import_keras_quietly()
         self._n_begun += 1
         logger.info("%d/%d %s", self._n_begun, self._n_nodes, node.name)
 
@@ -58,6 +63,28 @@ class TerminalHooks:
                 "Scores, with 95 %% intervals:\n%s", scores_in_lines(catalog.load("scores"))
             )
         _tell_places(made, catalog)
+
+
+def import_keras_quietly() -> None:
+    """Import Keras without what TensorFlow's C++ side tells of itself, for which it has no setting.
+
+    If that fails, it is told.
+    """
+    if "keras" in sys.modules:
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with TemporaryFile() as told:
+        os.dup2(told.fileno(), 2)
+        try:
+            import keras  # noqa: F401
+        except BaseException:
+            told.seek(0)
+            os.write(stderr, told.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def clips_in_words(counts: dict[str, int], reasons: pd.Series) -> str:
