@@ -132,6 +132,11 @@ def _tell_places(made: set[str], catalog: CatalogProtocol) -> None:
     tables = {"rejected_clips", "noted_clips"}
     for name, words in _SHOWN.items():
         if name in made and not (name in tables and len(catalog.load(name)) == 0):
-            logger.info("%s: %s", words, Path(catalog[name]._filepath))
+            logger.info("%s: %s", words, _shortened(Path(catalog[name]._filepath)))
     if "scores" in made:
         logger.info("Next: kedro viz run --include-hooks, mlflow ui, kedro tag FILE")
+
+
+def _shortened(path: Path) -> Path:
+    """A path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
