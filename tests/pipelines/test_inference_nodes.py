@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from fsat_kedro import metrics
-from fsat_kedro.pipelines.inference import nodes
+from fsat_kedro.pipelines.inference import create_pipeline, nodes
 
 CLASSES = {"labels": ["Bark", "Flute", "Meow", "Siren"], "prior": [0.1, 0.2, 0.3, 0.4]}
 PROBABILITIES = np.array(
@@ -84,3 +84,35 @@ def test_a_label_that_no_training_clip_had_counts_as_missed_and_is_told(caplog):
     (message,) = caplog.messages
     assert message.startswith("1 test clips have labels that no training clip has")
     assert message.endswith("Harp")
+
+
+def test_every_fold_is_scored_over_the_clips_that_the_ensemble_is_scored_on():
+    clips = clips_of(["Bark", "Siren", "Flute", pd.NA], rejected=[1])
+    logs = np.log(PROBABILITIES)
+    logs[1] = np.nan
+    other = np.log(PROBABILITIES[:, ::-1])
+    other[1] = np.nan
+    scores = nodes.score_folds(clips, CLASSES, 0, logs, other)
+    assert scores["fold"].tolist() == [1, 2]
+    assert scores["n_clips"].tolist() == [3, 3]
+    # The rejected one has the prior, in which its class comes first.
+    assert scores["map_at_3"].tolist() == pytest.approx([(1 + 1 + 1) / 3, (0 + 1 + 1 / 3) / 3])
+    alone = nodes.score_test(nodes.combine_folds(clips, CLASSES, logs), clips, CLASSES, seed=0)
+    assert {score: parts["pooled"] for score, parts in alone.items()} == scores[
+        list(metrics.SCORES)
+    ].iloc[0].to_dict()
+
+
+def test_without_any_label_no_fold_is_scored():
+    scores = nodes.score_folds(clips_of([pd.NA] * 4), CLASSES, 0, np.log(PROBABILITIES))
+    assert list(scores) == ["fold", *metrics.SCORES]
+    assert scores.empty
+
+
+def test_all_is_in_one_group_with_a_group_a_fold_in_it_and_only_weights_go_in_by_fold():
+    pipeline = create_pipeline(3)
+    folds = {f"inference.fold_{fold}" for fold in (1, 2, 3)}
+    assert {node.namespace for node in pipeline.nodes} == {"inference", *folds}
+    by_fold = {name for name in pipeline.inputs() if name[-1].isdigit()}
+    assert by_fold == {f"mel_pca_weights_{fold}" for fold in (1, 2, 3)}
+    assert pipeline.outputs() == {"submission", "test_scores", "fold_test_scores"}

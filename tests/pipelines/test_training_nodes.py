@@ -6,7 +6,7 @@ import pytest
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.parameters import Folds
-from fsat_kedro.pipelines.training import nodes
+from fsat_kedro.pipelines.training import create_pipeline, nodes
 
 CLASSES = {"labels": ["Bark", "Meow"], "prior": [0.5, 0.5]}
 
@@ -108,3 +108,30 @@ def test_cross_validation_is_scored_by_hand():
     assert parts["accuracy_high"].tolist() == [1, 1, 1]
     again = nodes.score_cross_validation(probabilities, assigned, clips, CLASSES, seed=0)
     assert scores == again
+
+
+def test_histories_are_joined_fold_by_fold_and_stage_by_stage():
+    histories = [pd.DataFrame({"epoch": range(1, 1 + n), "loss": float(n)}) for n in (1, 2, 1, 3)]
+    joined = nodes.join_histories(*histories)
+    assert list(joined) == ["fold", "stage", "epoch", "loss"]
+    assert joined["fold"].tolist() == [1, 1, 1, 2, 2, 2, 2]
+    assert joined["stage"].tolist() == ["mel", *["mel_pca"] * 2, "mel", *["mel_pca"] * 3]
+    assert joined["epoch"].tolist() == [1, 1, 2, 1, 1, 2, 3]
+    assert joined["loss"].tolist() == [1, 2, 2, 1, 3, 3, 3]
+
+
+def test_all_is_in_one_group_with_a_group_a_fold_in_it():
+    pipeline = create_pipeline(2)
+    assert {node.namespace for node in pipeline.nodes} == {
+        "training",
+        "training.fold_1",
+        "training.fold_2",
+    }
+    (join,) = (node for node in pipeline.nodes if node.short_name.endswith("join_histories"))
+    assert join.inputs == [
+        "mel_history_1",
+        "mel_pca_history_1",
+        "mel_history_2",
+        "mel_pca_history_2",
+    ]
+    assert all("." not in name for name in pipeline.all_outputs())

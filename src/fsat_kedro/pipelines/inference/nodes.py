@@ -92,3 +92,24 @@ def score_test(
             for score, number in scored.items():
                 scores[score][part] = number
     return scores
+
+
+def score_folds(clips: pd.DataFrame, classes: dict, seed: int, *logs: np.ndarray) -> pd.DataFrame:
+    """Scores of each fold's network by itself, over the clips that the ensemble is scored on.
+
+    Args:
+        clips: the test clips.
+        classes: with labels and prior of the c classes.
+        seed: of the intervals.
+        logs: of each fold, mean log probabilities (n, c).
+
+    Returns:
+        fold, and `metrics.SCORES`, a row a fold; without a row where no clip is labelled.
+    """
+    labelled = clips["label"].notna().to_numpy(bool)
+    targets = metrics.class_indices(clips["label"][labelled], classes["labels"])
+    rows = []
+    for fold, log in enumerate(logs if labelled.any() else [], start=1):
+        probabilities = combine_folds(clips, classes, log)[labelled]
+        rows.append({"fold": fold, **metrics.score_clips(targets, probabilities, seed=seed)})
+    return pd.DataFrame(rows, columns=["fold", *metrics.SCORES])

@@ -13,11 +13,12 @@ def create_pipeline(n_folds: int) -> Pipeline:
     if n_folds == 0:
         return Pipeline([])
     folds = range(1, n_folds + 1)
+    logs = [f"test_fold_{fold}" for fold in folds]
     after = Pipeline(
         [
             node(
                 nodes.combine_folds,
-                ["test_clips", "classes", *(f"test_fold_{fold}" for fold in folds)],
+                ["test_clips", "classes", *logs],
                 "test_probabilities",
                 name="combine_folds",
             ),
@@ -33,9 +34,23 @@ def create_pipeline(n_folds: int) -> Pipeline:
                 "test_scores",
                 name="score_test",
             ),
+            node(
+                nodes.score_folds,
+                ["test_clips", "classes", "params:seed", *logs],
+                "fold_test_scores",
+                name="score_folds",
+            ),
         ]
     )
-    return sum((_fold_pipeline(fold) for fold in folds), after)
+    whole = sum((_fold_pipeline(fold) for fold in folds), after)
+    given = {"test_clips", "test_mels", "test_components", "mel_statistics", "classes"}
+    return Pipeline(
+        whole,
+        namespace="inference",
+        inputs={*given, *(f"mel_pca_weights_{fold}" for fold in folds)},
+        outputs=whole.all_outputs(),
+        parameters={"model", "views", "inference", "seed"},
+    )
 
 
 def _fold_pipeline(fold: int) -> Pipeline:
@@ -54,7 +69,7 @@ def _fold_pipeline(fold: int) -> Pipeline:
     )
     return Pipeline(
         template,
-        namespace=f"inference.fold_{fold}",
+        namespace=f"fold_{fold}",
         inputs={"mel_pca_weights": f"mel_pca_weights_{fold}", **{name: name for name in given}},
         outputs={"log_probabilities": f"test_fold_{fold}"},
         parameters={"model", "views", "inference", "seed"},

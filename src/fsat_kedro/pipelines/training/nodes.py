@@ -203,6 +203,23 @@ def describe_tagger(
     )
 
 
+def join_histories(*histories: pd.DataFrame) -> pd.DataFrame:
+    """The histories of all stages of all folds in one table.
+
+    Args:
+        histories: of each fold in order, that of stage mel and that of stage mel_pca.
+
+    Returns:
+        fold, stage, and the columns of the histories.
+    """
+    stages = ("mel", "mel_pca")
+    named = [
+        history.assign(fold=1 + index // 2, stage=stages[index % 2])
+        for index, history in enumerate(histories)
+    ]
+    return pd.concat(named, ignore_index=True)[["fold", "stage", *histories[0].columns]]
+
+
 def combine_out_of_fold(*logs: np.ndarray) -> np.ndarray:
     """Probabilities of every clip by the fold that held it out, (n, c); NaN for rejected ones."""
     rejected = np.isnan(logs).all(axis=(0, 2))

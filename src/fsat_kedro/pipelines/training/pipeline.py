@@ -1,4 +1,4 @@
-"""Wiring of the training: one template, used for every fold."""
+"""Wiring of the training: one template, used for every fold, in one group with what is around."""
 
 from kedro.pipeline import Pipeline, node
 
@@ -8,6 +8,7 @@ from fsat_kedro.pipelines.training import nodes
 def create_pipeline(n_folds: int) -> Pipeline:
     """Assign folds, train each in a namespace of its own, and score them together."""
     folds = range(1, n_folds + 1)
+    histories = [f"{stage}_history_{fold}" for fold in folds for stage in ("mel", "mel_pca")]
     before = Pipeline(
         [
             node(nodes.list_classes, "train_clips", "classes", name="list_classes"),
@@ -28,6 +29,7 @@ def create_pipeline(n_folds: int) -> Pipeline:
     settings = ["decoding", "trim", "log_mel", "model", "views", "inference", "seed"]
     after = Pipeline(
         [
+            node(nodes.join_histories, histories, "training_history", name="join_histories"),
             node(
                 nodes.describe_tagger,
                 [
@@ -52,7 +54,15 @@ def create_pipeline(n_folds: int) -> Pipeline:
             ),
         ]
     )
-    return sum((_fold_pipeline(fold) for fold in folds), before + after)
+    whole = sum((_fold_pipeline(fold) for fold in folds), before + after)
+    return Pipeline(
+        whole,
+        namespace="training",
+        inputs={"train_clips", "train_mels", "train_components", "mel_statistics", "projector"},
+        # Dots in names that other pipelines use would make Kedro see namespaces in them.
+        outputs=whole.all_outputs(),
+        parameters={"folds", "training", *settings},
+    )
 
 
 def _fold_pipeline(fold: int) -> Pipeline:
@@ -95,9 +105,8 @@ def _fold_pipeline(fold: int) -> Pipeline:
     shared = {"train_clips", "train_mels", "train_components", "mel_statistics", "classes"}
     return Pipeline(
         template,
-        namespace=f"training.fold_{fold}",
+        namespace=f"fold_{fold}",
         inputs={"split": f"split_{fold}", **{name: name for name in shared}},
-        # Dots in names that other pipelines use would make Kedro see namespaces in them.
         outputs={name: f"{name}_{fold}" for name in (*trained, "fold_curves", "oof")},
         parameters={"model", "training", "views", "inference", "seed"},
     )
