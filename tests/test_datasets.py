@@ -1,5 +1,6 @@
 """What is saved comes back; a save that breaks off leaves nothing that looks whole."""
 
+import os
 import resource
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from fsat_kedro.datasets.matplotlib_dataset import MatplotlibDataset
 from fsat_kedro.datasets.npy_dataset import NpyDataset
 from fsat_kedro.datasets.pickle_dataset import PickleDataset
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
+from fsat_kedro.datasets.text_dataset import TextDataset
 from fsat_kedro.ragged import RaggedArray, gather
 
 
@@ -187,6 +189,31 @@ def test_weights_that_are_not_there_are_an_error_that_names_the_file(tmp_path):
         dataset.load()
 
 
+# Figures and text
+
+
+def test_a_figure_is_loaded_as_the_bytes_of_its_image(tmp_path):
+    dataset = MatplotlibDataset(filepath=str(tmp_path / "a.png"))
+    dataset.save(Figure())
+    assert dataset.load() == (tmp_path / "a.png").read_bytes()
+    assert dataset.load().startswith(b"\x89PNG")
+
+
+def test_text_is_saved_in_utf_8_whatever_the_machine_prefers(tmp_path):
+    script = (
+        "import sys\n"
+        "from fsat_kedro.datasets.text_dataset import TextDataset\n"
+        "dataset = TextDataset(filepath=sys.argv[1])\n"
+        "dataset.save('\\u25b6 Gl\\xf6ckchen')\n"
+        "assert dataset.load() == '\\u25b6 Gl\\xf6ckchen'\n"
+    )
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    path = tmp_path / "a.html"
+    command = [sys.executable, "-c", script, str(path)]
+    subprocess.run(command, env=environment, check=True)
+    assert path.read_text("utf-8") == "▶ Glöckchen"
+
+
 # Whatever it is that is saved
 
 NOISE = np.random.default_rng(0).random(20_000)
@@ -196,6 +223,7 @@ KINDS = {
     "a.pkl": (PickleDataset, NOISE),
     "a.png": (MatplotlibDataset, Figure()),
     "a.npy": (NpyDataset, NOISE),
+    "a.html": (TextDataset, str(NOISE.tolist())),
     "mels": (RaggedDataset, RaggedArray(NOISE, np.array([0, 20_000]))),
 }
 

@@ -140,7 +140,7 @@ one_over_ranks = st.sampled_from([0, 1 / 3, 1 / 2, 1])
 
 
 @given(arrays(float, st.integers(1, 50), elements=one_over_ranks), st.integers(0, 9))
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 def test_an_interval_holds_the_mean_and_is_the_same_again(scores, seed):
     low, high = metrics.bootstrap_interval(scores, seed=seed)
     assert scores.min() - 1e-12 <= low <= scores.mean() + 1e-12
@@ -232,3 +232,24 @@ def test_confused_pairs_stand_by_clips_then_by_class():
 
 def test_without_a_confusion_there_is_no_pair():
     assert [len(x) for x in metrics.confused_pairs(np.diag([3, 0, 2]))] == [0, 0]
+
+
+def test_reliability_worked_by_hand():
+    claimed = np.array([0.9, 0.2, 0.8, 0.3, 0.7, 0.1])
+    right = np.array([True, False, True, True, False, False])
+    means, shares, low, high = metrics.reliability(claimed, right, per_point=3, most=10)
+    np.testing.assert_allclose(means, [0.2, 0.8])
+    np.testing.assert_allclose(shares, [1 / 3, 2 / 3])
+    # Wilson's interval of 1 in 3, with z = 1.96.
+    z = 1.959964
+    centre, half = (1 + z**2 / 2) / (3 + z**2), z / (3 + z**2) * (2 / 3 + z**2 / 4) ** 0.5
+    np.testing.assert_allclose([low[0], high[0]], [centre - half, centre + half], rtol=1e-6)
+
+
+def test_reliability_of_few_or_equal_claims():
+    for n in (1, 5, 500):
+        means, shares, low, high = metrics.reliability(np.ones(n), np.ones(n, bool))
+        assert len(means) == min(10, max(1, n // 20))
+        assert (shares == 1).all()
+        assert (low < 1).all()
+        np.testing.assert_allclose(high, 1)

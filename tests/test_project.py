@@ -115,6 +115,14 @@ def test_every_stage_of_every_fold_left_weights_and_a_history(demo):
             assert history["phase"].tolist() == ["cyclic", "high"]
 
 
+def test_the_page_has_a_sound_of_each_missed_clip(demo):
+    page = (demo / "08_reporting" / "report.html").read_text("utf-8")
+    missed = pd.read_csv(demo / "08_reporting" / "missed_clips.csv")
+    assert page.count('<article class="card clip"') == len(missed) > 0
+    assert page.count("<audio") == len(missed) + len(LABELS)
+    assert "11 test clips, 3 rejected, 8 labelled" in page
+
+
 def test_mlflow_has_a_child_run_a_fold_with_metrics_by_epoch(mlflow_runs, demo):
     client, runs = mlflow_runs
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -138,6 +146,7 @@ def test_mlflow_has_scores_parameters_and_outputs_of_the_whole_run(mlflow_runs, 
         assert parent.data.metrics[f"test/{score}.pooled"] == scores[score]["pooled"]
     assert parent.data.params["training.phases.cyclic.epochs"] == "1"
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
+        "history",
         "predictions",
         "reports",
         "scores",
@@ -395,7 +404,7 @@ def test_a_data_set_in_the_layout_of_esc50_keeps_its_own_folds(project, tmp_path
     table.to_csv(raw / "meta" / "esc50.csv", index=False)
     finished = kedro(
         project,
-        *("run", "--env", "esc50", "--to-nodes", "split_folds"),
+        *("run", "--env", "esc50", "--to-nodes", "training.split_folds"),
         raw_dir=raw,
         data_dir=tmp_path / "data",
     )

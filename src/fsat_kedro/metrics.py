@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import bootstrap
+from scipy.stats import binomtest, bootstrap
 
 SCORES = (
     "n_clips",
@@ -104,6 +104,35 @@ def bootstrap_interval(
         rng=np.random.default_rng(seed),
     )
     return resampled.confidence_interval.low, resampled.confidence_interval.high
+
+
+def reliability(
+    claimed: np.ndarray, right: np.ndarray, *, per_point: int = 20, most: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """How often claims come true, by the probability that they were made with.
+
+    The claims are divided by their probability into parts of the same number, up to one. (The
+    `calibration_curve` of scikit-learn does not tell that number, which intervals need.)
+
+    Args:
+        claimed: (n,) probabilities.
+        right: (n,) whether the claim came true.
+        per_point: claims in a part, at least, where there are as many.
+        most: parts.
+
+    Returns:
+        Of each part, with the least probable claims first: the mean probability; the share that
+        came true; lower and upper end of the share's 95 % interval (Wilson).
+    """
+    n_parts = int(np.clip(len(claimed) // per_point, 1, most))
+    parts = np.array_split(np.argsort(claimed, kind="stable"), n_parts)
+    means = np.array([claimed[part].mean() for part in parts])
+    shares = np.array([right[part].mean() for part in parts])
+    intervals = [
+        binomtest(int(right[part].sum()), len(part)).proportion_ci(method="wilson")
+        for part in parts
+    ]
+    return means, shares, *np.transpose(intervals)
 
 
 def confusion_counts(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:

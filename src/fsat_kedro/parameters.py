@@ -242,6 +242,17 @@ class Inference(_Group):
     """Each view by itself, or as a window of what the convolutions make of the whole clip."""
 
 
+class Report(_Group):
+    """How much the page about a run holds."""
+
+    max_clips: Annotated[int, Field(ge=0)]
+    """Missed clips of each split."""
+    max_seconds: Positive
+    """Of each sound; what follows is left out."""
+    max_megabytes: Positive
+    """Of plots, pictures and sounds; what does not fit is left out."""
+
+
 class Demo(_Group):
     """The synthetic data set."""
 
@@ -284,6 +295,7 @@ class Parameters(_Group):
     training: Training
     views: Views
     inference: Inference
+    report: Report
     download: Download
     demo: Demo | None
     """None where the raw folder holds clips already."""

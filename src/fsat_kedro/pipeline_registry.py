@@ -44,7 +44,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "features": features.create_pipeline(splits),
         "training": training.create_pipeline(n_folds),
         "inference": inference.create_pipeline(n_folds if "test" in splits else 0),
-        "reporting": reporting.create_pipeline(n_folds, splits),
+        "reporting": reporting.create_pipeline(splits),
     }
     first = demo_data.create_pipeline()
     default = sum(steps.values(), first if demo else Pipeline([]))

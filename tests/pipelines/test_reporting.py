@@ -6,12 +6,17 @@ from kedro.runner import SequentialRunner
 from matplotlib.figure import Figure
 
 from fsat_kedro import metrics
-from fsat_kedro.parameters import LogMel
+from fsat_kedro.datasets.matplotlib_dataset import MatplotlibDataset
+from fsat_kedro.parameters import Lengths, LogMel, Report
 from fsat_kedro.pipelines.reporting import create_pipeline, nodes
+from fsat_kedro.ragged import RaggedArray
 from fsat_kedro.summary import fit_projector
 
 LABELS = ["Bell", "Drum", "Wind"]
+CLASSES = {"labels": LABELS, "prior": [0.4, 0.4, 0.2]}
 PHASES = {"cyclic": 4, "low": 2, "high": 3}
+# A frame every 10 ms.
+LOG_MEL = LogMel(sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
 # Rows are clips: Bell, Bell, Drum, Drum, rejected, Wind.
 PROBABILITIES = np.array(
     [
@@ -53,6 +58,27 @@ def make_history(phases, *, loss=1.0):
     )
 
 
+def join(stages):
+    """The histories of each stage's folds in one table."""
+    histories = [
+        history.assign(stage=stage, fold=fold)
+        for stage, folds in stages.items()
+        for fold, history in enumerate(folds, start=1)
+    ]
+    return pd.concat(histories, ignore_index=True)
+
+
+def make_ragged(lengths, *shape):
+    """Noise of these lengths."""
+    values = np.random.default_rng(0).normal(-40, 10, (sum(lengths), *shape)).astype(np.float32)
+    return RaggedArray(values, np.cumsum([0, *lengths]))
+
+
+def make_sounds(clips):
+    """Audio and log-mels of a split."""
+    return make_ragged(clips["length"]), make_ragged(clips["length"] // 441, LOG_MEL.n_mels)
+
+
 def scores_of(map_at_3, accuracy):
     """Those of five clips, with intervals of 0.1 to each side."""
     ends = [-0.1, 0.1]
@@ -66,24 +92,39 @@ def make_inputs(n_folds, *, test=True):
         verified=[True, False, False, False, True, True] if test else [None] * 6,
         rejected=[4],
     )
+    audio, mels = make_sounds(train)
     inputs = {
         "train_clips": train,
-        "classes": {"labels": LABELS, "prior": [0.4, 0.4, 0.2]},
+        "train_audio": audio,
+        "train_mels": mels,
+        "train_folds": np.array([1, 2, 1, 2, 0, 2]),
+        "classes": CLASSES,
         "oof_probabilities": PROBABILITIES,
         "projector": fit_projector(np.random.default_rng(0).normal(size=(9, 12)), 5),
         "mel_statistics": {"minimum": -80, "maximum": 30, "shortest": 100, "longest": 300},
-        "params:log_mel": LogMel(sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64),
+        "params:log_mel": LOG_MEL,
+        "params:lengths": Lengths(percentiles=(25, 75)),
+        "params:report": Report(max_clips=9, max_seconds=2, max_megabytes=9),
+        "params:dataset": "fsdkaggle2018",
+        "params:data_dir": "data/mine",
         "cv_scores": {
             **scores_of(0.6, 0.4),
             "per_fold": [{"fold": fold, **scores_of(0.75, 0.5)} for fold in range(1, n_folds + 1)],
         },
+        "training_history": join(
+            {
+                stage: [make_history(PHASES, loss=loss + fold) for fold in range(1, n_folds + 1)]
+                for stage, loss in [("mel", 0), ("mel_pca", 20)]
+            }
+        ),
     }
-    for fold in range(1, n_folds + 1):
-        for stage, loss in [("mel", fold), ("mel_pca", 20 + fold)]:
-            inputs[f"{stage}_history_{fold}"] = make_history(PHASES, loss=loss)
     if test:
         inputs["test_clips"] = make_clips(
             ["Wind", "Bell", None], verified=[None] * 3, rejected=[0, 2], split="test"
+        )
+        inputs["test_audio"], inputs["test_mels"] = make_sounds(inputs["test_clips"])
+        inputs["fold_test_scores"] = pd.DataFrame(
+            [{"fold": fold, **scores_of(0.5, 0.5)} for fold in range(1, n_folds + 1)]
         )
         private, pooled = scores_of(0.7, 0.5), scores_of(0.8, 0.6)
         inputs["test_scores"] = {
@@ -94,16 +135,26 @@ def make_inputs(n_folds, *, test=True):
     return inputs
 
 
-def run(inputs, n_folds, splits):
-    pipeline = create_pipeline(n_folds, splits)
+def run(inputs, splits):
+    """All outputs but the page."""
+    pipeline = create_pipeline(splits)
+    pipeline -= pipeline.only_nodes("reporting.write_report")
     catalog = DataCatalog({name: MemoryDataset(data) for name, data in inputs.items()})
     outputs = SequentialRunner().run(pipeline, catalog)
     return {name: dataset.load() for name, dataset in outputs.items()}
 
 
+def write_page(inputs, splits, folder):
+    catalog = DataCatalog({name: MemoryDataset(data) for name, data in inputs.items()})
+    for plot in nodes.PLOTS:
+        path = str(folder / f"{plot}.png")
+        catalog[plot] = MatplotlibDataset(filepath=path, save_args={"dpi": 150})
+    return SequentialRunner().run(create_pipeline(splits), catalog)["report"].load()
+
+
 @pytest.fixture(scope="module")
 def reports():
-    return run(make_inputs(2), 2, ["train", "test"])
+    return run(make_inputs(2), ["train", "test"])
 
 
 def drawable(figure):
@@ -158,7 +209,7 @@ def test_without_a_labelled_test_clip_the_table_of_its_classes_is_empty():
     inputs = make_inputs(2)
     inputs["test_clips"]["label"] = pd.NA
     inputs["test_scores"] = {score: {} for score in metrics.SCORES}
-    reports = run(inputs, 2, ["train", "test"])
+    reports = run(inputs, ["train", "test"])
     columns = ["label", "clips", "map_at_3", "precision", "recall"]
     assert list(reports["test_class_scores"]) == columns
     assert reports["test_class_scores"].empty
@@ -180,7 +231,7 @@ def test_confused_pairs_worked_by_hand(reports):
 def test_every_fold_has_a_curve_of_each_metric_in_each_stage(n_folds):
     stages = [[make_history(PHASES, loss=fold) for fold in range(n_folds)] for _ in range(2)]
     stages[1] = [history.assign(val_loss=history["val_loss"] + 20) for history in stages[1]]
-    figure = drawable(nodes.draw_learning_curves(*stages[0], *stages[1]))
+    figure = drawable(nodes.draw_learning_curves(join({"mel": stages[0], "mel_pca": stages[1]})))
     loss_mel, loss_mel_pca, map_mel, map_mel_pca = figure.axes
     for axes, folds, metric in [
         (loss_mel, stages[0], "val_loss"),
@@ -206,7 +257,7 @@ def test_each_history_is_drawn_in_its_stage_and_order(reports):
 
 def test_phases_of_folds_that_stopped_early_stand_above_each_other():
     short, long = make_history({**PHASES, "low": 1}), make_history({**PHASES, "low": 5})
-    figure = nodes.draw_learning_curves(short, long, short, long)
+    figure = nodes.draw_learning_curves(join({"mel": [short, long]}))
     first, second = figure.axes[0].get_lines()
     # Four cyclic epochs, then room for five low ones; the short fold waits for four of them.
     assert np.flatnonzero(np.isnan(first.get_ydata())).tolist() == [5, 6, 7, 8]
@@ -216,7 +267,7 @@ def test_phases_of_folds_that_stopped_early_stand_above_each_other():
 
 def test_a_phase_of_no_epochs_is_left_out():
     history = make_history({"cyclic": 3, "high": 2})
-    figure = drawable(nodes.draw_learning_curves(*[history] * 4))
+    figure = drawable(nodes.draw_learning_curves(join({"mel": [history] * 2})))
     assert [text.get_text() for text in figure.axes[0].texts] == ["cyclic", "high"]
 
 
@@ -270,19 +321,132 @@ def test_lengths_are_in_seconds_and_the_shown_span_is_marked(reports):
 def test_a_split_of_rejected_clips_has_no_lengths():
     train = make_clips(["Bell", "Drum"], verified=[None] * 2)
     test = make_clips(["Bell"], verified=[None], rejected=[0], split="test")
-    log_mel = LogMel(sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
     statistics = {"shortest": 100, "longest": 100}
-    figure = nodes.draw_clip_lengths(statistics, log_mel, train, test, splits=["train", "test"])
+    figure = nodes.draw_clip_lengths(
+        statistics, LOG_MEL, Lengths(percentiles=(25, 75)), train, test, splits=["train", "test"]
+    )
     names = [text.get_text() for text in drawable(figure).axes[0].get_legend().get_texts()]
     assert [name.split(",")[0] for name in names] == ["shown to networks", "train"]
+
+
+def test_the_percentiles_that_the_shown_span_comes_from_are_named(reports):
+    texts = [text.get_text() for text in reports["clip_lengths"].axes[0].texts]
+    assert texts == ["25 %", "75 %"]
+
+
+def test_classes_are_drawn_worst_first_with_their_clips(reports):
+    axes = drawable(reports["scores_by_class"]).axes[0]
+    # 1/3 of Wind, (1 + 1/3) / 2 of Drum, (1 + 1/2) / 2 of Bell.
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["Wind", "Drum", "Bell"]
+    widths = [bar.get_width() for bar in axes.containers[0]]
+    np.testing.assert_allclose(widths, [1 / 3, 2 / 3, 3 / 4])
+    # Wind second, no Drum, Bell first.
+    np.testing.assert_allclose(axes.get_lines()[0].get_xdata(), [1 / 2, np.nan, 1])
+    numbers = [text.get_text() for text in axes.texts]
+    assert numbers == ["1", "2", "2", "train\nclips", "1", "0", "1", "test\nclips"]
+
+
+def test_folds_are_drawn_beside_all_of_them_together(reports):
+    held_out, test = drawable(reports["scores_by_fold"]).axes
+    assert held_out.texts[0].get_text() == "all of them: 0.600 (0.500 to 0.700)"
+    assert test.texts[0].get_text() == "the ensemble: 0.800 (0.700 to 0.900)"
+    for axes, score in ((held_out, 0.75), (test, 0.5)):
+        np.testing.assert_allclose(axes.get_lines()[1].get_xdata(), [score] * 2)
+        assert axes.get_lines()[1].get_ydata().tolist() == [1, 2]
+
+
+def test_without_a_labelled_test_clip_folds_are_drawn_out_of_fold_only():
+    inputs = make_inputs(3)
+    inputs["test_clips"]["label"] = pd.NA
+    inputs["test_scores"] = {score: {} for score in metrics.SCORES}
+    inputs["fold_test_scores"] = inputs["fold_test_scores"].head(0)
+    reports = run(inputs, ["train", "test"])
+    assert len(drawable(reports["scores_by_fold"]).axes) == 1
+    assert len(drawable(reports["reliability"]).axes[0].containers) == 1
+    assert drawable(reports["scores_by_class"]).axes[0].get_lines() == []
+    assert set(reports["missed_clips"]["split"]) == {"train"}
+
+
+def test_reliability_is_that_of_the_first_tag(reports):
+    out_of_fold, test = drawable(reports["reliability"]).axes[0].containers
+    # Three of five first tags are wrong; the one usable labelled test clip is tagged right.
+    line = out_of_fold.lines[0]
+    np.testing.assert_allclose(line.get_xdata(), [np.mean([0.7, 0.6, 0.8, 0.5, 0.5])])
+    np.testing.assert_allclose(line.get_ydata(), [2 / 5])
+    np.testing.assert_allclose(test.lines[0].get_xydata(), [[0.6, 1]])
+
+
+def test_the_gallery_has_a_clear_clip_of_each_class_over_its_length(reports):
+    bell, drum, wind = drawable(reports["mel_gallery"]).axes
+    # The first Bell is verified; so is no Drum but the rejected one, of the others the first.
+    assert [axes.get_title(loc="left") for axes in (bell, drum, wind)] == LABELS
+    assert [axes.get_title(loc="right") for axes in (bell, drum, wind)] == [
+        "1.0 s",
+        "3.0 s",
+        "6.0 s",
+    ]
+
+
+def test_labels_are_drawn_as_they_are_not_as_formulas():
+    labels = ["$\\frac$", "_under", "a" * 300]
+    clips = make_clips(labels, verified=[None] * 3)
+    classes = {"labels": labels}
+    probabilities = np.eye(3)
+    mels = make_ragged([40] * 3, LOG_MEL.n_mels)
+    for figure in (
+        nodes.draw_class_balance(clips),
+        nodes.draw_confusion_matrix(probabilities, clips, classes),
+        nodes.draw_scores_by_class(probabilities, clips, classes),
+        nodes.draw_mel_gallery(probabilities, clips, classes, mels, LOG_MEL),
+    ):
+        assert drawable(figure)
+
+
+@pytest.mark.parametrize("n_folds", [2, 50])
+def test_one_class_can_be_drawn(n_folds):
+    inputs = make_inputs(n_folds, test=False)
+    inputs["train_clips"]["label"] = "Bell"
+    inputs["classes"] = {"labels": ["Bell"], "prior": [1]}
+    inputs["oof_probabilities"] = np.where(np.isnan(PROBABILITIES[:, :1]), np.nan, 1)
+    reports = run(inputs, ["train"])
+    assert reports["missed_clips"].empty
+    for report in reports.values():
+        if isinstance(report, Figure):
+            drawable(report)
+
+
+def test_missed_clips_of_all_splits_are_listed(reports):
+    missed = reports["missed_clips"]
+    assert missed["split"].tolist() == ["train"] * 3
+    assert missed["fname"].tolist() == ["train_1.wav", "train_3.wav", "train_5.wav"]
+    assert missed["fold"].tolist() == [2, 2, 2]
+
+
+# The page
+
+
+def test_the_page_shows_scores_plots_and_missed_clips(tmp_path):
+    page = write_page(make_inputs(2), ["train", "test"], tmp_path)
+    assert "<title>mine: report</title>" in page
+    assert page.count("<figure") == len(nodes.PLOTS)
+    assert page.count('<article class="card clip"') == 3
+    assert "0.500 to 0.700" in page
+    assert "6 training clips, 1 rejected" in page
+    assert "3 test clips, 2 rejected, 2 labelled" in page
+
+
+def test_the_page_of_a_data_set_without_test_clips(tmp_path):
+    page = write_page(make_inputs(2, test=False), ["train"], tmp_path)
+    assert page.count('<article class="card clip"') == 3
+    assert "test clips" not in page
+    assert 'name="verified"' not in page
 
 
 # The pipeline
 
 
 def test_without_verified_and_without_a_test_split():
-    reports = run(make_inputs(10, test=False), 10, ["train"])
-    assert len(reports) == 8
+    reports = run(make_inputs(10, test=False), ["train"])
     assert "test_class_scores" not in reports
     assert reports["class_scores"]["verified"].isna().all()
     assert reports["scores"]["clips"].tolist()[-2:] == ["fold 10", "cross-validation"]
@@ -292,10 +456,7 @@ def test_without_verified_and_without_a_test_split():
 
 
 def test_outputs_have_plain_names_and_nodes_one_namespace():
-    pipeline = create_pipeline(3, ["train", "test"])
-    assert all("." not in name for name in pipeline.outputs())
+    pipeline = create_pipeline(["train", "test"])
+    assert all("." not in name for name in pipeline.all_outputs())
     assert {node.namespace for node in pipeline.nodes} == {"reporting"}
-    histories = {name for name in pipeline.inputs() if "_history_" in name}
-    assert histories == {
-        f"{stage}_history_{fold}" for fold in (1, 2, 3) for stage in ("mel", "mel_pca")
-    }
+    assert set(nodes.PLOTS) <= pipeline.all_outputs()

@@ -1,14 +1,17 @@
 """Dataset for figures."""
 
+from pathlib import Path
+
 from kedro_datasets import matplotlib
 
 from fsat_kedro.datasets.atomic import AtomicSave
 
 
 class MatplotlibDataset(AtomicSave, matplotlib.MatplotlibDataset):
-    """A `matplotlib` figure as an image.
+    """A `matplotlib` figure as an image, which is loaded as bytes.
 
-    The dataset of kedro-datasets of the same name, but saved whole or not at all.
+    The dataset of kedro-datasets of the same name, but saved whole or not at all; and that one
+    loads nothing.
 
     Example:
         In `catalog.yml`::
@@ -21,4 +24,9 @@ class MatplotlibDataset(AtomicSave, matplotlib.MatplotlibDataset):
 
             dataset = MatplotlibDataset(filepath="data/08_reporting/learning_curves.png")
             dataset.save(figure)
+            image = dataset.load()
     """
+
+    def load(self) -> bytes:
+        """The content of the image's file."""
+        return Path(self._filepath).read_bytes()

@@ -3,6 +3,9 @@
 Axes: n clips, c classes.
 """
 
+from pathlib import Path
+
+import librosa
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,7 +13,53 @@ from sklearn.pipeline import Pipeline as Projector
 
 from fsat_kedro import metrics, plots
 from fsat_kedro.audio import SAMPLE_RATE
-from fsat_kedro.parameters import LogMel
+from fsat_kedro.examples import clear_clips, labelled_clips, missed_clips
+from fsat_kedro.parameters import Lengths, LogMel, Report
+from fsat_kedro.ragged import RaggedArray
+from fsat_kedro.report import Split, embed_plot, render_report
+
+OUT_OF_FOLD, TEST = "out-of-fold", "test"
+"""What the clips are called in plots and in the page, by whether their labels were trained on."""
+
+PLOTS = {
+    "scores_by_fold": (
+        "Folds and all of them",
+        "Lines are 95 % intervals; the band is that of all folds together. A fold far off the "
+        "others has odd clips or went wrong: look at its learning curves.",
+    ),
+    "scores_by_class": (
+        "Scores by class",
+        "The worst class on top, with the number of its clips, on which the scores rest.",
+    ),
+    "confusion_matrix": (
+        "Confusions",
+        "Out-of-fold. Each row is a class's clips by the class they are taken for.",
+    ),
+    "reliability": (
+        "Are the probabilities right?",
+        "Above the dotted line the first tag is right more often than its probability says, below "
+        "it less often. Below: how many clips have which.",
+    ),
+    "learning_curves": (
+        "Learning curves",
+        "Every fold in both stages; the shades are the phases. A line apart from the others is a "
+        "fold to look at.",
+    ),
+    "class_balance": (
+        "Clips of each class",
+        "Usable training clips. Scores of classes with few clips are little to go by.",
+    ),
+    "clip_lengths": (
+        "Lengths of the clips",
+        "After silence is trimmed; the shaded span is what networks are shown of a clip at a time.",
+    ),
+    "explained_variance": (
+        "Summary features",
+        "What the kept components tell of them; a curve still steep at its end says that more "
+        "components would tell more.",
+    ),
+}
+"""The plots of the page in its order, each with a title and how to read it."""
 
 _CLASS_SCORES = ["label", "clips", "map_at_3", "precision", "recall"]
 
@@ -96,10 +145,12 @@ def draw_confusion_matrix(probabilities: np.ndarray, clips: pd.DataFrame, classe
     return plots.plot_confusion_matrix(counts, classes["labels"])
 
 
-def draw_learning_curves(*histories: pd.DataFrame) -> Figure:
-    """Learning curves of all folds; their histories of stage mel come before those of mel_pca."""
-    n_folds = len(histories) // 2
-    stages = {"mel": histories[:n_folds], "mel_pca": histories[n_folds:]}
+def draw_learning_curves(history: pd.DataFrame) -> Figure:
+    """Learning curves of all folds and stages, from a row an epoch of each."""
+    stages = {
+        stage: [fold.reset_index(drop=True) for _, fold in rows.groupby("fold")]
+        for stage, rows in history.groupby("stage")
+    }
     return plots.plot_learning_curves(stages)
 
 
@@ -121,7 +172,11 @@ def draw_class_balance(clips: pd.DataFrame) -> Figure:
 
 
 def draw_clip_lengths(
-    mel_statistics: dict, log_mel: LogMel, *clips: pd.DataFrame, splits: list[str]
+    mel_statistics: dict,
+    log_mel: LogMel,
+    lengths: Lengths,
+    *clips: pd.DataFrame,
+    splits: list[str],
 ) -> Figure:
     """Lengths of the usable clips of each split, with the span shown to networks."""
     seconds = {
@@ -130,7 +185,152 @@ def draw_clip_lengths(
     }
     frame = log_mel.hop_length / log_mel.sample_rate
     shown = (mel_statistics["shortest"] * frame, mel_statistics["longest"] * frame)
-    return plots.plot_clip_lengths(seconds, shown)
+    return plots.plot_clip_lengths(seconds, shown, lengths.percentiles)
+
+
+def draw_scores_by_class(
+    oof_probabilities: np.ndarray,
+    train_clips: pd.DataFrame,
+    classes: dict,
+    test_probabilities: np.ndarray | None = None,
+    test_clips: pd.DataFrame | None = None,
+) -> Figure:
+    """Average precision at 3 of each class, out-of-fold and over the labelled test clips."""
+    scores = score_classes(oof_probabilities, train_clips, classes)
+    if test_clips is None:
+        return plots.plot_class_scores(scores)
+    test_scores = score_test_classes(test_probabilities, test_clips, classes)
+    return plots.plot_class_scores(scores, test_scores)
+
+
+def draw_scores_by_fold(
+    cv_scores: dict, test_scores: dict | None = None, fold_test_scores: pd.DataFrame | None = None
+) -> Figure:
+    """Scores of each fold beside those of all of them, out-of-fold and over the test clips."""
+    held_out = pd.DataFrame(cv_scores["per_fold"])
+    if not (test_scores or {"map_at_3": {}})["map_at_3"]:
+        return plots.plot_fold_scores(held_out, cv_scores)
+    ensemble = {score: parts["pooled"] for score, parts in test_scores.items()}
+    return plots.plot_fold_scores(held_out, cv_scores, fold_test_scores, ensemble)
+
+
+def draw_reliability(
+    oof_probabilities: np.ndarray,
+    train_clips: pd.DataFrame,
+    classes: dict,
+    test_probabilities: np.ndarray | None = None,
+    test_clips: pd.DataFrame | None = None,
+) -> Figure:
+    """How often the first tag is right, by its probability."""
+    tags = {OUT_OF_FOLD: _first_tags(oof_probabilities, train_clips, classes)}
+    if test_clips is not None:
+        tags[TEST] = _first_tags(test_probabilities, test_clips, classes)
+    return plots.plot_reliability({name: x for name, x in tags.items() if len(x[0])})
+
+
+def draw_mel_gallery(
+    probabilities: np.ndarray,
+    clips: pd.DataFrame,
+    classes: dict,
+    mels: RaggedArray,
+    log_mel: LogMel,
+) -> Figure:
+    """The log-mel of a clear training clip of each class."""
+    rows = clear_clips(probabilities, clips, classes["labels"])
+    return plots.plot_mel_gallery(
+        [mels[row] for row in rows],
+        classes["labels"],
+        frame=log_mel.hop_length / log_mel.sample_rate,
+        centres=librosa.mel_frequencies(log_mel.n_mels, fmax=log_mel.sample_rate / 2),
+    )
+
+
+def list_missed_clips(
+    oof_probabilities: np.ndarray,
+    train_clips: pd.DataFrame,
+    classes: dict,
+    train_folds: np.ndarray,
+    test_probabilities: np.ndarray | None = None,
+    test_clips: pd.DataFrame | None = None,
+) -> pd.DataFrame:
+    """The clips whose first tag is not their label, of each split the surest miss first.
+
+    Returns:
+        split, and the columns of `examples.missed_clips`.
+    """
+    labels = classes["labels"]
+    missed = {"train": missed_clips(oof_probabilities, train_clips, labels, train_folds)}
+    if test_clips is not None:
+        nowhere = np.zeros(len(test_clips), np.int64)
+        missed["test"] = missed_clips(test_probabilities, test_clips, labels, nowhere)
+    return pd.concat(missed, names=["split", "place"]).reset_index("split").reset_index(drop=True)
+
+
+def write_report(
+    report: Report,
+    log_mel: LogMel,
+    dataset: str,
+    data_dir: str,
+    classes: dict,
+    cv_scores: dict,
+    train_folds: np.ndarray,
+    oof_probabilities: np.ndarray,
+    train_clips: pd.DataFrame,
+    train_audio: RaggedArray,
+    train_mels: RaggedArray,
+    test_scores: dict | None = None,
+    test_probabilities: np.ndarray | None = None,
+    test_clips: pd.DataFrame | None = None,
+    test_audio: RaggedArray | None = None,
+    test_mels: RaggedArray | None = None,
+    **drawn: bytes,
+) -> str:
+    """The page of a run, as HTML; `drawn` are `PLOTS` as PNG."""
+    splits = [
+        Split(OUT_OF_FOLD, train_clips, oof_probabilities, train_folds, train_audio, train_mels)
+    ]
+    if test_clips is not None:
+        nowhere = np.zeros(len(test_clips), np.int64)
+        splits.append(Split(TEST, test_clips, test_probabilities, nowhere, test_audio, test_mels))
+    scores = tabulate_scores(cv_scores, test_scores)
+    pairs = list_confused_pairs(oof_probabilities, train_clips, classes)
+    return render_report(
+        name=Path(data_dir).name,
+        facts=[dataset, *_facts(classes, cv_scores, train_clips, test_clips)],
+        scores=scores.iloc[len(cv_scores["per_fold"]) :].to_dict("records"),
+        pairs=pairs.head(12).to_dict("records"),
+        plots=[embed_plot(drawn[name], *PLOTS[name]) for name in PLOTS],
+        splits=splits,
+        labels=classes["labels"],
+        settings=report,
+        frame=log_mel.hop_length / log_mel.sample_rate,
+    )
+
+
+def _facts(
+    classes: dict, cv_scores: dict, train_clips: pd.DataFrame, test_clips: pd.DataFrame | None
+) -> list[str]:
+    """What there was to learn from and to tag, in words."""
+    facts = [f"{len(classes['labels']):,} classes", f"{len(cv_scores['per_fold'])} folds"]
+    for split, clips in (("training", train_clips), ("test", test_clips)):
+        if clips is None:
+            continue
+        words = f"{len(clips):,} {split} clips"
+        rejected = (clips["status"] != "ok").sum()
+        labelled = clips["label"].notna().sum()
+        words += f", {rejected:,} rejected" if rejected else ""
+        facts.append(words + (f", {labelled:,} labelled" if labelled < len(clips) else ""))
+    return facts
+
+
+def _first_tags(
+    probabilities: np.ndarray, clips: pd.DataFrame, classes: dict
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the usable labelled clips, the first tag's probability and whether it is the label."""
+    rows = labelled_clips(clips)
+    targets = metrics.class_indices(clips["label"][rows], classes["labels"])
+    tagged = metrics.rank_classes(probabilities[rows], k=1)[:, 0]
+    return probabilities[rows].max(axis=1), tagged == targets
 
 
 def _class_table(

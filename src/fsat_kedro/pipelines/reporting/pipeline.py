@@ -4,58 +4,76 @@ from collections.abc import Callable
 from functools import partial, update_wrapper
 
 from kedro.pipeline import Pipeline, node
+from kedro.pipeline.node import Node
 
 from fsat_kedro.pipelines.reporting import nodes
 
 
-def create_pipeline(n_folds: int, splits: list[str]) -> Pipeline:
+def create_pipeline(splits: list[str]) -> Pipeline:
     """Report on clips, features and training, and on the test clips where there are any."""
+    tested = "test" in splits
     clips = [f"{split}_clips" for split in splits]
-    scores = ["cv_scores", "test_scores"] if "test" in splits else ["cv_scores"]
-    test = ["test_probabilities", "test_clips", "classes"] if "test" in splits else []
+    scores = ["cv_scores", "test_scores"] if tested else ["cv_scores"]
+    test = ["test_probabilities", "test_clips"] if tested else []
     out_of_fold = ["oof_probabilities", "train_clips", "classes"]
-    histories = [
-        f"{stage}_history_{fold}" for stage in ("mel", "mel_pca") for fold in range(1, n_folds + 1)
-    ]
     tables = [
         node(nodes.tabulate_scores, scores, "scores", name="tabulate_scores"),
         node(nodes.score_classes, out_of_fold, "class_scores", name="score_classes"),
         node(nodes.list_confused_pairs, out_of_fold, "confused_pairs", name="list_confused_pairs"),
+        node(
+            nodes.list_missed_clips,
+            [*out_of_fold, "train_folds", *test],
+            "missed_clips",
+            name="list_missed_clips",
+        ),
     ]
-    if test:
+    if tested:
         tables.append(
-            node(nodes.score_test_classes, test, "test_class_scores", name="score_test_classes")
+            node(
+                nodes.score_test_classes,
+                [*test, "classes"],
+                "test_class_scores",
+                name="score_test_classes",
+            )
         )
     plots = [
-        node(nodes.draw_class_balance, "train_clips", "class_balance", name="draw_class_balance"),
-        node(
+        _drawing(nodes.draw_class_balance, ["train_clips"]),
+        _drawing(
             _of_splits(nodes.draw_clip_lengths, splits),
-            ["mel_statistics", "params:log_mel", *clips],
-            "clip_lengths",
-            name="draw_clip_lengths",
+            ["mel_statistics", "params:log_mel", "params:lengths", *clips],
         ),
-        node(
-            nodes.draw_explained_variance,
-            "projector",
-            "explained_variance",
-            name="draw_explained_variance",
-        ),
-        node(nodes.draw_learning_curves, histories, "learning_curves", name="draw_learning_curves"),
-        node(
-            nodes.draw_confusion_matrix,
-            out_of_fold,
-            "confusion_matrix",
-            name="draw_confusion_matrix",
-        ),
+        _drawing(nodes.draw_explained_variance, ["projector"]),
+        _drawing(nodes.draw_learning_curves, ["training_history"]),
+        _drawing(nodes.draw_confusion_matrix, out_of_fold),
+        _drawing(nodes.draw_scores_by_class, out_of_fold + test),
+        _drawing(nodes.draw_scores_by_fold, scores + (["fold_test_scores"] if tested else [])),
+        _drawing(nodes.draw_reliability, out_of_fold + test),
+        _drawing(nodes.draw_mel_gallery, [*out_of_fold, "train_mels", "params:log_mel"]),
     ]
-    reports = Pipeline(tables + plots)
+    sounds = [f"{split}_{kind}" for split in splits for kind in ("audio", "mels")]
+    given = [*out_of_fold, *test, *scores, "train_folds", *sounds, *nodes.PLOTS]
+    settings = {name: f"params:{name}" for name in ("report", "log_mel", "dataset", "data_dir")}
+    page = node(
+        nodes.write_report,
+        {**settings, **{name: name for name in given}},
+        "report",
+        name="write_report",
+    )
+    reports = Pipeline([*tables, *plots, page])
+    parameters = {"report", "log_mel", "lengths", "dataset", "data_dir"}
     return Pipeline(
         reports,
         namespace="reporting",
-        inputs={*clips, *scores, *out_of_fold, *test, *histories, "mel_statistics", "projector"},
-        outputs=reports.outputs(),
-        parameters={"log_mel"},
+        inputs=reports.inputs() - {f"params:{name}" for name in parameters},
+        outputs=reports.all_outputs(),
+        parameters=parameters,
     )
+
+
+def _drawing(draw: Callable, inputs: list[str]) -> Node:
+    """The node of a plot, by whose name its function is called."""
+    name = draw.__name__
+    return node(draw, inputs, name.removeprefix("draw_"), name=name)
 
 
 def _of_splits(report: Callable, splits: list[str]) -> Callable:
