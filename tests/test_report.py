@@ -206,7 +206,7 @@ def test_no_more_clips_than_asked_for_and_the_rest_is_told(splits):
     # One of each split.
     assert len(elements.of("article", **{"class": "card clip"})) == 2
     assert "The 2 surest are here" in elements.text
-    assert "the other\n    2 are left out" in elements.text
+    assert "the other\n    2 are left out, for the page holds\n    1 of each kind" in elements.text
 
 
 def test_the_page_stays_below_its_bound_and_says_what_it_leaves_out(splits, page):

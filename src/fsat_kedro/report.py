@@ -28,6 +28,7 @@ _COLUMNS = 640  # Of a spectrogram, at most.
 _PEAK = 0.9  # Of every sound, so that quiet ones are heard too.
 _PLOT_DPI = 150
 _SCREEN_DPI = 96
+_WIDE = 700  # CSS pixels of a plot.
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,11 @@ class Plot:
     picture: str
     width: int
     height: int
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it needs the width of the page."""
+        return self.width > _WIDE
 
 
 def render_report(
@@ -273,10 +279,12 @@ def _render(**content: object) -> str:
 
 
 def _percent(share: float) -> str:
-    """Of a probability, to a tenth where a whole number would say 0 or 100 %."""
+    """Of a probability, as many digits as keep what is not sure from being 0 or 100 %."""
     if 0 < share < 0.001:
         return "<0.1%"
-    return f"{share:.1%}" if 0 < share < 0.01 or 0.99 < share < 1 else f"{share:.0%}"
+    if 0.999 < share < 1:
+        return ">99.9%"
+    return f"{share:.1%}" if share < 0.01 or share > 0.99 else f"{share:.0%}"
 
 
 def _data_uri(kind: str, content: bytes) -> str:

@@ -59,7 +59,7 @@ PLOTS = {
         "components would tell more.",
     ),
 }
-"""The plots of the page in its order, each with a title and how to read it."""
+"""The plots of the page, each with a title and how to read it; wide ones come last there."""
 
 _CLASS_SCORES = ["label", "clips", "map_at_3", "precision", "recall"]
 
