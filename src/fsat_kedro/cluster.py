@@ -8,7 +8,9 @@ import logging
 import os
 import pickle
 import platform
+import random
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -111,6 +113,7 @@ def run_node(pickled: bytes) -> None:
     # Sets how the libraries behave, before they are imported.
     import fsat_kedro.settings  # noqa: F401
 
+    _keep_random_numbers_to_nodes()
     order: Order = pickle.loads(pickled)
     different = differences(order.environment, environment())
     if different:
@@ -143,6 +146,19 @@ def _run(order: Order) -> None:
                 if hasattr(hooks, "on_worker_error"):
                     hooks.on_worker_error(error, order.catalog)
             raise
+
+
+def _keep_random_numbers_to_nodes() -> None:
+    """Give Dask's own threads a generator of their own.
+
+    To estimate sizes and to choose among workers they draw from Python's, between Keras' seeding
+    it and drawing from it: networks would begin with other weights every time.
+    """
+    own = random.Random()
+    for name, module in list(sys.modules.items()):
+        of_dask = name.partition(".")[0] in ("dask", "distributed", "tornado")
+        if of_dask and getattr(module, "random", None) is random:
+            module.random = own
 
 
 class _NotWantedError(BaseException):
