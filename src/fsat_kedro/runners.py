@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # An extra that few need; imported where it is used.
     from pluggy import PluginManager
 
 logger = logging.getLogger(__name__)
+# For what Kedro's own runners tell; the terminal shows it when asked to be verbose.
+kedro_logger = logging.getLogger("kedro.runner.dask")
 
 _CONNECT_SECONDS = 10
 _LOOK_SECONDS = 10
@@ -107,8 +109,8 @@ class DaskRunner(AbstractRunner):
             run = _Run(client, pipeline, catalog, hook_manager, run_id, self._is_async)
             try:
                 for node in run.nodes_as_they_finish():
-                    self._logger.info("Completed node: %s", node.name)
-                    self._logger.info(
+                    kedro_logger.info("Completed node: %s", node.name)
+                    kedro_logger.info(
                         "Completed %d out of %d tasks", len(run.done), len(pipeline.nodes)
                     )
             except Exception:
@@ -283,7 +285,9 @@ class _Run:
             _, told = event
             if "log" in told:
                 record = logging.makeLogRecord(told["log"])
-                logging.getLogger(record.name).handle(record)
+                shown_by = logging.getLogger(record.name)
+                if shown_by.isEnabledFor(record.levelno):
+                    shown_by.handle(record)
             else:
                 bars.show(**told)
 
