@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 TESTS = Path(__file__).parent
+LOOPBACK = ("--host", "127.0.0.1")
 
 
 class Cluster:
@@ -23,14 +24,16 @@ class Cluster:
         self._path = os.pathsep.join([str(source), str(TESTS)])
         self._file = folder / "scheduler.json"
         self.workers: dict[str, subprocess.Popen] = {}
-        self.scheduler = self._start("scheduler", "--scheduler-file", self._file, "--port", "0")
+        self.scheduler = self._start(
+            "scheduler", "--scheduler-file", self._file, "--port", "0", *LOOPBACK
+        )
         self.address = self._address()
 
     def add_worker(self, name: str, *arguments: str, threads: int = 1, **environment: str) -> None:
         """Start a worker, which joins when it is ready."""
         self.workers[name] = self._start(
             *("worker", self.address, "--name", name, "--nthreads", str(threads), "--no-dashboard"),
-            *("--local-directory", self._folder, *arguments),
+            *("--local-directory", self._folder, *LOOPBACK, *arguments),
             **environment,
         )
 
@@ -59,7 +62,7 @@ class Cluster:
             )
 
     def _address(self) -> str:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             if self._file.is_file() and (text := self._file.read_text()):
                 return json.loads(text)["address"]

@@ -128,7 +128,7 @@ def wait_for_workers(cluster, n_workers):
     from distributed import Client
 
     with Client(cluster.address) as client:
-        client.wait_for_workers(n_workers, timeout=60)
+        client.wait_for_workers(n_workers, timeout=180)
 
 
 def catalog_of(data_dir, *names, **datasets):

@@ -182,6 +182,8 @@ class _Run:
         from fsat_kedro.cluster import Order, environment, run_node
 
         names = {*node.inputs, *node.outputs, *node.confirms}
+        # Hooks ask for it too.
+        names |= {"params:data_dir"} if "params:data_dir" in self._catalog else set()
         order = Order(
             node=node,
             catalog=DataCatalog(datasets={name: self._catalog[name] for name in names}),
