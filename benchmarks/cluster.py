@@ -9,6 +9,7 @@ What came of it is in `cluster.md`. `features` pins each worker to a core of its
 
 import argparse
 import json
+import logging
 import os
 import statistics
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
@@ -83,6 +85,12 @@ class Workers:
 
         with Client(self.address) as client:
             client.wait_for_workers(n_workers)
+
+    def processor_seconds(self) -> float:
+        """Used so far by this process, the scheduler and the workers."""
+        started = [psutil.Process(process.pid) for process in self._processes]
+        started += [child for process in started for child in process.children(recursive=True)]
+        return sum(sum(each.cpu_times()[:2]) for each in (psutil.Process(), *started))
 
     def __enter__(self) -> "Workers":
         return self
@@ -173,6 +181,7 @@ def nothing(value: int) -> int:
 
 def measure_overhead(n_nodes: int, repeats: int) -> None:
     """Empty nodes, side by side and one after another, beside Kedro's SequentialRunner."""
+    logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder, Workers(2) as workers:
         names = [f"value_{index}" for index in range(n_nodes)]
         files = {name: JSONDataset(filepath=f"{folder}/{name}.json") for name in names}
@@ -186,24 +195,31 @@ def measure_overhead(n_nodes: int, repeats: int) -> None:
         }
         for words, made in pipelines.items():
             for runner in (SequentialRunner(), DaskRunner(workers.address)):
-                seconds = []
+                # Least of some turns; the first one loads libraries.
+                least = []
                 for number in (1, n_nodes):
                     pipeline = Pipeline(made[:number])
-                    turns = [_seconds(runner, pipeline, catalog) for _ in range(repeats + 1)]
-                    seconds.append(min(turns[1:]))
-                each = 1000 * (seconds[1] - seconds[0]) / (n_nodes - 1)
-                name = type(runner).__name__
+                    turns = [_cost(runner, pipeline, catalog, workers) for _ in range(repeats + 1)]
+                    least.append(np.min(turns[1:], axis=0))
+                wall, cpu = 1000 * (least[1] - least[0]) / (n_nodes - 1)
                 print(
-                    f"{words}, {name}: one node {seconds[0]:.2f} s, "
-                    f"{n_nodes} nodes {seconds[1]:.2f} s, {each:.1f} ms each",
+                    f"{words}, {type(runner).__name__}: one node {least[0][0]:.2f} s, "
+                    f"{n_nodes} nodes {least[1][0]:.2f} s; each more {wall:.1f} ms, "
+                    f"{cpu:.1f} ms of processors",
                     flush=True,
                 )
 
 
-def _seconds(runner: SequentialRunner | DaskRunner, pipeline: Pipeline, catalog: DataCatalog):
-    began = time.monotonic()
+def _cost(
+    runner: SequentialRunner | DaskRunner,
+    pipeline: Pipeline,
+    catalog: DataCatalog,
+    workers: Workers,
+) -> tuple[float, float]:
+    """Seconds that a run takes: by the clock, and of processors in all processes."""
+    began, used = time.monotonic(), workers.processor_seconds()
     runner.run(pipeline, catalog)
-    return time.monotonic() - began
+    return time.monotonic() - began, workers.processor_seconds() - used
 
 
 def calculate(measured: Measured) -> None:

@@ -41,14 +41,10 @@ class Cluster:
         return (self._folder / f"{name}.log").read_text()
 
     def close(self) -> None:
+        """End all processes; a worker ends with the nanny that watches over it."""
         for process in (*self.workers.values(), self.scheduler):
-            process.terminate()
-        for process in (*self.workers.values(), self.scheduler):
-            try:
-                process.wait(timeout=15)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
 
     def _start(self, what: str, *arguments: object, **environment: str) -> subprocess.Popen:
         name = arguments[2] if what == "worker" else what
