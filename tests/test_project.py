@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,9 +21,10 @@ import requests
 import soundfile
 from nbclient import NotebookClient
 
+from dask_cluster import Cluster
 from fsat_kedro.demo import LABELS, synthesize
 from fsat_kedro.locks import lock
-from kill_and_resume import differences, kill_and_resume, make_project
+from kill_and_resume import differences, kill_and_resume, make_project, start
 
 SHORT = {
     "demo.n_train": 24,
@@ -303,6 +305,54 @@ def test_a_run_killed_while_it_trains_is_finished_by_the_next_as_if_nothing_had_
     assert "fold_2 mel: goes on after epoch 1, where it was interrupted" in log
     assert differences(demo, outputs) == []
     assert not checkpoint.exists()
+
+
+def test_a_cluster_makes_the_same_though_a_worker_is_killed_while_it_trains(demo, tmp_path):
+    from mlflow import MlflowClient
+
+    project = make_project(tmp_path / "clustered")
+    outputs = project / "data" / "demo"
+    cluster = Cluster(tmp_path, source=project / "src")
+    try:
+        for name in ("one", "two"):
+            # Its nanny would start another one in its place, in time for the second stage.
+            cluster.add_worker(name, "--no-nanny")
+        parameters = ",".join(f"{name}={value}" for name, value in SHORT.items())
+        runner = ["--runner", "fsat_kedro.runners.DaskRunner"]
+        address = ["--runner-params", f"address={cluster.address}"]
+        last = [f"training.{fold}.train_mel" for fold in ("fold_1", "fold_2")]
+        last.append("features.project.project_train_summary")
+        arguments = [*runner, *address, "--to-nodes", ",".join(last), "--params", parameters]
+        process = start(project, *arguments)
+        log = project / "run.log"
+        kept = outputs / "06_models" / "fold_1" / "mel.checkpoint.npz"
+        while process.poll() is None and not kept.exists():
+            time.sleep(0.05)
+        # Of both workers, the one that has fold 1.
+        (trains,) = re.findall(
+            r"process (\d+)", (outputs / ".locks/mel_weights_1.node").read_text()
+        )
+        (killed,) = [each for each in cluster.workers.values() if each.pid == int(trains)]
+        killed.kill()
+        assert process.wait() == 0, log.read_text()
+    finally:
+        cluster.close()
+    assert "fold_1 mel: goes on after epoch 1, where it was interrupted" in log.read_text()
+    assert len(list(outputs.rglob("*.weights.h5"))) == 2
+    assert [words for words in differences(demo, outputs) if "differs" in words] == []
+    assert not any((outputs / ".unfinished").iterdir())
+    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    runs = client.search_runs([client.get_experiment_by_name("fsat_kedro").experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert {run.info.run_name: run.info.status for run in runs if run is not parent} == {
+        "fold_1": "FINISHED",
+        "fold_2": "FINISHED",
+    }
+    for run in runs:
+        if run is not parent:
+            logged = client.get_metric_history(run.info.run_id, "mel/val_loss")
+            assert [metric.step for metric in logged] == [1, 2]
+    assert parent.data.metrics["clips/train.listed"] == SHORT["demo.n_train"]
 
 
 def test_the_second_of_two_runs_is_told(project, demo):

@@ -6,6 +6,7 @@ What the terminal shows of a run is in `terminal`.
 from __future__ import annotations
 
 import atexit
+import copy
 import errno
 import hashlib
 import logging
@@ -111,6 +112,16 @@ class OutputHooks:
         mark_unfinished(self._to_mark, self._data_dir)
         self._to_mark = set()
 
+    def for_worker(self, node: Node, hosts: set[str]) -> OutputHooks:
+        """Hooks without locks, which stay with the run, for a node in another process."""
+        self.before_node_run()
+        hooks = OutputHooks()
+        hooks._data_dir = self._data_dir
+        return hooks
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_locks": None}
+
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:
         """Take an output from the list."""
@@ -170,16 +181,28 @@ class ReadableErrorHooks:
 
     @hook_impl(trylast=True)
     def on_pipeline_error(self, error: Exception, catalog: CatalogProtocol) -> None:
-        """Turn what a dataset says, or a disk that is full or not writable, into a message."""
+        """Turn what a user can mend into a message of the command.
+
+        That is an `InputError` of a dataset or the runner; and a disk that is full, or that cannot
+        be written to.
+        """
+        self._tell(error, catalog, "")
+
+    def on_worker_error(self, error: Exception, catalog: CatalogProtocol) -> None:
+        """Do the same on another machine, where the disk can be looked at."""
+        self._tell(error, catalog, f"on {socket.gethostname()}: ")
+
+    def _tell(self, error: Exception, catalog: CatalogProtocol, where: str) -> None:
         data_dir = Path(catalog.load("params:data_dir"))
         while error is not None:
             if isinstance(error, InputError):
-                raise ClickException(str(error)) from error
+                raise ClickException(f"{where}{error}") from error
             if isinstance(error, OSError) and _about_disk(error):
                 free = shutil.disk_usage(data_dir).free / 1e9
                 raise ClickException(
-                    f"{error}. {data_dir} has {free:.2f} GB free. What was finished is whole: make "
-                    "room or mend the folder's rights, then go on with --only-missing-outputs"
+                    f"{where}{error}. {data_dir} has {free:.2f} GB free. What was finished is "
+                    "whole: make room or mend the folder's rights, then go on with "
+                    "--only-missing-outputs"
                 ) from error
             error = error.__cause__ or error.__context__
 
@@ -188,11 +211,12 @@ class MlflowHooks:
     """A parent run a `kedro run`, and below it a child run a fold that trains.
 
     Metrics are logged by the run's id while the fold trains, so that several folds may train at
-    once; the ids of children are found again by their tags.
+    once, in this process or in others: what `for_worker` gives logs to the same runs.
     """
 
     def __init__(self) -> None:
-        self._client: MlflowClient | None = None
+        self._connection: MlflowClient | None = None
+        self._catalog: CatalogProtocol | None = None
         self._parent_id: str | None = None
         self._child_ids: dict[str, str] = {}
         self._logged: set[str] = set()
@@ -223,10 +247,8 @@ class MlflowHooks:
         atexit.register(self._close, "KILLED")
 
     def _open_parent(self, run_params: dict[str, Any]) -> None:
-        from mlflow import MlflowClient
         from mlflow.entities import Param
 
-        self._client = MlflowClient(self._tracking_uri())
         self._close_abandoned()
         name = f"{self._env or self._parameters['dataset']} {time.strftime('%Y-%m-%d %H:%M')}"
         tags = {
@@ -244,9 +266,46 @@ class MlflowHooks:
         parameters = [Param(key, str(value)) for key, value in sorted(_flat(told).items())]
         self._client.log_batch(self._parent_id, params=parameters)
 
+    def for_worker(self, node: Node, hosts: set[str]) -> MlflowHooks:
+        """Hooks that log to the same runs from another process, which opens and ends none.
+
+        Raises:
+            InputError: the runs are kept in a file, and there are workers on other machines.
+        """
+        others = sorted(hosts - {socket.gethostname()})
+        if others and self._tracking_uri().startswith("sqlite"):
+            raise InputError(
+                f"MLflow's runs are kept in a file, {self._tracking_uri()}, which processes on "
+                f"{', '.join(others)} cannot write to: start `mlflow server` and set its address "
+                "as tracking_uri in conf/base/mlflow.yml"
+            )
+        fold = _fold_of(node.namespace)
+        if fold is not None:
+            with _tolerating_mlflow():
+                self._child_id(fold)
+        hooks = copy.copy(self)
+        hooks._logged = set(self._logged)
+        # Logged there, and so neither by the next node nor at the end of the run.
+        self._logged |= set(node.outputs) & set(self._settings["metrics"])
+        self._logged |= set(map(_fingerprint_tag, (*node.inputs, *node.outputs)))
+        return hooks
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_connection": None, "_catalog": None}
+
+    @property
+    def _client(self) -> MlflowClient:
+        """Each process has a connection of its own, from when it needs one."""
+        if self._connection is None:
+            from mlflow import MlflowClient
+
+            self._connection = MlflowClient(self._tracking_uri())
+        return self._connection
+
     @hook_impl
-    def before_node_run(self, node: Node) -> None:
+    def before_node_run(self, node: Node, catalog: CatalogProtocol) -> None:
         """Have a stage that is about to train report its epochs to its fold's run."""
+        self._catalog = catalog
         fold = _fold_of(node.namespace)
         if fold is None or not any("_history" in output for output in node.outputs):
             return
@@ -256,9 +315,12 @@ class MlflowHooks:
 
         stage = node.name.rpartition("train_")[2]
         with _tolerating_mlflow():
-            for run_id in (self._parent_id, self._child_id(fold)):
+            child_id = self._child_id(fold)
+            for run_id in (self._parent_id, child_id):
                 self._client.set_tag(run_id, "backend", keras.backend.backend())
-            report_epochs_to(partial(self._log_metrics, self._child_id(fold), f"{stage}/"))
+            logged = self._client.get_metric_history(child_id, f"{stage}/loss")
+            first = max((metric.step for metric in logged), default=0) + 1
+            report_epochs_to(partial(self._log_epoch, child_id, f"{stage}/", first))
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
@@ -268,7 +330,7 @@ class MlflowHooks:
     @hook_impl
     def after_dataset_saved(self, dataset_name: str, data: Any, node: Node) -> None:
         """Log scores as metrics, and main outputs as artifacts."""
-        if self._client is None:
+        if self._parent_id is None:
             return
         self._tag_clips(dataset_name, data)
         if dataset_name in self._settings["metrics"]:
@@ -337,7 +399,7 @@ class MlflowHooks:
 
     def _tag_clips(self, dataset_name: str, data: Any) -> None:
         """Tag the run with a fingerprint of a split's clips, once."""
-        tag = f"fingerprint.{dataset_name.removesuffix('_clips')}"
+        tag = _fingerprint_tag(dataset_name)
         if dataset_name not in self._settings["fingerprints"] or tag in self._logged:
             return
         with _tolerating_mlflow():
@@ -357,6 +419,13 @@ class MlflowHooks:
         mlflow.set_tracking_uri(self._tracking_uri())
         with _tolerating_mlflow():
             log_model(ensemble, run_id=self._parent_id, name=self._settings["model"]["name"])
+
+    def _log_epoch(
+        self, run_id: str, prefix: str, first: int, metrics: dict[str, float], epoch: int
+    ) -> None:
+        """Log an epoch, unless a process that was killed in this stage has already done so."""
+        if epoch >= first:
+            self._log_metrics(run_id, prefix, metrics, epoch)
 
     def _log_metrics(
         self, run_id: str, prefix: str, metrics: dict[str, float], step: int = 0
@@ -431,6 +500,10 @@ def _commit(project_path: Path) -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return commit.strip() + ("+" if changes else "")
+
+
+def _fingerprint_tag(dataset_name: str) -> str:
+    return f"fingerprint.{dataset_name.removesuffix('_clips')}"
 
 
 def _fingerprint(clips: pd.DataFrame) -> str:

@@ -1,9 +1,12 @@
 """Locks on what a run reads and writes, and marks on what it set out to make and did not."""
 
 import os
+import socket
 import sys
 import time
-from contextlib import ExitStack
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO
 
@@ -14,6 +17,7 @@ from fsat_kedro.errors import InputError
 
 LOCKS = ".locks"
 UNFINISHED = ".unfinished"
+_POLL_SECONDS = 0.5
 
 
 def lock(written: set[str], read: set[str], data_dir: Path) -> ExitStack:
@@ -49,6 +53,56 @@ def lock(written: set[str], read: set[str], data_dir: Path) -> ExitStack:
         return locks.pop_all()
 
 
+@contextmanager
+def hold(outputs: list[str], data_dir: Path, *, seconds: float = 60) -> Iterator[None]:
+    """Have a node's outputs to this process, one of many of a run, while it makes them.
+
+    The run has its own lock on them all. This one keeps out a process that makes the same node
+    again, because another one that did so is taken for dead or belongs to a run that was killed.
+
+    Args:
+        outputs: their names.
+        data_dir: an existing folder that they are in.
+        seconds: to wait for another process to let go of them.
+
+    Raises:
+        InputError: another process still has them.
+        OSError: the folder cannot be written to.
+    """
+    folder = data_dir / LOCKS
+    folder.mkdir(exist_ok=True)
+    deadline = time.monotonic() + seconds
+    with ExitStack() as locks:
+        for name in sorted(outputs):
+            file = locks.enter_context((folder / f"{name}.node").open("a+"))
+            while True:
+                try:
+                    portalocker.lock(file, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
+                    break
+                except portalocker.LockException as error:
+                    if time.monotonic() > deadline:
+                        raise InputError(_who_has(file, name, data_dir)) from error
+                    time.sleep(_POLL_SECONDS)
+            _sign(file)
+        yield
+
+
+@contextmanager
+def visible_file(data_dir: str | None) -> Iterator[str | None]:
+    """The path of a file in a folder, to see who else sees it; None where there is no folder."""
+    if data_dir is None:
+        yield None
+        return
+    folder = Path(data_dir) / LOCKS
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"seen-{uuid.uuid4().hex}"
+    path.touch()
+    try:
+        yield str(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def mark_unfinished(names: set[str], data_dir: Path) -> None:
     """Note that a run set out to make these outputs: what is there of them is of an earlier one."""
     (data_dir / UNFINISHED).mkdir(exist_ok=True)
@@ -69,7 +123,10 @@ def unfinished(data_dir: Path) -> set[str]:
 
 def _sign(file: TextIO) -> None:
     file.truncate(0)
-    file.write(f"process {os.getpid()}, {' '.join(sys.argv[1:])}, since {time.strftime('%c')}\n")
+    file.write(
+        f"process {os.getpid()} on {socket.gethostname()}, {' '.join(sys.argv[1:])}, "
+        f"since {time.strftime('%c')}\n"
+    )
     file.flush()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import sys
@@ -51,6 +52,12 @@ class TerminalHooks:
             import_keras_quietly()
         self._n_begun += 1
         logger.info("%d/%d %s", self._n_begun, self._n_nodes, node.name)
+
+    def for_worker(self, node: Node, hosts: set[str]) -> TerminalHooks:
+        """Hooks that tell the same in another process."""
+        hooks = copy.copy(self)
+        self._n_begun += 1
+        return hooks
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:

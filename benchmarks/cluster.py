@@ -1,0 +1,272 @@
+"""What a Dask cluster brings and costs, measured on the cores of this machine.
+
+    python benchmarks/cluster.py features      # two workers of one core against one, by turns
+    python benchmarks/cluster.py overhead      # pipelines of empty nodes
+    python benchmarks/cluster.py scaling       # a calculation from measured numbers: see `Measured`
+
+What came of it is in `cluster.md`. `features` pins each worker to a core of its own.
+"""
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline, node
+from kedro.runner import SequentialRunner
+
+from fsat_kedro.audio import SAMPLE_RATE
+from fsat_kedro.datasets.json_dataset import JSONDataset
+from fsat_kedro.datasets.pickle_dataset import PickleDataset
+from fsat_kedro.datasets.ragged_dataset import RaggedDataset
+from fsat_kedro.parameters import LogMel
+from fsat_kedro.pipelines.features import nodes
+from fsat_kedro.ragged import gather
+from fsat_kedro.runners import DaskRunner
+
+SOURCE = Path(__file__).parents[1] / "src"
+LOG_MEL = {"sample_rate": 22_050, "n_fft": 1764, "hop_length": 220, "n_mels": 64}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the calculation starts from; where each number is from stands in `cluster.md`."""
+
+    epoch_seconds: float = 20.0  # Of the full recipe on one GPU: assumed, and scaled below.
+    startup_seconds: float = 30.0  # Of a stage, before its first step.
+    trim_core_seconds: float = 7.3  # An hour of sound.
+    feature_core_seconds: float = 80.0  # An hour of sound, log-mels and summary.
+    two_workers: float = 1.85  # Times one.
+    batch_seconds: float = 0.35  # Of work in a batch of clips, on average.
+    gather_seconds: float = 0.006  # Of the node that maps, a batch.
+    wave_bytes: float = SAMPLE_RATE * 4 * 3600  # An hour of sound.
+    mel_bytes: float = 22_050 / 220 * 64 * 4 * 3600
+    disk_bytes_a_second: float = 500e6
+
+
+class Workers:
+    """A scheduler, and workers that are pinned to a core each."""
+
+    def __init__(self, n_workers: int) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        file = Path(self._folder.name, "scheduler.json")
+        self._processes = [self._start("scheduler", "--scheduler-file", file, "--port", "0")]
+        while not (file.exists() and file.read_text()):
+            time.sleep(0.1)
+        cores = sorted(os.sched_getaffinity(0))
+        for index in range(n_workers):
+            worker = ("worker", "--scheduler-file", file, "--nthreads", "1", "--no-dashboard")
+            self._processes.append(self._start(*worker, core=cores[index % len(cores)]))
+        self.address = json.loads(file.read_text())["address"]
+        self._wait(n_workers)
+
+    def _start(self, *arguments: object, core: int | None = None) -> subprocess.Popen:
+        pin = ["taskset", "-c", str(core)] if core is not None else []
+        return subprocess.Popen(
+            [*pin, sys.executable, "-m", "dask", *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _wait(self, n_workers: int) -> None:
+        from distributed import Client
+
+        with Client(self.address) as client:
+            client.wait_for_workers(n_workers)
+
+    def processor_seconds(self) -> float:
+        """Used so far by this process, the scheduler and the workers."""
+        started = [psutil.Process(process.pid) for process in self._processes]
+        started += [child for process in started for child in process.children(recursive=True)]
+        return sum(sum(each.cpu_times()[:2]) for each in (psutil.Process(), *started))
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in reversed(self._processes):
+            process.terminate()
+        for process in self._processes:
+            process.wait()
+        self._folder.cleanup()
+
+
+def compare_features(n_clips: int, repeats: int) -> None:
+    """Log-mels and summary features on one worker and on two, by turns."""
+    with tempfile.TemporaryDirectory() as folder:
+        catalog = _sounds(Path(folder), n_clips)
+        hours = catalog.load("audio").lengths.sum() / SAMPLE_RATE / 3600
+        print(f"{n_clips} clips, {hours:.3f} h of sound; {os.cpu_count()} cores")
+        ratios = []
+        for turn in range(repeats):
+            seconds = {}
+            for n_workers in (1, 2) if turn % 2 == 0 else (2, 1):
+                with Workers(n_workers) as workers:
+                    _run_features(workers.address, catalog)  # Libraries loaded and compiled.
+                    began = time.monotonic()
+                    _run_features(workers.address, catalog)
+                    seconds[n_workers] = time.monotonic() - began
+            ratios.append(seconds[1] / seconds[2])
+            print(
+                f"one worker {seconds[1]:.1f} s, two {seconds[2]:.1f} s: {ratios[-1]:.2f}; "
+                f"{hours * 60 / seconds[1]:.2f} h of sound a minute of one",
+                flush=True,
+            )
+        print(f"median {statistics.median(ratios):.2f}")
+
+
+def _run_features(address: str, catalog: DataCatalog) -> None:
+    data = [*("audio", "clips")]
+    pipeline = Pipeline(
+        [
+            node(
+                nodes.compute_log_mels,
+                [*data, "params:log_mel", "params:n_jobs", "params:data_dir"],
+                "mels",
+                name="log_mels",
+            ),
+            node(
+                nodes.compute_summary_features,
+                [*data, "params:n_jobs"],
+                "summary",
+                name="summary",
+            ),
+        ]
+    )
+    DaskRunner(address).run(pipeline, catalog)
+
+
+def _sounds(folder: Path, n_clips: int) -> DataCatalog:
+    """Noise with a tone in it, of 1 to 15 s."""
+    rng = np.random.default_rng(0)
+
+    def waves():
+        for _ in range(n_clips):
+            seconds = np.clip(rng.lognormal(1.5, 0.8), 1, 15)
+            time_axis = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
+            tone = np.sin(2 * np.pi * rng.uniform(100, 4000) * time_axis)
+            yield (0.3 * tone + rng.normal(0, 0.05, len(tone))).astype(np.float32)
+
+    audio = RaggedDataset(filepath=str(folder / "audio"))
+    audio.save(gather(waves(), spool_dir=folder))
+    clips = PickleDataset(filepath=str(folder / "clips.pkl"))
+    clips.save(pd.DataFrame({"fname": [f"{index}.wav" for index in range(n_clips)]}))
+    given = {"log_mel": LogMel(**LOG_MEL), "n_jobs": -1, "data_dir": str(folder)}
+    return DataCatalog(
+        datasets={
+            "audio": audio,
+            "clips": clips,
+            "mels": RaggedDataset(filepath=str(folder / "mels")),
+            "summary": PickleDataset(filepath=str(folder / "summary.pkl")),
+            **{f"params:{name}": MemoryDataset(value) for name, value in given.items()},
+        }
+    )
+
+
+def nothing(value: int) -> int:
+    return value
+
+
+def measure_overhead(n_nodes: int, repeats: int) -> None:
+    """Empty nodes, side by side and one after another, beside Kedro's SequentialRunner."""
+    logging.disable(logging.INFO)
+    with tempfile.TemporaryDirectory() as folder, Workers(2) as workers:
+        names = [f"value_{index}" for index in range(n_nodes)]
+        files = {name: JSONDataset(filepath=f"{folder}/{name}.json") for name in names}
+        catalog = DataCatalog(datasets={"params:value": MemoryDataset(1), **files})
+        chain = ["params:value", *names]
+        pipelines = {
+            "side by side": [node(nothing, "params:value", name, name=name) for name in names],
+            "one after another": [
+                node(nothing, chain[index], name, name=name) for index, name in enumerate(names)
+            ],
+        }
+        for words, made in pipelines.items():
+            for runner in (SequentialRunner(), DaskRunner(workers.address)):
+                # Least of some turns; the first one loads libraries.
+                least = []
+                for number in (1, n_nodes):
+                    pipeline = Pipeline(made[:number])
+                    turns = [_cost(runner, pipeline, catalog, workers) for _ in range(repeats + 1)]
+                    least.append(np.min(turns[1:], axis=0))
+                wall, cpu = 1000 * (least[1] - least[0]) / (n_nodes - 1)
+                print(
+                    f"{words}, {type(runner).__name__}: one node {least[0][0]:.2f} s, "
+                    f"{n_nodes} nodes {least[1][0]:.2f} s; each more {wall:.1f} ms, "
+                    f"{cpu:.1f} ms of processors",
+                    flush=True,
+                )
+
+
+def _cost(
+    runner: SequentialRunner | DaskRunner,
+    pipeline: Pipeline,
+    catalog: DataCatalog,
+    workers: Workers,
+) -> tuple[float, float]:
+    """Seconds that a run takes: by the clock, and of processors in all processes."""
+    began, used = time.monotonic(), workers.processor_seconds()
+    runner.run(pipeline, catalog)
+    return time.monotonic() - began, workers.processor_seconds() - used
+
+
+def calculate(measured: Measured) -> None:
+    """Print how long it would take on more machines: a calculation, not a measurement."""
+    print("folds: stages of 300 epochs at most; hours")
+    print("| GPUs | " + " | ".join(f"{s} s an epoch" for s in (10, 20, 40)) + " |")
+    for n_gpus in (1, 2, 5, 10, 20):
+        hours = [_fold_hours(n_gpus, seconds, measured) for seconds in (10, 20, 40)]
+        print(f"| {n_gpus} | " + " | ".join(f"{x:.1f}" for x in hours) + " |")
+    print("1,000 hours of sound; minutes of computing, of the mapping nodes, of the disk")
+    for n_cores in (2, 4, 8, 16, 32, 64):
+        trim = _map_minutes(n_cores, measured.trim_core_seconds, measured.wave_bytes, measured)
+        mels = _map_minutes(n_cores, measured.feature_core_seconds, measured.mel_bytes, measured)
+        print(f"| {n_cores} | {trim} | {mels} |")
+
+
+def _fold_hours(n_gpus: int, epoch_seconds: float, measured: Measured) -> float:
+    """Ten folds of two stages, a fold at a time on a GPU."""
+    stage = measured.startup_seconds + 300 * epoch_seconds
+    rounds = -(-10 // n_gpus)
+    return rounds * 2 * stage / 3600
+
+
+def _map_minutes(n_cores: int, core_seconds: float, n_bytes: float, measured: Measured) -> str:
+    """What each part of a map over 1,000 hours takes; the greatest is how long it lasts."""
+    core_seconds *= 1000
+    work = core_seconds / n_cores * (2 / measured.two_workers)
+    mapping = core_seconds / measured.batch_seconds * measured.gather_seconds
+    disk = 1000 * n_bytes / measured.disk_bytes_a_second
+    parts = " + ".join(f"{seconds / 60:.0f}" for seconds in (work, mapping, disk))
+    return f"{max(work, mapping, disk) / 60:.0f} ({parts})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["features", "overhead", "scaling"])
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--nodes", type=int, default=100)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    if options.what == "features":
+        compare_features(options.clips, options.repeats)
+    elif options.what == "overhead":
+        measure_overhead(options.nodes, options.repeats)
+    else:
+        calculate(Measured())
+
+
+if __name__ == "__main__":
+    main()
