@@ -181,22 +181,20 @@ class ReadableErrorHooks:
 
     @hook_impl(trylast=True)
     def on_pipeline_error(self, error: Exception, catalog: CatalogProtocol) -> None:
-        """Turn what a user can mend into a message of the command.
-
-        That is an `InputError` of a dataset or the runner; and a disk that is full, or that cannot
-        be written to.
-        """
-        self._tell(error, catalog, "")
+        """Turn what a dataset or the runner says, or a disk that is full, into a message."""
+        self._make_readable(error, catalog, "")
 
     def on_worker_error(self, error: Exception, catalog: CatalogProtocol) -> None:
         """Do the same on another machine, where the disk can be looked at."""
-        self._tell(error, catalog, f"on {socket.gethostname()}: ")
+        self._make_readable(error, catalog, f"on {socket.gethostname()}: ")
 
-    def _tell(self, error: Exception, catalog: CatalogProtocol, where: str) -> None:
+    def _make_readable(self, error: Exception, catalog: CatalogProtocol, where: str) -> None:
+        if isinstance(error, ClickException):
+            return
         data_dir = Path(catalog.load("params:data_dir"))
         while error is not None:
             if isinstance(error, InputError):
-                raise ClickException(f"{where}{error}") from error
+                raise ClickException(str(error)) from error
             if isinstance(error, OSError) and _about_disk(error):
                 free = shutil.disk_usage(data_dir).free / 1e9
                 raise ClickException(
