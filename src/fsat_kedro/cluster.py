@@ -244,10 +244,13 @@ def _version(package: str) -> str:
 
 
 def _source_digest() -> str:
-    """Of all modules of this package."""
+    """Of all files of this package."""
     folder = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in paths:
+        if path.suffix == ".pyc":
+            continue
         digest.update(str(path.relative_to(folder)).encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
