@@ -141,7 +141,7 @@ def _trim_clip(
         return load_or_reject(
             partial(open_location, location),
             reason=reason,
-            suffix=PurePath(location).suffix,
+            suffix="" if reason else PurePath(location).suffix,
             top_db=top_db,
             max_seconds=max_seconds,
         )
