@@ -55,6 +55,7 @@ def scored_clips(draw):
 
 
 @given(scored_clips(), st.integers(1, 5))
+@settings(deadline=None)
 def test_map_agrees_with_counting_the_classes_ahead(clips, k):
     targets, probabilities = clips
     scores = []
@@ -75,6 +76,7 @@ def average_precision_of_a_list(relevant, ranked, k):
 
 
 @given(scored_clips(), st.integers(1, 5))
+@settings(deadline=None)
 def test_map_agrees_with_the_definition_over_ranked_lists(clips, k):
     targets, probabilities = clips
     scores = []
@@ -92,6 +94,7 @@ def clips_without_ties(draw):
 
 
 @given(clips_without_ties())
+@settings(deadline=None)
 def test_scores_agree_with_scikit_learn(clips):
     targets, probabilities = clips
     labels = range(probabilities.shape[1])
