@@ -123,7 +123,7 @@ def test_an_interrupted_map_ends_at_once_and_leaves_neither_process_nor_file(tmp
         os.killpg(process.pid, number)
     else:
         process.kill()
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == -number
     assert "tasks have been" not in errors
     assert errors.count("KeyboardInterrupt") == (number == signal.SIGINT)
