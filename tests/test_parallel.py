@@ -89,10 +89,13 @@ def test_ctrl_c_still_reaches_this_process_afterwards(n_jobs):
 
 
 SLOW_MAP = """
-import sys, time
+import signal, sys, time
 import numpy as np
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.ragged import gather
+
+# A process that was started in the background ignores Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def slow(number):
     time.sleep(0.1)
