@@ -122,7 +122,7 @@ class Tagger:
         except ValidationError as error:
             raise InputError(
                 f"{folder / SETTINGS_FILE} is not of this version of the project: run "
-                "kedro run --nodes describe_tagger with the settings of the training"
+                "kedro run --nodes training.describe_tagger with the settings of the training"
             ) from error
         weights = [folder / file for file in weight_files(settings.n_folds)]
         missing = [str(file.relative_to(folder)) for file in weights if not file.is_file()]
