@@ -69,11 +69,9 @@ if (form) {
     button.addEventListener("click", () => {
       form.reset();
       for (const select of filters) select.value = button.dataset[select.name] ?? "";
-      setTimeout(() => {
-        show();
-        form.scrollIntoView();
-        form.elements.label.focus({ preventScroll: true });
-      });
+      show();
+      form.scrollIntoView();
+      form.elements.label.focus({ preventScroll: true });
     });
   }
 
