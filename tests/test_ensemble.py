@@ -3,7 +3,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsat_kedro.ensemble import geometric_mean, log_probabilities, predict_views, ranked_tags
+from fsat_kedro.ensemble import (
+    geometric_mean,
+    log_probabilities,
+    predict_views,
+    ranked_tags,
+    view_batches,
+)
+from fsat_kedro.parameters import Inference, Views
 from fsat_kedro.ragged import RaggedArray
 
 
@@ -73,3 +80,34 @@ def test_clips_get_the_mean_logarithm_over_their_views_and_others_nan(rng, batch
     assert np.isnan(logs[[0, 3]]).all()
     np.testing.assert_allclose(logs[[1, 2, 4], 0], np.log([0.1 * 0.2 * 0.4] * 3) / 3, rtol=1e-6)
     np.testing.assert_allclose(logs[[1, 2, 4], 1], np.log([0.2, 0.3, 0.5]), rtol=1e-6)
+
+
+@pytest.fixture
+def clips(rng):
+    """Five clips of 100 frames, of which three are asked for."""
+    from fsat_kedro.batches import Clips
+
+    return Clips(
+        np.array([4, 1, 2]),
+        [f"{clip}.wav" for clip in range(5)],
+        RaggedArray(rng.random((500, 3)), np.arange(0, 501, 100)),
+        np.zeros((5, 1)),
+        {"minimum": 0.0, "maximum": 1.0, "shortest": 10, "longest": 60},
+    )
+
+
+def batches_of(clips, way, fold=1):
+    views = Views(n_lengths=6, n_spans=5, batch_size=64)
+    return view_batches(clips, views=views, inference=Inference(views=way), seed=1, fold=fold)
+
+
+def test_thinned_views_are_one_span_of_every_other_length(clips):
+    every, thinned = batches_of(clips, "exact"), batches_of(clips, "thinned")
+    assert sorted(every.lengths) == sorted([10, 20, 30, 40, 50, 60] * 5)
+    assert sorted(thinned.lengths) == [20, 40, 60]
+
+
+def test_each_fold_looks_at_spans_of_its_own(clips):
+    starts = [batches_of(clips, "exact", fold).starts(4) for fold in (1, 1, 2)]
+    assert starts[0] == starts[1]
+    assert starts[0] != starts[2]

@@ -173,7 +173,7 @@ class ViewBatches(keras.utils.PyDataset):
         lengths: list[int],
         n_spans: int,
         batch_size: int,
-        seed: int,
+        seed: int | tuple[int, ...],
         targets: np.ndarray | None = None,
     ) -> None:
         super().__init__(**_FEEDING)
@@ -183,7 +183,7 @@ class ViewBatches(keras.utils.PyDataset):
         n_parts = -(-len(clips) // batch_size)
         self._parts = np.array_split(clips.rows, n_parts) if n_parts else []
         self.batch_size = batch_size
-        self._seed = seed
+        self._seed = seed if isinstance(seed, tuple) else (seed,)
         self._targets = targets
 
     def __len__(self) -> int:
@@ -210,5 +210,5 @@ class ViewBatches(keras.utils.PyDataset):
 
     def _start(self, row: int, view: int) -> int:
         name = crc32(self.clips.fnames[row].encode())
-        rng = np.random.default_rng([self._seed, name, view])
+        rng = np.random.default_rng([*self._seed, name, view])
         return augment.draw_start(self.clips.n_frames(row), self.lengths[view], rng)

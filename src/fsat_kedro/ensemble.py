@@ -49,6 +49,7 @@ def predict_with_weights(
     views: Views,
     inference: Inference,
     seed: int,
+    fold: int,
 ) -> np.ndarray:
     """`predict` with the network whose weights are in a file."""
     from fsat_kedro.model import load_network
@@ -60,30 +61,54 @@ def predict_with_weights(
         n_classes=n_classes,
         n_components=clips.components.shape[1],
     )
-    return predict(network, clips, views=views, inference=inference, seed=seed)
+    return predict(network, clips, views=views, inference=inference, seed=seed, fold=fold)
 
 
 def predict(
-    network: "keras.Model", clips: "Clips", *, views: Views, inference: Inference, seed: int
+    network: "keras.Model",
+    clips: "Clips",
+    *,
+    views: Views,
+    inference: Inference,
+    seed: int,
+    fold: int,
 ) -> np.ndarray:
-    """Look at clips in all views with one network, in the way that is set.
+    """Look at clips with one network, in the way that is set.
+
+    Args:
+        network: trained, from mel and pca to c classes.
+        clips: some rows of a split.
+        views: lengths and spans of all views of a clip.
+        inference: which of them are looked at, and how.
+        seed: of the spans.
+        fold: the network's number; each draws spans of its own.
 
     Returns:
         As `predict_views`.
     """
-    from fsat_kedro.batches import ViewBatches
     from fsat_kedro.shared_views import predict_shared_views
 
-    shortest, longest = clips.mel_statistics["shortest"], clips.mel_statistics["longest"]
-    batches = ViewBatches(
-        clips,
-        lengths=view_lengths(shortest, longest, views.n_lengths),
-        n_spans=views.n_spans,
-        batch_size=views.batch_size,
-        seed=seed,
-    )
     look = predict_shared_views if inference.views == "shared" else predict_views
-    return look(network, batches)
+    return look(
+        network, view_batches(clips, views=views, inference=inference, seed=seed, fold=fold)
+    )
+
+
+def view_batches(
+    clips: "Clips", *, views: Views, inference: Inference, seed: int, fold: int
+) -> "ViewBatches":
+    """The views that a network looks at; takes what `predict` does."""
+    from fsat_kedro.batches import ViewBatches
+
+    shortest, longest = clips.mel_statistics["shortest"], clips.mel_statistics["longest"]
+    lengths, n_spans = view_lengths(shortest, longest, views.n_lengths), views.n_spans
+    if inference.views == "thinned":
+        # From the longest down. Of six lengths, those of other steps or with the shortest one,
+        # score less: see benchmarks/inference.md.
+        lengths, n_spans = sorted(lengths[::-2]), 1
+    return ViewBatches(
+        clips, lengths=lengths, n_spans=n_spans, batch_size=views.batch_size, seed=(seed, fold)
+    )
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:

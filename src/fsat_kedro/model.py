@@ -3,7 +3,7 @@
 Axes: n clips, m mel bands, t frames, p components, c classes.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import keras
@@ -58,12 +58,14 @@ def load_network(settings: Model, weights: Path, **sizes: int | None) -> keras.M
     return network
 
 
+@lru_cache(maxsize=1)
 def split_network(network: keras.Model) -> tuple[keras.Model, keras.Model]:
     """The parts of the network of both inputs on either side of its pooling.
 
     Returns:
         From mel (n, m, t, 1) to a map (n, m / 32, t / 32, f), and from the pooled f features and
-        pca to (n, c). They share the network's weights.
+        pca to (n, c). They share the network's weights, and are the same for the same network, so
+        that they are traced once.
     """
     pooled = network.get_layer("pooling").output
     head = keras.Model([pooled, network.get_layer("pca").output], network.output)

@@ -238,8 +238,9 @@ class Views(_Group):
 class Inference(_Group):
     """How clips are looked at for scores and tags."""
 
-    views: Literal["exact", "shared"]
-    """Each view by itself, or as a window of what the convolutions make of the whole clip."""
+    views: Literal["exact", "thinned", "shared"]
+    """All views, each by itself; one span of every other length; or all, as windows of what the
+    convolutions make of the whole clip."""
 
 
 class Report(_Group):

@@ -190,8 +190,9 @@ class Tagger:
                     views=self.settings.views,
                     inference=self.settings.inference,
                     seed=self.settings.seed,
+                    fold=fold,
                 )
-                for network in self._networks()
+                for fold, network in enumerate(self._networks(), start=1)
             ]
         probabilities[usable] = geometric_mean(logs)[usable]
         return probabilities, heard

@@ -28,6 +28,8 @@ def predict_fold(
     views: Views,
     inference: Inference,
     seed: int,
+    *,
+    fold: int,
 ) -> np.ndarray:
     """Mean log probabilities over all views by one fold's network, (n, c); NaN if rejected."""
     from fsat_kedro.batches import Clips
@@ -43,6 +45,7 @@ def predict_fold(
         views=views,
         inference=inference,
         seed=seed,
+        fold=fold,
     )
 
 

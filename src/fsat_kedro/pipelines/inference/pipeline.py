@@ -1,5 +1,7 @@
 """Wiring from trained folds to ranked tags of the test clips."""
 
+from functools import partial, update_wrapper
+
 from kedro.pipeline import Pipeline, node
 
 from fsat_kedro.pipelines.inference import nodes
@@ -59,7 +61,7 @@ def _fold_pipeline(fold: int) -> Pipeline:
     template = Pipeline(
         [
             node(
-                nodes.predict_fold,
+                update_wrapper(partial(nodes.predict_fold, fold=fold), nodes.predict_fold),
                 ["mel_pca_weights", *given, *settings],
                 "log_probabilities",
                 name="predict_fold",

@@ -169,6 +169,7 @@ def predict_out_of_fold(
         views=views,
         inference=inference,
         seed=seed,
+        fold=split["fold"],
     )
 
 
