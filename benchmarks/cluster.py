@@ -2,6 +2,7 @@
 
     python benchmarks/cluster.py features      # two workers of one core against one, by turns
     python benchmarks/cluster.py overhead      # pipelines of empty nodes
+    python benchmarks/cluster.py batches       # what mapping clips takes for a batch
     python benchmarks/cluster.py scaling       # a calculation from measured numbers: see `Measured`
 
 What came of it is in `cluster.md`. `features` pins each worker to a core of its own.
@@ -88,9 +89,21 @@ class Workers:
 
     def processor_seconds(self) -> float:
         """Used so far by this process, the scheduler and the workers."""
+        processes = (psutil.Process(), *self._all())
+        return sum(sum(each.cpu_times()[:2]) for each in processes)
+
+    def waiting_seconds(self) -> float:
+        """That threads of the workers were ready to go on, but had no core (Linux)."""
+        waits = [
+            int(file.read_text().split()[1])
+            for process in self._all()
+            for file in Path("/proc", str(process.pid), "task").glob("*/schedstat")
+        ]
+        return sum(waits) / 1e9
+
+    def _all(self) -> list[psutil.Process]:
         started = [psutil.Process(process.pid) for process in self._processes]
-        started += [child for process in started for child in process.children(recursive=True)]
-        return sum(sum(each.cpu_times()[:2]) for each in (psutil.Process(), *started))
+        return started + [each for process in started for each in process.children(recursive=True)]
 
     def __enter__(self) -> "Workers":
         return self
@@ -111,19 +124,24 @@ def compare_features(n_clips: int, repeats: int) -> None:
         print(f"{n_clips} clips, {hours:.3f} h of sound; {os.cpu_count()} cores")
         ratios = []
         with Workers(1) as one, Workers(2) as two:
-            clusters = {1: one.address, 2: two.address}
-            for address in clusters.values():
-                _run_features(address, catalog)  # Libraries loaded and compiled.
+            clusters = {1: one, 2: two}
+            for cluster in clusters.values():
+                _run_features(cluster.address, catalog)  # Libraries loaded and compiled.
             for turn in range(repeats):
-                seconds = {}
+                wall, cpu, waited = {}, {}, {}
                 for n_workers in (1, 2) if turn % 2 == 0 else (2, 1):
-                    began = time.monotonic()
-                    _run_features(clusters[n_workers], catalog)
-                    seconds[n_workers] = time.monotonic() - began
-                ratios.append(seconds[1] / seconds[2])
+                    cluster = clusters[n_workers]
+                    began, used = time.monotonic(), cluster.processor_seconds()
+                    before = cluster.waiting_seconds()
+                    _run_features(cluster.address, catalog)
+                    wall[n_workers] = time.monotonic() - began
+                    cpu[n_workers] = cluster.processor_seconds() - used
+                    waited[n_workers] = cluster.waiting_seconds() - before
+                ratios.append(wall[1] / wall[2])
                 print(
-                    f"one worker {seconds[1]:.1f} s, two {seconds[2]:.1f} s: {ratios[-1]:.2f}; "
-                    f"{hours * 60 / seconds[1]:.2f} h of sound a minute of one",
+                    f"one worker {wall[1]:.1f} s, two {wall[2]:.1f} s: {ratios[-1]:.2f}; "
+                    f"processors {cpu[1]:.1f} and {cpu[2]:.1f} s, "
+                    f"waits for one {waited[1]:.1f} and {waited[2]:.1f} s",
                     flush=True,
                 )
         print(f"median {statistics.median(ratios):.2f}")
@@ -224,6 +242,37 @@ def _cost(
     return time.monotonic() - began, workers.processor_seconds() - used
 
 
+def measure_batches(n_batches: int) -> None:
+    """What the node that maps takes for a batch: an empty one, and one of 10 MB of sound."""
+    logging.disable(logging.INFO)
+    with tempfile.TemporaryDirectory() as folder, Workers(2) as workers:
+        for words, n_samples in (("empty", 0), ("10 MB", 2_500_000)):
+            given = {"n_batches": n_batches, "n_samples": n_samples}
+            catalog = DataCatalog(
+                datasets={
+                    **{f"params:{name}": MemoryDataset(value) for name, value in given.items()},
+                    "seconds": JSONDataset(filepath=f"{folder}/seconds.json"),
+                }
+            )
+            pipeline = Pipeline([node(_map_batches, list(catalog.keys())[:2], "seconds")])
+            for _ in range(2):  # The first turn loads libraries.
+                DaskRunner(workers.address).run(pipeline, catalog)
+            print(f"{words}: {1000 * catalog.load('seconds') / n_batches:.1f} ms a batch")
+
+
+def _map_batches(n_batches: int, n_samples: int) -> float:
+    from fsat_kedro import parallel
+
+    usual = parallel._BATCH_SECONDS
+    parallel._BATCH_SECONDS = 0  # No batch grows.
+    began = time.monotonic()
+    items = [n_samples] * n_batches
+    for _ in parallel.map_clips(np.zeros, items, n_jobs=-1, total=n_batches, description=""):
+        pass
+    parallel._BATCH_SECONDS = usual
+    return time.monotonic() - began
+
+
 def calculate(measured: Measured) -> None:
     """Print how long it would take on more machines: a calculation, not a measurement."""
     print("folds: stages of 300 epochs at most; hours")
@@ -257,7 +306,7 @@ def _map_minutes(n_cores: int, core_seconds: float, n_bytes: float, measured: Me
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["features", "overhead", "scaling"])
+    parser.add_argument("what", choices=["features", "overhead", "batches", "scaling"])
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
@@ -266,6 +315,8 @@ def main() -> None:
         compare_features(options.clips, options.repeats)
     elif options.what == "overhead":
         measure_overhead(options.nodes, options.repeats)
+    elif options.what == "batches":
+        measure_batches(options.nodes)
     else:
         calculate(Measured())
 

@@ -28,6 +28,7 @@ from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.ensemble import geometric_mean, predict, view_batches
 from fsat_kedro.parameters import Inference, Model, Views
 from fsat_kedro.ragged import RaggedArray
+from fsat_kedro.runtimes import OpenVINONetwork
 from generated import lengths_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,13 @@ if TYPE_CHECKING:
 
     from fsat_kedro.batches import Clips, ViewBatches
 
-WAYS = ("exact", "thinned", "shared")
+WAYS = {
+    "exact": Inference(views="exact", runtime="keras"),
+    "exact, OpenVINO": Inference(views="exact", runtime="openvino"),
+    "thinned": Inference(views="thinned", runtime="keras"),
+    "thinned, OpenVINO": Inference(views="thinned", runtime="openvino"),
+    "shared": Inference(views="shared", runtime="keras"),
+}
 N_CLIPS, HOURS, N_FOLDS = 9400, 8.97, 10
 FRAMES_PER_SECOND = 22_050 / 220
 
@@ -86,14 +93,16 @@ def compare(run: Run, batch_size: int, width: float) -> None:
     n_looks = 0
     for fold in range(1, run.n_folds + 1):
         network, clips = run.network(fold, width), run.asked(fold)
-        for way in WAYS:
-            given = settings(way, batch_size, fold)
+        networks = {"keras": network, "openvino": OpenVINONetwork(network)}
+        for way, inference in WAYS.items():
+            used = networks[inference.runtime]
             few = replace(clips, rows=clips.rows[:: -(-len(clips.rows) // 8)])
-            predict(network, few, **given)  # Traces it.
+            predict(used, batches_of(few, way, batch_size, fold), inference)  # Traces it.
+            batches = batches_of(clips, way, batch_size, fold)
             began = time.perf_counter()
-            logs[way].append(predict(network, clips, **given))
+            logs[way].append(predict(used, batches, inference))
             seconds[way] += time.perf_counter() - began
-            n_frames[way] += frames_of(way, view_batches(clips, **given))
+            n_frames[way] += frames_of(way, batches)
         n_looks += len(clips)
         print(f"fold {fold}: " + ", ".join(f"{way} {x:.1f} s" for way, x in seconds.items()))
     probabilities = {way: combine(folds, run) for way, folds in logs.items()}
@@ -107,17 +116,17 @@ def compare(run: Run, batch_size: int, width: float) -> None:
     estimate({way: bands * seconds[way] / n_frames[way] for way in WAYS})
 
 
-def settings(way: str, batch_size: int, fold: int) -> dict[str, object]:
-    """What `predict` is given beside network and clips: six lengths, five spans of each."""
+def batches_of(clips: Clips, way: str, batch_size: int, fold: int) -> ViewBatches:
+    """The views of a way to look: six lengths, five spans of each, or some of them."""
     views = Views(n_lengths=6, n_spans=5, batch_size=batch_size)
-    return {"views": views, "inference": Inference(views=way), "seed": 1, "fold": fold}
+    return view_batches(clips, views=views, inference=WAYS[way], seed=1, fold=fold)
 
 
 def frames_of(way: str, views: ViewBatches) -> int:
     """How many frames the convolutions see of the clips that are asked for."""
     from fsat_kedro.shared_views import seen_frames
 
-    if way == "shared":
+    if WAYS[way].views == "shared":
         return sum(seen_frames(views, row) for row in views.clips.rows)
     return len(views.clips) * sum(views.lengths)
 
@@ -153,7 +162,7 @@ def estimate(seconds_per_frame: dict[str, float]) -> None:
     clips = Clips(np.arange(N_CLIPS), fnames, mels, None, {"shortest": 263, "longest": 763})
     print(f"The challenge's {N_CLIPS} test clips, {HOURS} h, by {N_FOLDS} folds:")
     for way, each in seconds_per_frame.items():
-        seen = frames_of(way, view_batches(clips, **settings(way, batch_size=64, fold=1)))
+        seen = frames_of(way, batches_of(clips, way, batch_size=64, fold=1))
         print(
             f"{way}: {seen / N_CLIPS:.0f} frames a clip and fold, {1e6 * each:.1f} µs each: "
             f"{N_FOLDS * seen * each / 60:.0f} minutes"

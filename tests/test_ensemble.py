@@ -98,7 +98,8 @@ def clips(rng):
 
 def batches_of(clips, way, fold=1):
     views = Views(n_lengths=6, n_spans=5, batch_size=64)
-    return view_batches(clips, views=views, inference=Inference(views=way), seed=1, fold=fold)
+    inference = Inference(views=way, runtime="keras")
+    return view_batches(clips, views=views, inference=inference, seed=1, fold=fold)
 
 
 def test_thinned_views_are_one_span_of_every_other_length(clips):

@@ -25,7 +25,7 @@ SETTINGS = TaggerSettings(
         weights=None, width=0.35, momentum=Momentum(backbone=0.9, others=0.9), precision="float32"
     ),
     views={"n_lengths": 2, "n_spans": 2, "batch_size": 4},
-    inference={"views": "exact"},
+    inference={"views": "exact", "runtime": "keras"},
     seed=1,
     n_folds=2,
 )
@@ -111,6 +111,17 @@ def test_other_sounds_beside_it_change_nothing_for_a_sound(tagger, sounds, tags,
 def test_bytes_are_tagged_as_the_file_that_they_come_from(tagger, sounds, tags):
     found = tagger.tag([Sound("b.wav", Path(sounds[2].content).read_bytes())])
     pd.testing.assert_frame_equal(found, tags.iloc[[2]].reset_index(drop=True), rtol=1e-4)
+
+
+def test_openvino_gives_every_fold_the_same_tags_again_and_again(folder, sounds, tags, tmp_path):
+    pytest.importorskip("openvino")
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    inference = {"views": "exact", "runtime": "openvino"}
+    settings = TaggerSettings(**{**SETTINGS.model_dump(), "inference": inference})
+    TaggerDataset(filepath=str(tmp_path / "tagger.json")).save(settings)
+    tagger = Tagger.load(tmp_path)
+    for _ in range(2):
+        pd.testing.assert_frame_equal(tagger.tag(sounds), tags, rtol=1e-4)
 
 
 def test_sounds_that_are_all_rejected_leave_the_networks_alone(folder, sounds):

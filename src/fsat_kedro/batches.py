@@ -150,7 +150,7 @@ class ViewBatches(keras.utils.PyDataset):
     """Every clip at several lengths, in several random spans of each; always the same.
 
     Batch after batch has another length; the clips of a batch are looked at in all views before
-    the next ones are.
+    the next ones are. Where they are few, all their spans of a length are one batch.
 
     Args:
         clips: the clips to look at.
@@ -179,30 +179,44 @@ class ViewBatches(keras.utils.PyDataset):
         super().__init__(**_FEEDING)
         self.clips = clips
         # Keras takes the shape of all batches from the first two, which have to differ if any do.
-        self.lengths = [lengths[-1], *lengths[:-1]] * n_spans
-        n_parts = -(-len(clips) // batch_size)
-        self._parts = np.array_split(clips.rows, n_parts) if n_parts else []
+        lengths = [lengths[-1], *lengths[:-1]]
+        self.lengths = lengths * n_spans
         self.batch_size = batch_size
         self._seed = seed if isinstance(seed, tuple) else (seed,)
         self._targets = targets
+        n_parts = -(-len(clips) // batch_size)
+        self._looks: list[tuple[np.ndarray, range]] = []
+        for rows in np.array_split(clips.rows, n_parts) if n_parts else []:
+            n_at_once = n_spans if len(rows) * n_spans <= batch_size else 1
+            step = len(lengths) * n_at_once
+            for start in range(0, len(self.lengths), step):
+                for view in range(start, start + len(lengths)):
+                    self._looks.append((rows, range(view, start + step, len(lengths))))
 
     def __len__(self) -> int:
-        return len(self._parts) * len(self.lengths)
+        return len(self._looks)
+
+    @property
+    def n_looks(self) -> int:
+        """Views of all clips together."""
+        return len(self.clips) * len(self.lengths)
 
     def rows(self, index: int) -> np.ndarray:
-        """Which clips batch `index` is of, (n,)."""
-        return self._parts[index // len(self.lengths)]
+        """Which clip each item of batch `index` is of, (n,)."""
+        rows, views = self._looks[index]
+        return np.tile(rows, len(views))
 
     def __getitem__(self, index: int) -> tuple:
         """Batch `index`: the inputs, and targets (n, c) if they were given."""
-        view = index % len(self.lengths)
-        length = self.lengths[view]
-        rows = self.rows(index)
-        mels = [self.clips.span(row, self._start(row, view), length) for row in rows]
-        inputs = self.clips.inputs(mels, rows)
+        rows, views = self._looks[index]
+        length = self.lengths[views[0]]
+        mels = [
+            self.clips.span(row, self._start(row, view), length) for view in views for row in rows
+        ]
+        inputs = self.clips.inputs(mels, self.rows(index))
         if self._targets is None:
             return (inputs,)
-        return inputs, self._targets[rows]
+        return inputs, self._targets[self.rows(index)]
 
     def starts(self, row: int) -> list[int]:
         """The first frame that each view shows of a clip, see `augment.draw_start`."""

@@ -14,12 +14,11 @@ from fsat_kedro.parameters import Inference, Model, Views
 
 # Keras takes seconds to import, and commands that predict nothing import this module too.
 if TYPE_CHECKING:
-    import keras
-
     from fsat_kedro.batches import Clips, ViewBatches
+    from fsat_kedro.runtimes import Network
 
 
-def predict_views(network: "keras.Model", batches: "ViewBatches") -> np.ndarray:
+def predict_views(network: "Network", batches: "ViewBatches") -> np.ndarray:
     """Look at clips in all views with one network.
 
     Args:
@@ -36,7 +35,7 @@ def predict_views(network: "keras.Model", batches: "ViewBatches") -> np.ndarray:
     for index in range(len(batches)):
         (inputs,) = batches[index]
         logs = log_probabilities(network.predict_on_batch(inputs))
-        means[batches.rows(index)] += logs / len(batches.lengths)
+        np.add.at(means, batches.rows(index), logs / len(batches.lengths))
     return means
 
 
@@ -53,7 +52,9 @@ def predict_with_weights(
 ) -> np.ndarray:
     """`predict` with the network whose weights are in a file."""
     from fsat_kedro.model import load_network
+    from fsat_kedro.runtimes import OpenVINONetwork, uses_openvino
 
+    batches = view_batches(clips, views=views, inference=inference, seed=seed, fold=fold)
     network = load_network(
         model,
         weights,
@@ -61,27 +62,18 @@ def predict_with_weights(
         n_classes=n_classes,
         n_components=clips.components.shape[1],
     )
-    return predict(network, clips, views=views, inference=inference, seed=seed, fold=fold)
+    if uses_openvino(inference, batches.n_looks):
+        network = OpenVINONetwork(network)
+    return predict(network, batches, inference)
 
 
-def predict(
-    network: "keras.Model",
-    clips: "Clips",
-    *,
-    views: Views,
-    inference: Inference,
-    seed: int,
-    fold: int,
-) -> np.ndarray:
+def predict(network: "Network", batches: "ViewBatches", inference: Inference) -> np.ndarray:
     """Look at clips with one network, in the way that is set.
 
     Args:
-        network: trained, from mel and pca to c classes.
-        clips: some rows of a split.
-        views: lengths and spans of all views of a clip.
-        inference: which of them are looked at, and how.
-        seed: of the spans.
-        fold: the network's number; each draws spans of its own.
+        network: trained, from mel and pca to c classes; of Keras if views are shared.
+        batches: see `view_batches`.
+        inference: the way.
 
     Returns:
         As `predict_views`.
@@ -89,22 +81,27 @@ def predict(
     from fsat_kedro.shared_views import predict_shared_views
 
     look = predict_shared_views if inference.views == "shared" else predict_views
-    return look(
-        network, view_batches(clips, views=views, inference=inference, seed=seed, fold=fold)
-    )
+    return look(network, batches)
 
 
 def view_batches(
     clips: "Clips", *, views: Views, inference: Inference, seed: int, fold: int
 ) -> "ViewBatches":
-    """The views that a network looks at; takes what `predict` does."""
+    """The views of clips that a network looks at.
+
+    Args:
+        clips: some rows of a split.
+        views: lengths and spans of all views of a clip.
+        inference: which of them are looked at.
+        seed: of the spans.
+        fold: the network's number; each looks at spans of its own.
+    """
     from fsat_kedro.batches import ViewBatches
 
     shortest, longest = clips.mel_statistics["shortest"], clips.mel_statistics["longest"]
     lengths, n_spans = view_lengths(shortest, longest, views.n_lengths), views.n_spans
     if inference.views == "thinned":
-        # From the longest down. Of six lengths, those of other steps or with the shortest one,
-        # score less: see benchmarks/inference.md.
+        # From the longest down: those that are between score less, see benchmarks/inference.md.
         lengths, n_spans = sorted(lengths[::-2]), 1
     return ViewBatches(
         clips, lengths=lengths, n_spans=n_spans, batch_size=views.batch_size, seed=(seed, fold)

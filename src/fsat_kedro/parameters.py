@@ -241,6 +241,15 @@ class Inference(_Group):
     views: Literal["exact", "thinned", "shared"]
     """All views, each by itself; one span of every other length; or all, as windows of what the
     convolutions make of the whole clip."""
+    runtime: Literal["auto", "keras", "openvino"]
+    """What runs the networks. `auto`: OpenVINO where it is installed, there is no GPU, Keras has
+    TensorFlow, and there are enough clips; else Keras."""
+
+    @model_validator(mode="after")
+    def _can_share(self) -> "Inference":
+        if self.views == "shared" and self.runtime == "openvino":
+            raise ValueError("shared views are for Keras: set inference.runtime to keras or auto")
+        return self
 
 
 class Report(_Group):

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from sklearn.pipeline import Pipeline as Projector
 
 from fsat_kedro.audio import load_or_reject, log_mel
-from fsat_kedro.ensemble import geometric_mean, predict
+from fsat_kedro.ensemble import geometric_mean, predict, view_batches
 from fsat_kedro.errors import InputError
 from fsat_kedro.metrics import rank_classes
 from fsat_kedro.parallel import map_clips
@@ -31,6 +31,8 @@ from fsat_kedro.summary import compile_librosa, feature_names, summary_features
 # Keras takes seconds to import, and the catalog is read by every command.
 if TYPE_CHECKING:
     import keras
+
+    from fsat_kedro.runtimes import Network, OpenVINONetwork
 
 SETTINGS_FILE = "tagger.json"
 N_TAGS = 3
@@ -98,7 +100,8 @@ class Tagger:
         self._weight_files = weights
         self._network: keras.Model | None = None
         self._weights: list[list[np.ndarray]] = []
-        # There is one network, whose weights are changed from fold to fold.
+        self._converted: list[OpenVINONetwork] = []
+        # Of Keras there is one network, whose weights are changed from fold to fold.
         self._predicting = Lock()
 
     @classmethod
@@ -182,22 +185,31 @@ class Tagger:
         components[usable] = self._projector.transform(summaries)
         names = [sound.name for sound in sounds]
         clips = Clips(usable, names, gathered, components, self._mel_statistics)
+        settings = self.settings
+        look = {"views": settings.views, "inference": settings.inference, "seed": settings.seed}
+        folds = range(1, settings.n_folds + 1)
+        batches = [view_batches(clips, **look, fold=fold) for fold in folds]
         with self._predicting:
+            networks = self._networks(batches[0].n_looks)
             logs = [
-                predict(
-                    network,
-                    clips,
-                    views=self.settings.views,
-                    inference=self.settings.inference,
-                    seed=self.settings.seed,
-                    fold=fold,
-                )
-                for fold, network in enumerate(self._networks(), start=1)
+                predict(network, views, settings.inference)
+                for network, views in zip(networks, batches, strict=True)
             ]
         probabilities[usable] = geometric_mean(logs)[usable]
         return probabilities, heard
 
-    def _networks(self) -> "Iterator[keras.Model]":
+    def _networks(self, n_looks: int) -> "Iterator[Network]":
+        """The network of one fold after the other."""
+        from fsat_kedro.runtimes import OpenVINONetwork, uses_openvino
+
+        if not uses_openvino(self.settings.inference, n_looks):
+            yield from self._keras_networks()
+            return
+        if not self._converted:
+            self._converted = [OpenVINONetwork(network) for network in self._keras_networks()]
+        yield from self._converted
+
+    def _keras_networks(self) -> "Iterator[keras.Model]":
         """The network of one fold after the other. It is one, so that it is traced once."""
         from fsat_kedro.model import load_network
 
