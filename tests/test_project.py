@@ -12,6 +12,7 @@ import time
 from base64 import b64encode
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import nbformat
 import numpy as np
@@ -137,6 +138,26 @@ def test_mlflow_has_a_child_run_a_fold_with_metrics_by_epoch(mlflow_runs, demo):
             logged = client.get_metric_history(child.info.run_id, f"{stage}/val_loss")
             assert [metric.step for metric in logged] == history["epoch"].tolist()
             assert [metric.value for metric in logged] == pytest.approx(history["val_loss"])
+
+
+def test_folds_are_compared_by_their_scores_one_click_from_the_run(mlflow_runs, demo):
+    client, runs = mlflow_runs
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = {run.info.run_name: run for run in runs if run is not parent}
+    cv = json.loads((demo / "07_model_output" / "cv_scores.json").read_text())["per_fold"]
+    test = pd.read_csv(demo / "07_model_output" / "fold_test_scores.csv")
+    for row, tested in zip(cv, test.itertuples(), strict=True):
+        child = children[f"fold_{row['fold']}"]
+        assert child.data.metrics["cv/map_at_3"] == row["map_at_3"]
+        assert child.data.metrics["test/map_at_3"] == pytest.approx(tested.map_at_3, abs=1e-4)
+        assert {file.path for file in client.list_artifacts(child.info.run_id, "reports")} == {
+            "reports/mel_learning_curves.png",
+            "reports/mel_pca_learning_curves.png",
+        }
+    link = parent.data.tags["mlflow.note.content"]
+    (asked,) = parse_qs(link.partition("?")[2].rstrip(")"))["searchFilter"]
+    compared = client.search_runs([parent.info.experiment_id], asked)
+    assert {run.info.run_name for run in compared} == set(children)
 
 
 def test_mlflow_has_scores_parameters_and_outputs_of_the_whole_run(mlflow_runs, demo):

@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 from click import ClickException
 from kedro.config import MissingConfigException
@@ -42,6 +43,12 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+_COMPARED = ("map_at_3", "accuracy")
+"""Scores by which the folds of a run are compared in MLflow."""
+
+_UI = "workflowType=machine_learning"
+"""Has the MLflow UI show runs and their charts, where it would ask for traces of chats."""
 
 
 class ParameterHooks:
@@ -333,6 +340,8 @@ class MlflowHooks:
         self._tag_clips(dataset_name, data)
         if dataset_name in self._settings["metrics"]:
             self._log_scores(dataset_name, data)
+        if dataset_name in self._settings["fold_metrics"]:
+            self._log_fold_scores(dataset_name, data)
         if dataset_name == self._settings["model"]["dataset"]:
             self._log_model(Path(self._catalog[dataset_name]._filepath).parent)
         folder = self._settings["artifacts"].get(re.sub(r"_\d+$", "", dataset_name))
@@ -342,13 +351,20 @@ class MlflowHooks:
             with _tolerating_mlflow():
                 run_id = self._parent_id if fold is None else self._child_id(fold)
                 self._client.log_artifact(run_id, path, folder)
+                stage, history, _ = dataset_name.partition("_history_")
+                if history:
+                    self._draw_curves(run_id, stage, data)
 
-    @hook_impl
+    @hook_impl(trylast=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Log the scores that were there already, and close all runs as finished."""
+        """Log the scores that were there already, close all runs as finished, tell their place."""
         for name in set(self._settings["metrics"]) & pipeline.all_outputs() - self._logged:
             if catalog[name].exists():
                 self._log_scores(name, catalog[name].load())
+        if self._child_ids:
+            uri = self._tracking_uri()
+            server = uri if uri.startswith("http") else "mlflow ui, then http://127.0.0.1:5000"
+            logger.info("folds compared: %s/%s?%s", server, self._page(self._parent_id), _UI)
         self._close("FINISHED")
 
     @hook_impl
@@ -385,8 +401,15 @@ class MlflowHooks:
                 },
                 run_name=fold,
             )
+            if not self._child_ids:
+                link = f"[Its folds compared]({self._page()}?{_comparison(self._parent_id)})"
+                self._client.set_tag(self._parent_id, "mlflow.note.content", link)
             self._child_ids[fold] = run.info.run_id
         return self._child_ids[fold]
+
+    def _page(self, *run_id: str) -> str:
+        """Where the MLflow UI shows a run, or all, below the server's address."""
+        return "/".join(["#/experiments", self._experiment_id(), "runs", *run_id])
 
     def _close_abandoned(self) -> None:
         """End the runs of processes that were killed before they could."""
@@ -408,6 +431,22 @@ class MlflowHooks:
         numbers = {key: x for key, x in _flat(data).items() if isinstance(x, int | float)}
         self._log_metrics(self._parent_id, f"{self._settings['metrics'][dataset_name]}/", numbers)
         self._logged.add(dataset_name)
+
+    def _log_fold_scores(self, dataset_name: str, data: dict[str, Any] | pd.DataFrame) -> None:
+        """Log the scores of the folds that this run trained to their runs."""
+        rows = data["per_fold"] if isinstance(data, dict) else data.to_dict("records")
+        prefix = f"{self._settings['fold_metrics'][dataset_name]}/"
+        for row in rows:
+            child_id = self._child_ids.get(f"fold_{row['fold']}")
+            if child_id is not None:
+                self._log_metrics(child_id, prefix, {key: row[key] for key in _COMPARED})
+
+    def _draw_curves(self, run_id: str, stage: str, history: pd.DataFrame) -> None:
+        """The learning curves of a stage that has ended, long before those of all folds."""
+        from fsat_kedro.plots import plot_learning_curves
+
+        figure = plot_learning_curves({stage: [history]})
+        self._client.log_figure(run_id, figure, f"reports/{stage}_learning_curves.png")
 
     def _log_model(self, ensemble: Path) -> None:
         import mlflow
@@ -481,6 +520,18 @@ def _about_disk(error: OSError) -> bool:
     wants = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
     # NumPy names no number.
     return error.errno in wants or (error.errno is None and "free space" in str(error))
+
+
+def _comparison(parent_id: str) -> str:
+    """What the MLflow UI is asked for to show the folds of a run side by side, the best on top."""
+    asked = {
+        "searchFilter": f"tags.mlflow.parentRunId = '{parent_id}'",
+        # Sorted by time, folds would be hidden under their run.
+        "orderByKey": "metrics.`mel_pca/val_map_at_3`",
+        "orderByAsc": "false",
+        "compareRunsMode": "CHART",
+    }
+    return f"{_UI}&{urlencode(asked, quote_via=quote)}"
 
 
 def _process() -> str:

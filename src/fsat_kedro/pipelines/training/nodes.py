@@ -11,10 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from sklearn.pipeline import Pipeline as Projector
 
-from fsat_kedro import metrics, plots
+from fsat_kedro import metrics
 from fsat_kedro.ensemble import geometric_mean, predict_with_weights
 from fsat_kedro.errors import InputError
 from fsat_kedro.folds import given_folds, stratified_folds
@@ -135,11 +134,6 @@ def train_mel_pca(
         network, split, clips, mels, components, mel_statistics, classes, training, views, seed
     )
     return network, history
-
-
-def draw_fold_curves(mel_history: pd.DataFrame, mel_pca_history: pd.DataFrame) -> Figure:
-    """Learning curves of both stages of a fold."""
-    return plots.plot_learning_curves({"mel": [mel_history], "mel_pca": [mel_pca_history]})
 
 
 def predict_out_of_fold(

@@ -87,12 +87,6 @@ def _fold_pipeline(fold: int) -> Pipeline:
                 tags="gpu",
             ),
             node(
-                nodes.draw_fold_curves,
-                ["mel_history", "mel_pca_history"],
-                "fold_curves",
-                name="draw_fold_curves",
-            ),
-            node(
                 nodes.predict_out_of_fold,
                 ["mel_pca_weights", *clips, "train_components", *fitted, *prediction],
                 "oof",
@@ -107,6 +101,6 @@ def _fold_pipeline(fold: int) -> Pipeline:
         template,
         namespace=f"fold_{fold}",
         inputs={"split": f"split_{fold}", **{name: name for name in shared}},
-        outputs={name: f"{name}_{fold}" for name in (*trained, "fold_curves", "oof")},
+        outputs={name: f"{name}_{fold}" for name in (*trained, "oof")},
         parameters={"model", "training", "views", "inference", "seed"},
     )
