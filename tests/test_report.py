@@ -108,7 +108,7 @@ class Elements(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag not in {"meta", "img", "input"}:
+        if tag not in {"meta", "img", "input", "wbr"}:
             self.open.append(tag)
 
     def handle_endtag(self, tag):
