@@ -364,7 +364,7 @@ class MlflowHooks:
         if self._child_ids:
             uri = self._tracking_uri()
             server = uri if uri.startswith("http") else "mlflow ui, then http://127.0.0.1:5000"
-            logger.info("folds compared: %s/%s?%s", server, self._page(self._parent_id), _UI)
+            logger.info("in MLflow: %s/%s?%s", server, self._page(self._parent_id), _UI)
         self._close("FINISHED")
 
     @hook_impl
