@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fsat_kedro.errors import InputError
-from fsat_kedro.locks import lock, mark_finished, mark_unfinished, unfinished
+from fsat_kedro.locks import Marks, lock
 
 
 def hold(folder, *names):
@@ -86,8 +86,9 @@ def test_nobody_reads_what_another_run_writes(tmp_path, other_run):
 
 
 def test_what_a_run_set_out_to_make_is_unfinished_until_it_is_made(tmp_path):
-    assert unfinished(tmp_path) == set()
-    mark_unfinished({"mels", "scores"}, tmp_path)
-    mark_finished("mels", tmp_path)
-    mark_finished("never marked", tmp_path)
-    assert unfinished(tmp_path) == {"scores"}
+    marks = Marks(tmp_path)
+    assert marks.unfinished() == set()
+    marks.mark_unfinished({"mels", "scores"})
+    marks.mark_finished("mels")
+    marks.mark_finished("never marked")
+    assert marks.unfinished() == {"scores"}

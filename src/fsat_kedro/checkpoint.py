@@ -1,6 +1,7 @@
 """What a stage needs to go on where it was interrupted, in one file."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +33,15 @@ class Checkpoint:
     Args:
         path: of an `.npz` file.
         fingerprint: of all that the stage is made of. What another one left is no use.
+        send: called with the path whenever a state is saved.
     """
 
-    def __init__(self, path: Path, fingerprint: str) -> None:
+    def __init__(
+        self, path: Path, fingerprint: str, send: Callable[[Path], None] | None = None
+    ) -> None:
         self._path = path
         self._fingerprint = fingerprint
+        self._send = send
 
     def save(self, state: StageState) -> None:
         """Write a state in place of the one before."""
@@ -47,6 +52,8 @@ class Checkpoint:
                 arrays[f"{name}_{index}"] = array
         with replacing(self._path) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)
+        if self._send is not None:
+            self._send(self._path)
 
     def load(self) -> StageState | None:
         """The state that was saved last; None if there is none of this very stage."""

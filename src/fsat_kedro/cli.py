@@ -43,24 +43,29 @@ cli.add_command(run)
 @env_option
 @click.option(
     "--data-dir",
-    type=click.Path(path_type=Path),
     help="Where the results of a training are; that of the environment if not given.",
 )
 @click.pass_obj
-def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir: Path) -> None:
+def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir: str) -> None:
     """Tag sound files with the trained ensemble.
 
     A whole folder goes through `kedro run --pipelines tag --params tag_dir=FOLDER`.
     """
+    from fsat_kedro.datasets.stored_dataset import tagger_at
     from fsat_kedro.pipeline_registry import configured_parameters
+    from fsat_kedro.store import Store, folder_of, is_address
     from fsat_kedro.tagger import Sound, Tagger
     from fsat_kedro.terminal import import_keras_quietly
 
     import_keras_quietly()
-    if data_dir is None:
-        data_dir = metadata.project_path / configured_parameters(env)["data_dir"]
+    parameters = configured_parameters(env)
+    data_dir = data_dir or parameters["data_dir"]
+    folder = metadata.project_path / data_dir
     try:
-        tagger = Tagger.load(data_dir / "06_models")
+        if is_address(data_dir):
+            folder = folder_of(data_dir, metadata.project_path / parameters["cache_dir"])
+            tagger_at(Store(data_dir.rstrip("/"), folder)).fetch()
+        tagger = Tagger.load(folder / "06_models")
         tags = tagger.tag([Sound(file.name, str(file.absolute())) for file in files])
     except InputError as error:
         raise click.ClickException(str(error)) from error

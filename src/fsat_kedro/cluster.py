@@ -30,6 +30,7 @@ from kedro.runner import Task
 from fsat_kedro.errors import InputError
 from fsat_kedro.locks import hold
 from fsat_kedro.parallel import spread_over_cluster
+from fsat_kedro.store import Store, is_there
 
 _POLL_SECONDS = 0.5
 _DECISIVE = (  # Packages whose version decides what comes out, or whether it comes out at all.
@@ -51,6 +52,7 @@ class Order:
         environment: of the run's own process, which the worker's has to equal.
         topic: that log lines and progress are told under.
         data_dir: where the outputs are written; None if nobody knows.
+        store: that `data_dir` is this machine's copy of; None for none.
     """
 
     node: Node
@@ -61,6 +63,7 @@ class Order:
     environment: dict[str, str]
     topic: str
     data_dir: str | None
+    store: Store | None
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,12 @@ def differences(ours: dict[str, str], theirs: dict[str, str]) -> list[str]:
 
 
 def describe_worker(file: str | None, dask_worker: Worker) -> WorkerState:
-    """The state of the worker that this runs on; `file` is one that it should see."""
-    sees_file = file is None or Path(file).exists()
+    """The state of the worker that this runs on; `file` is one that it should see.
+
+    Raises:
+        InputError: the file is in a store that this machine cannot use.
+    """
+    sees_file = file is None or is_there(file)
     n_threads = dask_worker.state.nthreads
     return WorkerState(environment(), socket.gethostname(), n_threads, sees_file)
 
@@ -130,6 +137,8 @@ def _run(order: Order) -> None:
         around.enter_context(_ending_with_the_run())
         around.enter_context(_telling_logs(tell))
         around.enter_context(spread_over_cluster(tell))
+        if order.store is not None:
+            order.store.folder.mkdir(parents=True, exist_ok=True)
         if order.data_dir is not None:
             around.enter_context(hold(order.node.outputs, Path(order.data_dir)))
         try:

@@ -18,7 +18,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
@@ -29,14 +29,16 @@ from kedro.framework.hooks import hook_impl
 from pydantic import ValidationError
 
 from fsat_kedro.datasets.atomic import remove
+from fsat_kedro.datasets.stored_dataset import StoredDataset, in_store, store_of
 from fsat_kedro.errors import InputError
-from fsat_kedro.locks import lock, mark_finished, mark_unfinished, unfinished
+from fsat_kedro.locks import Marks, lock
 from fsat_kedro.parameters import Parameters
+from fsat_kedro.store import Store, folder_of, is_address
 
 if TYPE_CHECKING:
     import pandas as pd
     from kedro.framework.context import KedroContext
-    from kedro.io import CatalogProtocol
+    from kedro.io import AbstractDataset, CatalogProtocol
     from kedro.pipeline import Pipeline
     from kedro.pipeline.node import Node
     from mlflow import MlflowClient
@@ -71,13 +73,24 @@ class ParameterHooks:
             Parameters.model_validate(parameters)
         except ValidationError as error:
             raise ClickException(_readable(error)) from error
-        for folder in ("raw_dir", "data_dir", "tag_dir"):
+        address = parameters["data_dir"]
+        if is_address(address):
+            parameters["data_dir"] = str(folder_of(address, Path(parameters["cache_dir"])))
+        for folder in ("raw_dir", "data_dir", "cache_dir", "tag_dir"):
             if parameters[folder] is None:
                 continue
+            if is_address(parameters[folder]):
+                raise ClickException(
+                    f"{folder} is {parameters[folder]}, but has to be a folder: name one with "
+                    f"--params {folder}=FOLDER; a bucket that is mounted is one"
+                )
             if parameters[folder].startswith("~"):
                 raise ClickException(f"{folder} is {parameters[folder]}: write ~ out")
             parameters[folder] = str(context.project_path / parameters[folder])
         context.config_loader["parameters"] = parameters
+        if is_address(address):
+            store = Store(address.rstrip("/"), Path(parameters["data_dir"]))
+            context.config_loader["catalog"] = in_store(context.config_loader["catalog"], store)
         note_parameters(parameters)
 
 
@@ -97,16 +110,21 @@ class OutputHooks:
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
     ) -> None:
         """Make the folder that everything is written to, and lock what this run will write."""
-        data_dir = self._data_dir = Path(catalog.load("params:data_dir"))
+        data_dir = Path(catalog.load("params:data_dir"))
         outputs = pipeline.all_outputs()
+        store = store_of(catalog, outputs)
+        self._marks = store or Marks(data_dir)
         self._to_mark = set() if run_params["only_missing_outputs"] else outputs
         inputs = {name for name in pipeline.inputs() if not name.startswith("params:")}
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
+            if store is not None:
+                with store.visible_file():
+                    pass
             self._locks = lock(outputs, inputs - {"parameters"}, data_dir)
             if run_params["only_missing_outputs"]:
-                for name in outputs & unfinished(data_dir):
-                    remove(Path(catalog[name]._filepath))
+                for name in outputs & self._marks.unfinished():
+                    _remove(catalog[name])
                 _warn_of_outdated(pipeline, catalog)
         except OSError as error:
             raise ClickException(f"data_dir {data_dir} cannot be written to: {error}") from error
@@ -116,14 +134,14 @@ class OutputHooks:
     @hook_impl
     def before_node_run(self) -> None:
         """Note all that the run sets out to make, now that it has really begun."""
-        mark_unfinished(self._to_mark, self._data_dir)
+        self._marks.mark_unfinished(self._to_mark)
         self._to_mark = set()
 
     def for_worker(self, node: Node, hosts: set[str]) -> OutputHooks:
         """Hooks without locks, which stay with the run, for a node in another process."""
         self.before_node_run()
         hooks = OutputHooks()
-        hooks._data_dir = self._data_dir
+        hooks._marks = self._marks
         return hooks
 
     def __getstate__(self) -> dict[str, Any]:
@@ -132,7 +150,7 @@ class OutputHooks:
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:
         """Take an output from the list."""
-        mark_finished(dataset_name, self._data_dir)
+        self._marks.mark_finished(dataset_name)
 
     @hook_impl
     def after_pipeline_run(self) -> None:
@@ -153,6 +171,7 @@ class CheckpointHooks:
 
     def __init__(self) -> None:
         self._unsaved: dict[Path, set[str]] = {}
+        self._store: Store | None = None
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: CatalogProtocol) -> None:
@@ -165,7 +184,19 @@ class CheckpointHooks:
         file = Path(catalog[weights]._filepath)
         path = file.with_name(file.name.replace(".weights.h5", ".checkpoint.npz"))
         self._unsaved[path] = set(node.outputs)
-        keep_checkpoint_at(path)
+        self._store = store_of(catalog, [weights])
+        if self._store is None:
+            keep_checkpoint_at(path)
+        else:
+            self._store.fetch(path)
+            keep_checkpoint_at(path, self._send)
+
+    def _send(self, path: Path) -> None:
+        """Keep a state where another machine finds it; training goes on if that fails."""
+        try:
+            self._store.send(path)
+        except InputError as error:
+            logger.warning("The state after this epoch is on this machine only: %s", error)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:
@@ -173,7 +204,9 @@ class CheckpointHooks:
         for path, names in self._unsaved.items():
             if dataset_name in names:
                 names.remove(dataset_name)
-                if not names:
+                if not names and self._store is not None:
+                    self._store.remove(path)
+                elif not names:
                     path.unlink(missing_ok=True)
 
 
@@ -343,7 +376,10 @@ class MlflowHooks:
         if dataset_name in self._settings["fold_metrics"]:
             self._log_fold_scores(dataset_name, data)
         if dataset_name == self._settings["model"]["dataset"]:
-            self._log_model(Path(self._catalog[dataset_name]._filepath).parent)
+            dataset = self._catalog[dataset_name]
+            # In a store, this machine may not have made all of it.
+            stored = isinstance(dataset, StoredDataset)
+            self._log_model(Path(dataset.fetch() if stored else dataset._filepath).parent)
         folder = self._settings["artifacts"].get(re.sub(r"_\d+$", "", dataset_name))
         if folder is not None:
             fold = _fold_of(node.namespace)
@@ -497,7 +533,10 @@ def _tolerating_mlflow() -> Iterator[None]:
 def _warn_of_outdated(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
     """Name the outputs that are older than what they are made from."""
 
+    @cache
     def saved_at(name: str) -> float | None:
+        if isinstance(catalog[name], StoredDataset):
+            return catalog[name].saved_at()
         path = getattr(catalog[name], "_filepath", None)
         return Path(path).stat().st_mtime if path and Path(path).exists() else None
 
@@ -513,6 +552,13 @@ def _warn_of_outdated(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
             "without --only-missing-outputs",
             ", ".join(outdated),
         )
+
+
+def _remove(dataset: AbstractDataset) -> None:
+    if isinstance(dataset, StoredDataset):
+        dataset.remove()
+    else:
+        remove(Path(dataset._filepath))
 
 
 def _about_disk(error: OSError) -> bool:

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -103,22 +104,30 @@ def visible_file(data_dir: str | None) -> Iterator[str | None]:
         path.unlink(missing_ok=True)
 
 
-def mark_unfinished(names: set[str], data_dir: Path) -> None:
-    """Note that a run set out to make these outputs: what is there of them is of an earlier one."""
-    (data_dir / UNFINISHED).mkdir(exist_ok=True)
-    for name in names:
-        (data_dir / UNFINISHED / name).touch()
+@dataclass(frozen=True)
+class Marks:
+    """What runs set out to make and did not.
 
+    Attributes:
+        data_dir: an existing folder that the outputs are in.
+    """
 
-def mark_finished(name: str, data_dir: Path) -> None:
-    """Note that an output is made."""
-    (data_dir / UNFINISHED / name).unlink(missing_ok=True)
+    data_dir: Path
 
+    def mark_unfinished(self, names: set[str]) -> None:
+        """Note that a run set out to make outputs: what is there of them is of an earlier one."""
+        (self.data_dir / UNFINISHED).mkdir(exist_ok=True)
+        for name in names:
+            (self.data_dir / UNFINISHED / name).touch()
 
-def unfinished(data_dir: Path) -> set[str]:
-    """Names of the outputs that runs set out to make, but did not come to."""
-    folder = data_dir / UNFINISHED
-    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    def mark_finished(self, name: str) -> None:
+        """Note that an output is made."""
+        (self.data_dir / UNFINISHED / name).unlink(missing_ok=True)
+
+    def unfinished(self) -> set[str]:
+        """Names of the outputs that runs set out to make, but did not come to."""
+        folder = self.data_dir / UNFINISHED
+        return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
 
 def _sign(file: TextIO) -> None:

@@ -287,7 +287,9 @@ class Parameters(_Group):
     raw_dir: str
     """Where clips and labels are read; relative to the project."""
     data_dir: str
-    """Where everything is written; relative to the project."""
+    """Where everything is written: a folder, relative to the project, or an address (s3://…)."""
+    cache_dir: str
+    """Where copies of what is at such an address are kept; relative to the project."""
     tag_dir: str | None
     """A folder of anybody's sounds, for pipeline tag; relative to the project."""
     n_jobs: Annotated[int, AfterValidator(_not_zero)]

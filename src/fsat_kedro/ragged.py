@@ -3,9 +3,10 @@
 Axes: n items, item i has shape (t_i, *rest); N = sum of all t_i.
 """
 
+import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,10 +20,12 @@ class RaggedArray:
     Attributes:
         values: (N, *rest), the items end to end; may be a whole memory-mapped array.
         offsets: (n + 1,) int64, item i is `values[offsets[i]:offsets[i + 1]]`.
+        home: of a copy, the machine that it is on and the address that others read it at.
     """
 
     values: np.ndarray
     offsets: np.ndarray
+    home: tuple[str, str] | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -38,7 +41,7 @@ class RaggedArray:
         return (self[index] for index in range(len(self)))
 
     def reader(self, index: int) -> Callable[[], np.ndarray]:
-        """A function that returns item `index`, here or in another process.
+        """A function that returns item `index`, here, in another process or on another machine.
 
         Of a memory-mapped file it reads the item itself and no more: pages that are looked at
         through the map would count as memory of the process, more with every item.
@@ -48,7 +51,11 @@ class RaggedArray:
             # Copied, because a mapped file without a name cannot be found by another process.
             return partial(np.asarray, np.array(item))
         start = self.values.offset + int(self.offsets[index]) * self.values[:1].nbytes
-        return partial(_read, str(self.values.filename), item.dtype, item.shape, start)
+        return partial(_read, str(self.values.filename), item.dtype, item.shape, start, self.home)
+
+    def kept_at(self, address: str) -> "RaggedArray":
+        """The same, as a copy of an object in a store."""
+        return replace(self, home=(socket.gethostname(), address))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -56,9 +63,20 @@ class RaggedArray:
         return np.diff(self.offsets)
 
 
-def _read(path: str, dtype: np.dtype, shape: tuple[int, ...], start: int) -> np.ndarray:
+def _read(
+    path: str,
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    start: int,
+    home: tuple[str, str] | None = None,
+) -> np.ndarray:
     """An array that begins at byte `start` of a file."""
     count = int(np.prod(shape))
+    if home is not None and (home[0] != socket.gethostname() or not Path(path).exists()):
+        from fsat_kedro.store import read_range
+
+        part = read_range(home[1], start, start + count * dtype.itemsize)
+        return np.frombuffer(part, dtype).reshape(shape)
     return np.fromfile(path, dtype, count=count, offset=start).reshape(shape)
 
 

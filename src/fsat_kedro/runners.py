@@ -19,6 +19,7 @@ from click import ClickException
 from kedro.io import DataCatalog
 from kedro.runner import AbstractRunner
 
+from fsat_kedro.datasets.stored_dataset import store_of
 from fsat_kedro.errors import InputError
 from fsat_kedro.locks import visible_file
 from fsat_kedro.parallel import Bars
@@ -43,10 +44,10 @@ class DaskRunner(AbstractRunner):
     """Runs every node on a worker of a Dask cluster, as soon as what it needs is there.
 
     Nodes tagged `gpu` ask for one unit of the resource `GPU` where any worker offers it. Outputs
-    go through the catalog to a folder that all workers share. A node whose worker dies is run
-    again on another one. Hooks of nodes and datasets are called in the workers; hooks of the
-    project that keep a state for them have a method `for_worker(node, hosts)`, called in the
-    run's own process before the node starts, which gives what is sent with the node; one
+    go through the catalog to a folder that all workers share, or to an object store. A node whose
+    worker dies is run again on another one. Hooks of nodes and datasets are called in the workers;
+    hooks of the project that keep a state for them have a method `for_worker(node, hosts)`, called
+    in the run's own process before the node starts, which gives what is sent with the node; one
     `on_worker_error(error, catalog)` may turn an error into another where it happened. Hooks of
     plugins stay in the run's own process.
 
@@ -134,6 +135,7 @@ class _Run:
         self._client = client
         self._address = client.scheduler.address
         self._pipeline = pipeline
+        self._store = store_of(catalog, pipeline.all_outputs())
         self._catalog = catalog
         self._hook_manager = hook_manager
         self._run_id = run_id
@@ -193,6 +195,7 @@ class _Run:
             environment=environment(),
             topic=self._id,
             data_dir=_data_dir(self._catalog),
+            store=self._store,
         )
         future = self._client.submit(
             run_node,
@@ -257,7 +260,8 @@ class _Run:
             self._tell_once(f"Waiting for a worker at {self._address}")
             self._client.wait_for_workers(1)
         data_dir = _data_dir(self._catalog)
-        with visible_file(data_dir) as file:
+        store = self._store
+        with store.visible_file() if store else visible_file(data_dir) as file:
             states = self._client.run(describe_worker, file, on_error="return")
         wrong = {}
         for address, state in states.items():
@@ -271,7 +275,7 @@ class _Run:
                 # Seeds and limits of threads are of a process: two nodes in one would mix them.
                 wrong[address] = f"has {state.n_threads} threads: start it with --nthreads 1"
             elif not state.sees_file:
-                wrong[address] = f"does not see {data_dir}: share that folder, at the same path"
+                wrong[address] = f"does not see {file}: share that folder, at the same path"
         if wrong:
             raise InputError(
                 "; ".join(f"worker {address} {problem}" for address, problem in wrong.items())

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from kedro.framework.cli.utils import KedroCliError
 from kedro.framework.hooks import hook_impl
 
+from fsat_kedro.datasets.stored_dataset import StoredDataset
+
 if TYPE_CHECKING:
     import pandas as pd
     from kedro.io import CatalogProtocol
@@ -139,7 +141,9 @@ def _tell_places(made: set[str], catalog: CatalogProtocol) -> None:
     tables = {"rejected_clips", "noted_clips"}
     for name, words in _SHOWN.items():
         if name in made and not (name in tables and len(catalog.load(name)) == 0):
-            logger.info("%s: %s", words, _shortened(Path(catalog[name]._filepath)))
+            stored = isinstance(catalog[name], StoredDataset)
+            place = catalog[name].address if stored else _shortened(Path(catalog[name]._filepath))
+            logger.info("%s: %s", words, place)
     if "scores" in made:
         logger.info("Next: kedro viz run --include-hooks, mlflow ui, kedro tag FILE")
 

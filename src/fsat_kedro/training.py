@@ -23,8 +23,11 @@ from fsat_kedro.schedule import has_stalled, plateau_rate, triangular_rate
 logger = logging.getLogger(__name__)
 
 EpochListener = Callable[[dict[str, float], int], None]
+Sender = Callable[[Path], None]
 _listener: ContextVar[EpochListener | None] = ContextVar("epoch_listener", default=None)
-_checkpoint_path: ContextVar[Path | None] = ContextVar("checkpoint_path", default=None)
+_checkpoint_place: ContextVar[tuple[Path, Sender | None] | None] = ContextVar(
+    "checkpoint_place", default=None
+)
 
 
 def report_epochs_to(listener: EpochListener) -> None:
@@ -32,9 +35,14 @@ def report_epochs_to(listener: EpochListener) -> None:
     _listener.set(listener)
 
 
-def keep_checkpoint_at(path: Path) -> None:
-    """Have the next stage that this thread trains keep its state at `path`, or go on from it."""
-    _checkpoint_path.set(path)
+def keep_checkpoint_at(path: Path, send: Sender | None = None) -> None:
+    """Have the next stage that this thread trains keep its state at `path`, or go on from it.
+
+    Args:
+        path: of an `.npz` file.
+        send: called with the path whenever it is written.
+    """
+    _checkpoint_place.set((path, send))
 
 
 def map_at_3(accuracy: float, top_2_accuracy: float, top_3_accuracy: float) -> float:
@@ -260,8 +268,8 @@ def _checkpoint(
     settings: Training,
 ) -> Checkpoint | None:
     """Where the stage is kept, by all that makes it what it is; None where nobody asked for it."""
-    path = _checkpoint_path.get()
-    if path is None:
+    place = _checkpoint_place.get()
+    if place is None:
         return None
     digest = hashlib.sha256(f"{keras.backend.backend()} {keras.version()}".encode())
     digest.update(settings.model_dump_json().encode())
@@ -272,7 +280,8 @@ def _checkpoint(
             inputs, targets = part[index]
             for array in (*inputs, targets):
                 digest.update(array.tobytes())
-    return Checkpoint(path, digest.hexdigest())
+    path, send = place
+    return Checkpoint(path, digest.hexdigest(), send)
 
 
 def _tell_conditions(network: keras.Model, batches: keras.utils.PyDataset, name: str) -> None:

@@ -32,6 +32,9 @@ class RaggedDataset(AbstractDataset[RaggedArray, RaggedArray]):
             first = dataset.load()[0]
     """
 
+    PARTS = ("values.npy", "offsets.npy")
+    """Its files, in the order in which they are written."""
+
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
         """A dataset at `filepath`, a folder; `metadata` is kept for plugins."""
         self._filepath = Path(filepath)

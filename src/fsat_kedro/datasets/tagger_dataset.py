@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
+from pydantic import ValidationError
 
 from fsat_kedro.datasets.atomic import replacing
 
@@ -42,6 +43,17 @@ class TaggerDataset(AbstractDataset["TaggerSettings", "Tagger"]):
         from fsat_kedro.tagger import Tagger
 
         return Tagger.load(self._filepath.parent)
+
+    def beside(self) -> list[Path]:
+        """The other files of the ensemble; none where `load` will say what is wrong."""
+        from fsat_kedro.tagger import TaggerSettings, model_files
+
+        try:
+            settings = TaggerSettings.model_validate_json(self._filepath.read_text())
+        except ValidationError:
+            return []
+        names = set(model_files(settings.n_folds)) - {self._filepath.name}
+        return [self._filepath.parent / name for name in sorted(names)]
 
     def save(self, data: TaggerSettings) -> None:
         """Write the settings, in place of what was there."""
