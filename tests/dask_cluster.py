@@ -29,11 +29,19 @@ class Cluster:
         )
         self.address = self._address()
 
-    def add_worker(self, name: str, *arguments: str, threads: int = 1, **environment: str) -> None:
+    def add_worker(
+        self,
+        name: str,
+        *arguments: str,
+        threads: int = 1,
+        cwd: Path | None = None,
+        **environment: str,
+    ) -> None:
         """Start a worker, which joins when it is ready."""
         self.workers[name] = self._start(
             *("worker", self.address, "--name", name, "--nthreads", str(threads), "--no-dashboard"),
             *("--local-directory", self._folder, *LOOPBACK, *arguments),
+            cwd=cwd,
             **environment,
         )
 
@@ -46,13 +54,15 @@ class Cluster:
             process.kill()
             process.wait()
 
-    def _start(self, what: str, *arguments: object, **environment: str) -> subprocess.Popen:
+    def _start(
+        self, what: str, *arguments: object, cwd: Path | None = None, **environment: str
+    ) -> subprocess.Popen:
         name = arguments[2] if what == "worker" else what
         with (self._folder / f"{name}.log").open("w") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "dask", what, *map(str, arguments)],
                 env={**os.environ, "PYTHONPATH": self._path, **environment},
-                cwd=self._folder,
+                cwd=cwd or self._folder,
                 stdout=log,
                 stderr=log,
             )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 import fsspec
 from moto.server import ThreadedMotoServer
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -14,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import parse_qs
 
+import fsspec
 import nbformat
 import numpy as np
 import pandas as pd
@@ -26,6 +26,7 @@ from dask_cluster import Cluster
 from fsat_kedro.demo import LABELS, synthesize
 from fsat_kedro.locks import lock
 from kill_and_resume import differences, kill_and_resume, make_project, start
+from s3_server import BUCKET, s3_server
 
 SHORT = {
     "demo.n_train": 24,
@@ -329,41 +330,100 @@ def test_a_run_killed_while_it_trains_is_finished_by_the_next_as_if_nothing_had_
     assert not checkpoint.exists()
 
 
-def test_a_cluster_makes_the_same_though_a_worker_is_killed_while_it_trains(demo, tmp_path):
-    from mlflow import MlflowClient
+class Bucket:
+    """What is in an S3 bucket, below a prefix that runs write to.
 
-    project = make_project(tmp_path / "clustered")
-    outputs = project / "data" / "demo"
-    cluster = Cluster(tmp_path, source=project / "src")
+    Every process keeps its copies in the folder that it was started in, so that none sees those
+    of another, as if each were on a machine of its own.
+    """
+
+    address = f"s3://{BUCKET}/demo"
+
+    def __init__(self, folder, settings):
+        self.folder = folder
+        self.files = fsspec.filesystem(
+            "s3",
+            endpoint_url=settings["FSSPEC_S3_ENDPOINT_URL"],
+            key=settings["AWS_ACCESS_KEY_ID"],
+            secret=settings["AWS_SECRET_ACCESS_KEY"],
+            use_listings_cache=False,
+        )
+        self.parameters = {
+            **SHORT,
+            "data_dir": self.address,
+            "raw_dir": folder / "raw",
+            "cache_dir": "/proc/self/cwd/cache",
+        }
+
+    def changed(self):
+        """When each object was written, by its path below the prefix."""
+        start = self.address.removeprefix("s3://")
+        objects = self.files.find(start, detail=True)
+        return {key[len(start) + 1 :]: info["LastModified"] for key, info in objects.items()}
+
+    def difference_from(self, outputs):
+        """See `differences`; but for the raw clips, which are in no bucket."""
+        copy = self.folder / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        self.files.get(self.address, str(copy), recursive=True)
+        return [words for words in differences(outputs, copy) if not words.startswith("01_raw")]
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory):
+    with s3_server() as settings, pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        yield Bucket(tmp_path_factory.mktemp("bucket"), settings)
+
+
+@pytest.fixture(scope="module")
+def clustered(bucket, project, demo):
+    """A run up to the end of the first stages on workers that share no folder.
+
+    One of them is killed while it trains.
+    """
+    folder = bucket.folder
+    machine = make_project(folder / "clustered")
+    cluster = Cluster(folder, source=machine / "src")
     try:
         for name in ("one", "two"):
+            (folder / name).mkdir()
             # Its nanny would start another one in its place, in time for the second stage.
-            cluster.add_worker(name, "--no-nanny")
-        parameters = ",".join(f"{name}={value}" for name, value in SHORT.items())
+            cluster.add_worker(name, "--no-nanny", cwd=folder / name)
+        parameters = ",".join(f"{name}={value}" for name, value in bucket.parameters.items())
         runner = ["--runner", "fsat_kedro.runners.DaskRunner"]
         address = ["--runner-params", f"address={cluster.address}"]
         last = [f"training.{fold}.train_mel" for fold in ("fold_1", "fold_2")]
         last.append("features.project.project_train_summary")
         arguments = [*runner, *address, "--to-nodes", ",".join(last), "--params", parameters]
-        process = start(project, *arguments)
-        log = project / "run.log"
-        kept = outputs / "06_models" / "fold_1" / "mel.checkpoint.npz"
-        while process.poll() is None and not kept.exists():
+        process = start(machine, *arguments)
+        log = machine / "run.log"
+        kept = f"{bucket.address}/06_models/fold_1/mel.checkpoint.npz"
+        while process.poll() is None and not bucket.files.exists(kept):
             time.sleep(0.05)
         # Of both workers, the one that has fold 1.
-        (trains,) = re.findall(
-            r"process (\d+)", (outputs / ".locks/mel_weights_1.node").read_text()
-        )
-        (killed,) = [each for each in cluster.workers.values() if each.pid == int(trains)]
-        killed.kill()
+        (trains,) = folder.glob("*/cache/s3/*/*/.locks/mel_weights_1.node")
+        cluster.workers[trains.relative_to(folder).parts[0]].kill()
         assert process.wait() == 0, log.read_text()
     finally:
         cluster.close()
-    assert "fold_1 mel: goes on after epoch 1, where it was interrupted" in log.read_text()
-    assert len(list(outputs.rglob("*.weights.h5"))) == 2
-    assert [words for words in differences(demo, outputs) if "differs" in words] == []
-    assert not any((outputs / ".unfinished").iterdir())
-    client = MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    return machine
+
+
+def test_a_cluster_makes_the_same_though_a_worker_is_killed_while_it_trains(
+    clustered, bucket, demo
+):
+    from mlflow import MlflowClient
+
+    log = (clustered / "run.log").read_text()
+    assert "fold_1 mel: goes on after epoch 1, where it was interrupted" in log
+    made = bucket.changed()
+    assert sum(name.endswith(".weights.h5") for name in made) == 2
+    assert not any(name.endswith(".checkpoint.npz") for name in made)
+    assert not any(name.startswith(".unfinished") for name in made)
+    assert [words for words in bucket.difference_from(demo) if "differs" in words] == []
+    client = MlflowClient(f"sqlite:///{clustered / 'mlflow.db'}")
     runs = client.search_runs([client.get_experiment_by_name("fsat_kedro").experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     assert {run.info.run_name: run.info.status for run in runs if run is not parent} == {
@@ -375,6 +435,48 @@ def test_a_cluster_makes_the_same_though_a_worker_is_killed_while_it_trains(demo
             logged = client.get_metric_history(run.info.run_id, "mel/val_loss")
             assert [metric.step for metric in logged] == [1, 2]
     assert parent.data.metrics["clips/train.listed"] == SHORT["demo.n_train"]
+
+
+@pytest.fixture(scope="module")
+def finished(clustered, bucket, project):
+    """What is in the bucket once another machine, without a cluster, has gone on to the end."""
+    missing = ("run", "--env", "demo", "--only-missing-outputs")
+    run = kedro(project, *missing, **bucket.parameters)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"report: {bucket.address}/08_reporting/report.html" in run.stdout
+    assert "train_mel\n" not in run.stdout
+    return bucket.changed()
+
+
+def test_what_a_cluster_began_in_a_bucket_another_machine_finishes(finished, bucket, demo):
+    assert bucket.difference_from(demo) == []
+
+
+def test_a_machine_with_no_copy_makes_what_is_missing_in_the_bucket_and_nothing_else(
+    finished, bucket, project, demo
+):
+    shutil.rmtree(project / "cache")
+    lost = "07_model_output/test_scores.json"
+    bucket.files.rm(f"{bucket.address}/{lost}")
+    missing = ("run", "--env", "demo", "--only-missing-outputs")
+    run = kedro(project, *missing, **bucket.parameters)
+    assert run.returncode == 0, run.stdout + run.stderr
+    changed = bucket.changed()
+    assert {name for name, moment in changed.items() if finished[name] != moment} == {lost}
+    assert bucket.difference_from(demo) == []
+    copied = {path.name for path in (project / "cache").rglob("*") if path.is_file()}
+    assert "test_probabilities.npy" in copied
+    assert not copied & {"values.npy", "mel.weights.h5"}
+
+
+def test_a_sound_is_tagged_by_the_ensemble_in_a_bucket(
+    finished, bucket, project, sounds, best_tags
+):
+    fname, expected = next(iter(best_tags.items()))
+    told = kedro(project, "tag", "--data-dir", bucket.address, str(sounds / fname))
+    assert told.returncode == 0, told.stdout + told.stderr
+    lines = [f"  {share:6.1%}  {label}" for label, share in expected.items()]
+    assert told.stdout.splitlines() == [str(sounds / fname), *lines]
 
 
 def test_the_second_of_two_runs_is_told(project, demo):
@@ -504,6 +606,8 @@ def test_the_registry_lists_all_pipelines(project):
         (["--pipelines", "tag"], {}, "tag_dir is not set"),
         (["--pipelines", "tag"], {"tag_dir": "nothing"}, "nothing is not a folder"),
         (["--pipelines", "tag"], {"tag_dir": "src"}, "no trained ensemble in"),
+        ([], {"raw_dir": "s3://bucket"}, "raw_dir is s3://bucket, but has to be a folder"),
+        ([], {"data_dir": "nowhere://bucket"}, "nowhere://bucket cannot be used: Protocol not"),
         (
             ["--pipelines", "download"],
             {"download.record": "http://127.0.0.1:9/record"},

@@ -3,6 +3,7 @@
 import os
 import pickle
 import socket
+import time
 
 import fsspec
 import numpy as np
@@ -155,6 +156,55 @@ def test_an_object_to_be_seen_is_there_as_long_as_it_is_asked_for(here):
         assert seen.startswith(here.address)
         assert is_there(seen)
     assert not is_there(seen)
+
+
+@pytest.fixture
+def other_run(there, monkeypatch):
+    """One of another machine, which writes mels and reads clips."""
+    with monkeypatch.context() as patch:
+        patch.setattr(socket, "gethostname", lambda: "elsewhere")
+        claim = there.claim({"mels"}, {"clips"})
+        claim.__enter__()
+    yield
+    claim.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"), [({"mels"}, set()), ({"clips"}, set()), ({"scores"}, {"mels"})]
+)
+def test_what_a_run_of_another_machine_has_is_told(here, other_run, written, read):
+    with (
+        pytest.raises(InputError, match=r"another run reads or writes \w+ in s3.* on elsewhere"),
+        here.claim(written, read),
+    ):
+        pass
+    assert len([name for name in objects(here) if "/.claims/" in name]) == 1
+
+
+def test_runs_that_have_nothing_in_common_go_side_by_side_on_two_machines(here, other_run):
+    with here.claim({"scores"}, {"clips"}):
+        pass
+
+
+def test_a_run_that_was_killed_keeps_nobody_out_for_long(here, other_run, monkeypatch):
+    monkeypatch.setattr("fsat_kedro.store._CLAIM_SECONDS", 0)
+    with here.claim({"mels"}, set()):
+        pass
+
+
+def test_a_run_says_again_and_again_that_it_lives(here, monkeypatch):
+    monkeypatch.setattr("fsat_kedro.store._CLAIM_SECONDS", 0.1)
+    put, times = here._files.pipe_file, []
+
+    def count(*arguments):
+        put(*arguments)
+        times.append(arguments)
+
+    monkeypatch.setattr(here._files, "pipe_file", count)
+    with here.claim({"mels"}, set()):
+        while len(times) < 3:
+            time.sleep(0.01)
+    assert not any("/.claims/" in name for name in objects(here))
 
 
 def dataset(store, kind="npy_dataset.NpyDataset", name="mels"):

@@ -118,10 +118,10 @@ class OutputHooks:
         inputs = {name for name in pipeline.inputs() if not name.startswith("params:")}
         try:
             data_dir.mkdir(parents=True, exist_ok=True)
-            if store is not None:
-                with store.visible_file():
-                    pass
             self._locks = lock(outputs, inputs - {"parameters"}, data_dir)
+            atexit.register(self._locks.close)
+            if store is not None:
+                self._locks.enter_context(store.claim(outputs, inputs - {"parameters"}))
             if run_params["only_missing_outputs"]:
                 for name in outputs & self._marks.unfinished():
                     _remove(catalog[name])

@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import errno
 import json
+import os
+import socket
+import sys
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timezone
 from pathlib import Path
@@ -25,7 +29,9 @@ from fsat_kedro.datasets.atomic import remove, replacing
 from fsat_kedro.errors import InputError
 from fsat_kedro.locks import LOCKS, UNFINISHED
 
+CLAIMS = ".claims"
 _VERSIONS = ".versions"
+_CLAIM_SECONDS = 90
 # By which a change is noticed, in the order of preference; one of them is there in every store.
 _STAMPS = ("ETag", "etag", "md5Hash", "mtime", "created")
 
@@ -149,6 +155,70 @@ class Store:
         finally:
             with _readable(self.address):
                 self._files.rm_file(self._key(path))
+
+    @contextmanager
+    def claim(self, written: set[str], read: set[str]) -> Iterator[None]:
+        """As `locks.lock`, for runs of all machines.
+
+        A store has no locks. A run puts an object there that tells what it writes and reads, and
+        puts it anew as long as it lives; one that has not been put for a while is of a run that
+        was killed. Runs of one machine are told apart by locks.
+
+        Args:
+            written: names of outputs.
+            read: names of inputs.
+
+        Raises:
+            InputError: a run of another machine has one of them; or this process cannot write.
+        """
+        claims = self.folder / CLAIMS
+        mine = self._key(claims / f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}.json")
+        who = f"process {os.getpid()} on {socket.gethostname()}, {' '.join(sys.argv[1:])}"
+        told = {"written": sorted(written), "read": sorted(read), "who": who}
+        over = threading.Event()
+
+        def put() -> None:
+            self._files.pipe_file(mine, json.dumps(told).encode())
+
+        def go_on_putting() -> None:
+            while not over.wait(_CLAIM_SECONDS / 3):
+                with suppress(Exception):
+                    put()
+
+        with _readable(self.address):
+            # Before looking: of two that begin at once, both see the other.
+            put()
+        thread = threading.Thread(target=go_on_putting, daemon=True)
+        thread.start()
+        try:
+            with _readable(self.address):
+                self._refuse_claimed(claims, mine, told)
+            yield
+        finally:
+            over.set()
+            thread.join()
+            with suppress(Exception):
+                self._files.rm_file(mine)
+
+    def _refuse_claimed(self, claims: Path, mine: str, told: dict) -> None:
+        now = self._files.modified(mine)  # By the store's clock, as all the others.
+        host = f"{socket.gethostname()}-"
+        for key in self._files.find(self._key(claims)):
+            if key.rpartition("/")[2].startswith(host):
+                continue
+            try:
+                age = now - self._files.modified(key)
+                other = json.loads(self._files.cat_file(key))
+            except FileNotFoundError:  # It has just ended.
+                continue
+            taken = set(told["written"]) & {*other["written"], *other["read"]}
+            taken |= set(told["read"]) & set(other["written"])
+            if taken and age.total_seconds() < _CLAIM_SECONDS:
+                raise InputError(
+                    f"another run reads or writes {min(taken)} in {self.address}: {other['who']}. "
+                    f"Wait for its end (if it was killed, {_CLAIM_SECONDS} s), or set another "
+                    "data_dir"
+                )
 
     def mark_unfinished(self, names: set[str]) -> None:
         """As `locks.mark_unfinished`, for runs of all machines."""
