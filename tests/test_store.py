@@ -13,6 +13,7 @@ from kedro.io import DataCatalog
 
 from fsat_kedro.datasets.stored_dataset import StoredDataset, in_store, store_of
 from fsat_kedro.errors import InputError
+from fsat_kedro.hooks import CheckpointHooks
 from fsat_kedro.ragged import RaggedArray
 from fsat_kedro.store import Store, folder_of, is_address
 from s3_server import BUCKET, s3_server
@@ -159,14 +160,10 @@ def test_an_object_to_be_seen_is_there_as_long_as_it_is_asked_for(here):
 
 
 @pytest.fixture
-def other_run(there, monkeypatch):
+def other_run(there):
     """One of another machine, which writes mels and reads clips."""
-    with monkeypatch.context() as patch:
-        patch.setattr(socket, "gethostname", lambda: "elsewhere")
-        claim = there.claim({"mels"}, {"clips"})
-        claim.__enter__()
-    yield
-    claim.__exit__(None, None, None)
+    with there.claim({"mels"}, {"clips"}):
+        yield
 
 
 @pytest.mark.parametrize(
@@ -174,7 +171,7 @@ def other_run(there, monkeypatch):
 )
 def test_what_a_run_of_another_machine_has_is_told(here, other_run, written, read):
     with (
-        pytest.raises(InputError, match=r"another run reads or writes \w+ in s3.* on elsewhere"),
+        pytest.raises(InputError, match=r"another run reads or writes \w+ in s3.*process \d+ on"),
         here.claim(written, read),
     ):
         pass
@@ -326,3 +323,10 @@ def test_without_the_package_for_s3_its_name_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr("fsat_kedro.store.url_to_fs", missing)
     assert "pip install" in error_of("s3://bucket", tmp_path)
+
+
+def test_training_goes_on_where_its_state_cannot_be_sent(address, tmp_path, caplog):
+    hooks = CheckpointHooks()
+    hooks._store = Store("s3://no-such-bucket/run", tmp_path)
+    hooks._send(write(hooks._store, "mel.checkpoint.npz", "state"))
+    assert "on this machine only: s3://no-such-bucket/run is not there" in caplog.text

@@ -59,12 +59,12 @@ def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir:
 
     import_keras_quietly()
     parameters = configured_parameters(env)
-    data_dir = data_dir or parameters["data_dir"]
-    folder = metadata.project_path / data_dir
+    address = data_dir or parameters["data_dir"]
+    folder = Path(data_dir) if data_dir else metadata.project_path / address
     try:
-        if is_address(data_dir):
-            folder = folder_of(data_dir, metadata.project_path / parameters["cache_dir"])
-            tagger_at(Store(data_dir.rstrip("/"), folder)).fetch()
+        if is_address(address):
+            folder = folder_of(address, metadata.project_path / parameters["cache_dir"])
+            tagger_at(Store(address.rstrip("/"), folder)).fetch()
         tagger = Tagger.load(folder / "06_models")
         tags = tagger.tag([Sound(file.name, str(file.absolute())) for file in files])
     except InputError as error:

@@ -32,7 +32,7 @@ from fsat_kedro.locks import LOCKS, UNFINISHED
 CLAIMS = ".claims"
 _VERSIONS = ".versions"
 _CLAIM_SECONDS = 90
-# By which a change is noticed, in the order of preference; one of them is there in every store.
+# By which a change is noticed; no store has them all.
 _STAMPS = ("ETag", "etag", "md5Hash", "mtime", "created")
 
 _ACCESS = (
@@ -162,7 +162,7 @@ class Store:
 
         A store has no locks. A run puts an object there that tells what it writes and reads, and
         puts it anew as long as it lives; one that has not been put for a while is of a run that
-        was killed. Runs of one machine are told apart by locks.
+        was killed. Runs that share the folder of copies are told apart by its locks.
 
         Args:
             written: names of outputs.
@@ -172,9 +172,14 @@ class Store:
             InputError: a run of another machine has one of them; or this process cannot write.
         """
         claims = self.folder / CLAIMS
-        mine = self._key(claims / f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}.json")
-        who = f"process {os.getpid()} on {socket.gethostname()}, {' '.join(sys.argv[1:])}"
-        told = {"written": sorted(written), "read": sorted(read), "who": who}
+        mine = self._key(claims / f"{uuid.uuid4().hex}.json")
+        host = socket.gethostname()
+        told = {
+            "written": sorted(written),
+            "read": sorted(read),
+            "who": f"process {os.getpid()} on {host}, {' '.join(sys.argv[1:])}",
+            "copies": f"{self.folder} on {host}",
+        }
         over = threading.Event()
 
         def put() -> None:
@@ -196,20 +201,19 @@ class Store:
             yield
         finally:
             over.set()
-            thread.join()
+            thread.join(timeout=10)
             with suppress(Exception):
                 self._files.rm_file(mine)
 
     def _refuse_claimed(self, claims: Path, mine: str, told: dict) -> None:
         now = self._files.modified(mine)  # By the store's clock, as all the others.
-        host = f"{socket.gethostname()}-"
         for key in self._files.find(self._key(claims)):
-            if key.rpartition("/")[2].startswith(host):
-                continue
             try:
                 age = now - self._files.modified(key)
                 other = json.loads(self._files.cat_file(key))
             except FileNotFoundError:  # It has just ended.
+                continue
+            if other["copies"] == told["copies"]:
                 continue
             taken = set(told["written"]) & {*other["written"], *other["read"]}
             taken |= set(told["read"]) & set(other["written"])
@@ -221,19 +225,19 @@ class Store:
                 )
 
     def mark_unfinished(self, names: set[str]) -> None:
-        """As `locks.mark_unfinished`, for runs of all machines."""
+        """As `locks.Marks.mark_unfinished`, for runs of all machines."""
         if names:
             marks = {self._key(self.folder / UNFINISHED / name): b"unfinished" for name in names}
             with _readable(self.address):
                 self._files.pipe(marks)
 
     def mark_finished(self, name: str) -> None:
-        """As `locks.mark_finished`."""
+        """As `locks.Marks.mark_finished`."""
         with _readable(self.address):
             self._remove(self.folder / UNFINISHED / name, ())
 
     def unfinished(self) -> set[str]:
-        """As `locks.unfinished`."""
+        """As `locks.Marks.unfinished`."""
         with _readable(self.address):
             keys = self._files.find(self._key(self.folder / UNFINISHED))
         return {key.rpartition("/")[2] for key in keys}
@@ -257,8 +261,8 @@ class Store:
                     return None
                 if info["type"] != "file":
                     return None
-                stamp = next(str(info[stamp]) for stamp in _STAMPS if stamp in info)
-                version.append([part, info["size"], stamp])
+                stamps = [str(info[stamp]) for stamp in _STAMPS if stamp in info]
+                version.append([part, info["size"], *stamps])
         return version
 
     def _get(self, path: Path, target: Path, parts: Sequence[str]) -> None:
