@@ -11,23 +11,13 @@ BUCKET = "bucket"
 
 @contextmanager
 def s3_server() -> Iterator[dict[str, str]]:
-    """Start one with an empty bucket; gives what has to be in the environment to use it."""
+    """Start one with an empty bucket; gives what fsspec has to be told to use it."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
-        settings = {
-            "FSSPEC_S3_ENDPOINT_URL": f"http://{host}:{port}",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-        }
-        files = fsspec.filesystem(
-            "s3",
-            endpoint_url=settings["FSSPEC_S3_ENDPOINT_URL"],
-            key=settings["AWS_ACCESS_KEY_ID"],
-            secret=settings["AWS_SECRET_ACCESS_KEY"],
-        )
-        files.mkdir(BUCKET)
+        settings = {"endpoint_url": f"http://{host}:{port}", "key": "test", "secret": "test"}
+        fsspec.filesystem("s3", **settings).mkdir(BUCKET)
         yield settings
     finally:
         server.stop()

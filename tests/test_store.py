@@ -24,11 +24,7 @@ PARTS = ("values.npy", "offsets.npy")
 @pytest.fixture(scope="module")
 def s3():
     with s3_server() as settings:
-        yield {
-            "endpoint_url": settings["FSSPEC_S3_ENDPOINT_URL"],
-            "key": settings["AWS_ACCESS_KEY_ID"],
-            "secret": settings["AWS_SECRET_ACCESS_KEY"],
-        }
+        yield settings
 
 
 @pytest.fixture
