@@ -228,7 +228,8 @@ def test_a_catalog_is_kept_in_the_store_but_for_what_is_elsewhere(here, there):
     configuration = {
         "{split}_components": {
             "type": "fsat_kedro.datasets.npy_dataset.NpyDataset",
-            "filepath": f"{here.address}/04_feature/{{split}}_components.npy",
+            # As in `data_dir=s3://bucket/`, with a slash.
+            "filepath": f"{here.address}//04_feature/{{split}}_components.npy",
             "metadata": {"kedro-viz": {"layer": "feature"}},
         },
         "elsewhere": {

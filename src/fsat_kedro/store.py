@@ -239,7 +239,10 @@ class Store:
     def unfinished(self) -> set[str]:
         """As `locks.Marks.unfinished`."""
         with _readable(self.address):
-            keys = self._files.find(self._key(self.folder / UNFINISHED))
+            try:
+                keys = self._files.find(self._key(self.folder / UNFINISHED))
+            except FileNotFoundError:
+                return set()
         return {key.rpartition("/")[2] for key in keys}
 
     @property

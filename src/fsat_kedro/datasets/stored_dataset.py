@@ -113,7 +113,7 @@ def in_store(catalog: dict[str, Any], store: Store) -> dict[str, Any]:
         path = entry.get("filepath", "") if isinstance(entry, dict) else ""
         if not path.startswith(f"{store.address}/"):
             return entry
-        copy = store.folder / path.removeprefix(f"{store.address}/")
+        copy = store.folder / path.removeprefix(store.address).strip("/")
         return {
             "type": f"{StoredDataset.__module__}.{StoredDataset.__name__}",
             "dataset": {**entry, "filepath": copy.as_posix()},
