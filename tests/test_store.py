@@ -211,17 +211,19 @@ def dataset(store, kind="npy_dataset.NpyDataset", name="mels"):
 def test_ragged_arrays_are_mapped_from_the_copy_and_read_in_parts_elsewhere(
     here, there, monkeypatch
 ):
-    arrays = RaggedArray(np.arange(12, dtype=np.float32).reshape(6, 2), np.array([0, 1, 4, 6]))
+    arrays = RaggedArray(np.arange(12, dtype=np.float32).reshape(6, 2), np.array([0, 1, 4, 4, 6]))
     dataset(here, "ragged_dataset.RaggedDataset").save(arrays)
     loaded = dataset(there, "ragged_dataset.RaggedDataset").load()
     assert isinstance(loaded.values, np.memmap)
     assert str(loaded.values.filename).startswith(str(there.folder))
-    read = pickle.loads(pickle.dumps(loaded.reader(1)))
-    np.testing.assert_array_equal(read(), arrays[1])
+    readers = [pickle.loads(pickle.dumps(loaded.reader(index))) for index in range(4)]
+    for read, array in zip(readers, arrays, strict=True):
+        np.testing.assert_array_equal(read(), array)
     # A machine whose folder, at the same path, has something else.
     np.save(there.folder / "mels" / "values.npy", np.zeros((6, 2), np.float32))
     monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
-    np.testing.assert_array_equal(read(), arrays[1])
+    for read, array in zip(readers, arrays, strict=True):
+        np.testing.assert_array_equal(read(), array)
 
 
 def test_a_catalog_is_kept_in_the_store_but_for_what_is_elsewhere(here, there):
