@@ -44,13 +44,13 @@ LOG_MEL = {"sample_rate": 22_050, "n_fft": 1764, "hop_length": 220, "n_mels": 64
 class Measured:
     """What the calculation starts from; where each number is from stands in `cluster.md`."""
 
-    epoch_seconds: float = 20.0  # Of the full recipe on one GPU: assumed, and scaled below.
     startup_seconds: float = 30.0  # Of a stage, before its first step.
-    trim_core_seconds: float = 7.3  # An hour of sound.
-    feature_core_seconds: float = 80.0  # An hour of sound, log-mels and summary.
-    two_workers: float = 1.85  # Times one.
+    trim_core_seconds: float = 8.0  # An hour of sound.
+    feature_core_seconds: float = 82.0  # An hour of sound, log-mels and summary.
+    two_workers: float = 1.86  # Times one.
     batch_seconds: float = 0.35  # Of work in a batch of clips, on average.
-    gather_seconds: float = 0.006  # Of the node that maps, a batch.
+    gather_seconds: float = 0.0058  # Of the node that maps, a batch.
+    gather_bytes_a_second: float = 0.9e9  # Of the same node, beside that.
     wave_bytes: float = SAMPLE_RATE * 4 * 3600  # An hour of sound.
     mel_bytes: float = 22_050 / 220 * 64 * 4 * 3600
     disk_bytes_a_second: float = 500e6
@@ -276,11 +276,12 @@ def _map_batches(n_batches: int, n_samples: int) -> float:
 def calculate(measured: Measured) -> None:
     """Print how long it would take on more machines: a calculation, not a measurement."""
     print("folds: stages of 300 epochs at most; hours")
-    print("| GPUs | " + " | ".join(f"{s} s an epoch" for s in (10, 20, 40)) + " |")
+    epochs = (10, 20, 40, 240)
+    print("| workers | " + " | ".join(f"{s} s an epoch" for s in epochs) + " |")
     for n_gpus in (1, 2, 5, 10, 20):
-        hours = [_fold_hours(n_gpus, seconds, measured) for seconds in (10, 20, 40)]
+        hours = [_fold_hours(n_gpus, seconds, measured) for seconds in epochs]
         print(f"| {n_gpus} | " + " | ".join(f"{x:.1f}" for x in hours) + " |")
-    print("1,000 hours of sound; minutes of computing, of the mapping nodes, of the disk")
+    print("1,000 hours of sound; minutes, of these computing, gathering, writing: trim, features")
     for n_cores in (2, 4, 8, 16, 32, 64):
         trim = _map_minutes(n_cores, measured.trim_core_seconds, measured.wave_bytes, measured)
         mels = _map_minutes(n_cores, measured.feature_core_seconds, measured.mel_bytes, measured)
@@ -295,13 +296,18 @@ def _fold_hours(n_gpus: int, epoch_seconds: float, measured: Measured) -> float:
 
 
 def _map_minutes(n_cores: int, core_seconds: float, n_bytes: float, measured: Measured) -> str:
-    """What each part of a map over 1,000 hours takes; the greatest is how long it lasts."""
+    """How long a map over 1,000 hours takes: computing, or what the node that maps does meanwhile.
+
+    That node gathers what the workers send and writes it, one batch after the other.
+    """
     core_seconds *= 1000
+    n_bytes *= 1000
     work = core_seconds / n_cores * (2 / measured.two_workers)
-    mapping = core_seconds / measured.batch_seconds * measured.gather_seconds
-    disk = 1000 * n_bytes / measured.disk_bytes_a_second
-    parts = " + ".join(f"{seconds / 60:.0f}" for seconds in (work, mapping, disk))
-    return f"{max(work, mapping, disk) / 60:.0f} ({parts})"
+    gathering = core_seconds / measured.batch_seconds * measured.gather_seconds
+    gathering += n_bytes / measured.gather_bytes_a_second
+    writing = n_bytes / measured.disk_bytes_a_second
+    parts = ", ".join(f"{seconds / 60:.0f}" for seconds in (work, gathering, writing))
+    return f"{max(work, gathering + writing) / 60:.0f} ({parts})"
 
 
 def main() -> None:
