@@ -7,10 +7,13 @@ The definitions are those of the published 8th-place solution of the Freesound G
 Audio Tagging Challenge. All waves are at 44.1 kHz.
 """
 
+from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 
 import librosa
 import numpy as np
+import portalocker
 import scipy.fft
 from sklearn.decomposition import PCA
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -93,9 +96,13 @@ def compile_librosa() -> None:
     """Compute the features of some noise in this process, before others start.
 
     librosa has numba compile functions at their first use and keeps them on disk; two processes
-    that do so at once in a new installation can crash with a segmentation fault.
+    that do so at once in a new installation can crash with a segmentation fault. Two that call this
+    at once do so one after the other, where files can be locked.
     """
-    summary_features(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32))
+    with Path(__file__).open() as file:
+        with suppress(portalocker.LockException):
+            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
+        summary_features(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32))
 
 
 def feature_names() -> list[str]:
