@@ -1,7 +1,10 @@
 import os
 
 import numpy as np
+import portalocker
 import pytest
+
+from whole_runs import FinishedDemo, run_demo
 
 # Read by TensorFlow when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -16,8 +19,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put whole runs first: the longest file, beside which another process has all others."""
-    items.sort(key=lambda item: item.path.name != "test_project.py")
+    """Have whole runs begin first, and those that need the first of them last.
+
+    Two processes that take a file after the other then end at about the same time.
+    """
+    place = {"test_project.py": 0, "test_interrupted_runs.py": 2}
+    items.sort(key=lambda item: place.get(item.path.name, 1))
+
+
+@pytest.fixture(scope="session")
+def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> FinishedDemo:
+    """A short run of everything on the demo; the same for all processes of tests."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / "demo.lock").open("w") as file:
+        portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
+        return run_demo(folder / "demo")
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import fsspec
+import requests
 from moto.server import ThreadedMotoServer
 
 BUCKET = "bucket"
@@ -17,6 +18,8 @@ def s3_server() -> Iterator[dict[str, str]]:
     try:
         host, port = server.get_host_and_port()
         settings = {"endpoint_url": f"http://{host}:{port}", "key": "test", "secret": "test"}
+        # Servers of one process share what they hold.
+        requests.post(f"{settings['endpoint_url']}/moto-api/reset").raise_for_status()
         fsspec.filesystem("s3", **settings).mkdir(BUCKET)
         yield settings
     finally:
