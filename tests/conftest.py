@@ -19,11 +19,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have whole runs begin first, and those that need the first of them last.
+    """Have whole runs begin first, and those that are compared with them come last.
 
     Two processes that take a file after the other then end at about the same time.
     """
-    place = {"test_project.py": 0, "test_interrupted_runs.py": 2}
+    place = {"test_project.py": 0, "test_interrupted_runs.py": 2, "test_bucket_runs.py": 3}
     items.sort(key=lambda item: place.get(item.path.name, 1))
 
 
