@@ -15,6 +15,7 @@ def create_pipeline() -> Pipeline:
                 ["tagger", "sounds", "params:n_jobs", "params:data_dir"],
                 "tags",
                 name="tag_sounds",
+                tags="gpu",
             ),
         ]
     )
