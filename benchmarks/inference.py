@@ -90,10 +90,12 @@ def compare(run: Run, batch_size: int, width: float) -> None:
     """Print seconds and agreement of all ways, and the estimate."""
     logs: dict[str, list[np.ndarray]] = {way: [] for way in WAYS}
     seconds, n_frames = dict.fromkeys(WAYS, 0.0), dict.fromkeys(WAYS, 0)
-    n_looks = 0
+    n_looks, converting = 0, 0.0
     for fold in range(1, run.n_folds + 1):
         network, clips = run.network(fold, width), run.asked(fold)
+        began = time.perf_counter()
         networks = {"keras": network, "openvino": OpenVINONetwork(network)}
+        converting += time.perf_counter() - began
         for way, inference in WAYS.items():
             used = networks[inference.runtime]
             few = replace(clips, rows=clips.rows[:: -(-len(clips.rows) // 8)])
@@ -111,6 +113,7 @@ def compare(run: Run, batch_size: int, width: float) -> None:
     for way, taken in seconds.items():
         times = seconds["exact"] / taken
         print(f"{way}: {1000 * taken / n_looks:.1f} ms a clip and fold, {times:.1f} times exact")
+    print(f"OpenVINO: {converting / run.n_folds:.1f} s to convert a network")
     # A frame costs by its mel bands, of which the challenge's recipe has 64.
     bands = 64 / run.mels.values.shape[1]
     estimate({way: bands * seconds[way] / n_frames[way] for way in WAYS})

@@ -35,7 +35,7 @@ from fsat_kedro.store import Store, is_there
 _POLL_SECONDS = 0.5
 _DECISIVE = (  # Packages whose version decides what comes out, or whether it comes out at all.
     *("distributed", "kedro", "kedro-datasets", "keras", "librosa", "mlflow", "numpy", "pandas"),
-    *("scikit-learn", "scipy", "soundfile", "tensorflow"),
+    *("openvino", "scikit-learn", "scipy", "soundfile", "tensorflow"),
 )
 
 
