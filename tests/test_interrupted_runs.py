@@ -21,8 +21,7 @@ def test_a_run_killed_while_it_trains_is_finished_by_the_next_as_if_nothing_had_
     np.save(outputs / "07_model_output" / "fold_2" / "oof.npy", np.zeros((24, len(LABELS))))
     checkpoint = outputs / "06_models" / "fold_2" / "mel.checkpoint.npz"
     parameters = ",".join(f"{name}={value}" for name, value in SHORT.items())
-    arguments = ("--namespaces", "training.fold_2", "--params", parameters)
-    assert kill_and_resume(project, checkpoint.exists, *arguments)
+    assert kill_and_resume(project, checkpoint.exists, "--params", parameters)
     log = (project / "run.log").read_text()
     assert "fold_2 mel: goes on after epoch 1, where it was interrupted" in log
     assert differences(demo, outputs) == []
