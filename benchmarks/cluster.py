@@ -27,14 +27,14 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
 
-from fsat_kedro.audio import SAMPLE_RATE
+from fsat_kedro.audio.decoding import SAMPLE_RATE
+from fsat_kedro.cluster import DaskRunner
+from fsat_kedro.data.ragged import gather
 from fsat_kedro.datasets.json_dataset import JSONDataset
 from fsat_kedro.datasets.pickle_dataset import PickleDataset
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.parameters import LogMel
 from fsat_kedro.pipelines.features import nodes
-from fsat_kedro.ragged import gather
-from fsat_kedro.runners import DaskRunner
 
 SOURCE = Path(__file__).parents[1] / "src"
 LOG_MEL = {"sample_rate": 22_050, "n_fft": 1764, "hop_length": 220, "n_mels": 64}

@@ -28,14 +28,17 @@ import pandas as pd
 import scipy.stats
 from joblib.externals.loky import get_reusable_executor
 
-from fsat_kedro import audio, harmonic, summary
-from fsat_kedro.audio import SAMPLE_RATE
+from fsat_kedro.audio import decoding as audio
+from fsat_kedro.audio import harmonic
+from fsat_kedro.audio import summary_features as summary
+from fsat_kedro.audio.decoding import SAMPLE_RATE
+from fsat_kedro.audio.log_mel import log_mel, mel_bank
+from fsat_kedro.audio.stft import stft
+from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.parameters import Decoding, LogMel, Pca, Trim
 from fsat_kedro.pipelines.features import nodes
 from fsat_kedro.pipelines.preprocessing.nodes import read_metadata, trim_clips
-from fsat_kedro.ragged import RaggedArray
-from fsat_kedro.stft import stft
 from generated import generate
 
 LOG_MEL = {"sample_rate": 22_050, "n_fft": 1764, "hop_length": 220, "n_mels": 64}
@@ -180,7 +183,7 @@ def plain_centroid_and_bandwidth(magnitude: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def our_mel(magnitude: np.ndarray) -> np.ndarray:
-    return audio.mel_bank(SAMPLE_RATE, harmonic.N_FFT, 128) @ magnitude
+    return mel_bank(SAMPLE_RATE, harmonic.N_FFT, 128) @ magnitude
 
 
 def our_peaks(spectrum: np.ndarray) -> None:
@@ -203,7 +206,7 @@ def inputs_of(wave: np.ndarray) -> dict:
 
 # Name, plain function and its input, our function and its input.
 FAMILIES: dict[str, tuple[Callable, str, Callable, str]] = {
-    "log-mel": (plain_log_mel, "wave", lambda w: audio.log_mel(w, **LOG_MEL), "wave"),
+    "log-mel": (plain_log_mel, "wave", lambda w: log_mel(w, **LOG_MEL), "wave"),
     "STFT": (plain_stft, "wave", lambda w: np.abs(transform_of(w)), "wave"),
     "mel": (plain_mel, "magnitude", our_mel, "magnitude"),
     "mfcc": (plain_mfcc, "magnitude", lambda m: summary.cosine_bank() @ m, "magnitude"),
@@ -291,7 +294,7 @@ def plain_features(wave: np.ndarray) -> np.ndarray:
 
 
 def our_features(wave: np.ndarray) -> np.ndarray:
-    audio.log_mel(wave, **LOG_MEL)
+    log_mel(wave, **LOG_MEL)
     return summary.summary_features(wave)
 
 

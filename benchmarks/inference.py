@@ -23,18 +23,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import pandas as pd
 
-from fsat_kedro import metrics
+from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
-from fsat_kedro.ensemble import geometric_mean, predict, view_batches
+from fsat_kedro.evaluation import metrics
+from fsat_kedro.inference.ensemble import geometric_mean, predict, view_batches
+from fsat_kedro.inference.runtimes import OpenVINONetwork
 from fsat_kedro.parameters import Inference, Model, Views
-from fsat_kedro.ragged import RaggedArray
-from fsat_kedro.runtimes import OpenVINONetwork
 from generated import lengths_of
 
 if TYPE_CHECKING:
     import keras
 
-    from fsat_kedro.batches import Clips, ViewBatches
+    from fsat_kedro.modelling.batches import Clips, ViewBatches
 
 WAYS = {
     "exact": Inference(views="exact", runtime="keras"),
@@ -63,7 +63,7 @@ class Run:
 
     def asked(self, fold: int) -> Clips:
         """The clips that a fold is asked for."""
-        from fsat_kedro.batches import Clips
+        from fsat_kedro.modelling.batches import Clips
 
         rows = np.flatnonzero(self.clips["status"] == "ok")
         if self.split == "train":
@@ -73,7 +73,7 @@ class Run:
 
     def network(self, fold: int, width: float) -> keras.Model:
         """A fold's network."""
-        from fsat_kedro.model import load_network
+        from fsat_kedro.modelling.networks import load_network
 
         momentum = {"backbone": 0.9, "others": 0.9}
         model = Model(weights=None, width=width, momentum=momentum, precision="float32")
@@ -127,7 +127,7 @@ def batches_of(clips: Clips, way: str, batch_size: int, fold: int) -> ViewBatche
 
 def frames_of(way: str, views: ViewBatches) -> int:
     """How many frames the convolutions see of the clips that are asked for."""
-    from fsat_kedro.shared_views import seen_frames
+    from fsat_kedro.inference.shared_views import seen_frames
 
     if WAYS[way].views == "shared":
         return sum(seen_frames(views, row) for row in views.clips.rows)
@@ -156,7 +156,7 @@ def report(probabilities: dict[str, np.ndarray], targets: np.ndarray) -> None:
 
 def estimate(seconds_per_frame: dict[str, float]) -> None:
     """Print how long the challenge's test clips would take on this machine."""
-    from fsat_kedro.batches import Clips
+    from fsat_kedro.modelling.batches import Clips
 
     durations = np.resize(lengths_of(3600 * HOURS / N_CLIPS), N_CLIPS)
     frames = np.maximum(1, durations * FRAMES_PER_SECOND).astype(int)

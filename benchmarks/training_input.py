@@ -24,13 +24,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 from omegaconf import OmegaConf
 
+from fsat_kedro.data.ragged import gather
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
-from fsat_kedro.ragged import gather
 
 if TYPE_CHECKING:
     import keras
 
-    from fsat_kedro.batches import Clips, TrainingBatches
+    from fsat_kedro.modelling.batches import Clips, TrainingBatches
     from fsat_kedro.parameters import Model, Training
 
 N_MELS, N_CLASSES, N_COMPONENTS = 64, 41, 350
@@ -40,7 +40,7 @@ CONF = Path(__file__).parents[1] / "conf" / "base" / "parameters_training.yml"
 
 def make_clips(n_clips: int, folder: str) -> tuple[Clips, np.ndarray]:
     """Clips with the challenge's spread of lengths, and their targets."""
-    from fsat_kedro.batches import Clips
+    from fsat_kedro.modelling.batches import Clips
 
     rng = np.random.default_rng(0)
     lengths = rng.lognormal(6.1, 0.8, n_clips).clip(30, 3000).astype(int)
@@ -80,9 +80,9 @@ def train(
     after_epoch: Callable,
 ) -> None:
     """Train a stage as in a run, checkpoint included; `after_epoch` gets network and batches."""
-    from fsat_kedro.batches import TrainingBatches, ViewBatches
-    from fsat_kedro.model import build_network
-    from fsat_kedro.training import keep_checkpoint_at, report_epochs_to, train_stage
+    from fsat_kedro.modelling.batches import TrainingBatches, ViewBatches
+    from fsat_kedro.modelling.networks import build_network
+    from fsat_kedro.modelling.training import keep_checkpoint_at, report_epochs_to, train_stage
 
     model, settings = settings_of(batch_size, n_epochs, precision)
     batches = TrainingBatches(

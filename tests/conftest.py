@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 def pytest_configure(config: pytest.Config) -> None:
     """Compile what librosa compiles before several processes do: its cache on disk has no lock."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
-        from fsat_kedro.summary import compile_librosa
+        from fsat_kedro.audio.summary_features import compile_librosa
 
         compile_librosa()
 

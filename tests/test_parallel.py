@@ -94,7 +94,7 @@ SLOW_MAP = """
 import signal, sys, time
 import numpy as np
 from fsat_kedro.parallel import map_clips
-from fsat_kedro.ragged import gather
+from fsat_kedro.data.ragged import gather
 
 # A process that was started in the background ignores Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

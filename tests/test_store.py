@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from fsspec.config import conf
 from kedro.io import DataCatalog
+from s3_server import BUCKET, s3_server
 
+from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.stored_dataset import StoredDataset, in_store, store_of
 from fsat_kedro.errors import InputError
-from fsat_kedro.hooks import CheckpointHooks
-from fsat_kedro.ragged import RaggedArray
+from fsat_kedro.hooks.mlflow import CheckpointHooks
 from fsat_kedro.store import Store, folder_of, is_address
-from s3_server import BUCKET, s3_server
 
 PARTS = ("values.npy", "offsets.npy")
 

@@ -52,10 +52,10 @@ def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir:
     A whole folder goes through `kedro run --pipelines tag --params tag_dir=FOLDER`.
     """
     from fsat_kedro.datasets.stored_dataset import tagger_at
+    from fsat_kedro.hooks.progress import import_keras_quietly
+    from fsat_kedro.inference.tagger import Sound, Tagger
     from fsat_kedro.pipeline_registry import configured_parameters
     from fsat_kedro.store import Store, folder_of, is_address
-    from fsat_kedro.tagger import Sound, Tagger
-    from fsat_kedro.terminal import import_keras_quietly
 
     import_keras_quietly()
     parameters = configured_parameters(env)

@@ -2,14 +2,12 @@
 
 import os
 
-from fsat_kedro.hooks import (
-    CheckpointHooks,
-    MlflowHooks,
-    OutputHooks,
-    ParameterHooks,
-    ReadableErrorHooks,
-)
-from fsat_kedro.terminal import TerminalHooks
+from fsat_kedro.hooks.checkpoints import CheckpointHooks
+from fsat_kedro.hooks.errors import ReadableErrorHooks
+from fsat_kedro.hooks.mlflow import MlflowHooks
+from fsat_kedro.hooks.outputs import OutputHooks
+from fsat_kedro.hooks.parameters import ParameterHooks
+from fsat_kedro.hooks.progress import TerminalHooks
 
 # Read by the libraries when they are imported: no usage reports, no news of MLflow's database, and
 # no log of TensorFlow's C++ side, which speaks of missing GPUs as errors.

@@ -25,9 +25,9 @@ import fsspec
 import portalocker
 from fsspec.core import url_to_fs
 
-from fsat_kedro.datasets.atomic import remove, replacing
 from fsat_kedro.errors import InputError
-from fsat_kedro.locks import LOCKS, UNFINISHED
+from fsat_kedro.files import remove, replacing
+from fsat_kedro.hooks.locks import LOCKS, UNFINISHED
 
 CLAIMS = ".claims"
 _VERSIONS = ".versions"

@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.errors import InputError
 from fsat_kedro.parameters import Lengths, LogMel, Pca
 from fsat_kedro.pipelines.features import nodes as features
-from fsat_kedro.ragged import RaggedArray
 
 LOG_MEL = LogMel(sample_rate=22050, n_fft=1764, hop_length=220, n_mels=64)
 

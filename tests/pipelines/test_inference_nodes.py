@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fsat_kedro import metrics
+from fsat_kedro.evaluation import metrics
 from fsat_kedro.pipelines.inference import create_pipeline, nodes
 
 CLASSES = {"labels": ["Bark", "Flute", "Meow", "Siren"], "prior": [0.1, 0.2, 0.3, 0.4]}

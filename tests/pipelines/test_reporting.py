@@ -5,12 +5,12 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from matplotlib.figure import Figure
 
-from fsat_kedro import metrics
+from fsat_kedro.audio.summary_features import fit_projector
+from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.matplotlib_dataset import MatplotlibDataset
+from fsat_kedro.evaluation import metrics
 from fsat_kedro.parameters import Lengths, LogMel, Report
 from fsat_kedro.pipelines.reporting import create_pipeline, nodes
-from fsat_kedro.ragged import RaggedArray
-from fsat_kedro.summary import fit_projector
 
 LABELS = ["Bell", "Drum", "Wind"]
 CLASSES = {"labels": LABELS, "prior": [0.4, 0.4, 0.2]}

@@ -2,7 +2,7 @@
 
 from kedro_datasets import pandas
 
-from fsat_kedro.datasets.atomic import AtomicSave
+from fsat_kedro.files import AtomicSave
 
 
 class CSVDataset(AtomicSave, pandas.CSVDataset):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
-from fsat_kedro.datasets.atomic import replacing
+from fsat_kedro.files import replacing
 
 if TYPE_CHECKING:  # Keras takes seconds to import, and the catalog is read by every command.
     import keras

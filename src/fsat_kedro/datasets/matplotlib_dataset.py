@@ -4,7 +4,7 @@ from pathlib import Path
 
 from kedro_datasets import matplotlib
 
-from fsat_kedro.datasets.atomic import AtomicSave
+from fsat_kedro.files import AtomicSave
 
 
 class MatplotlibDataset(AtomicSave, matplotlib.MatplotlibDataset):

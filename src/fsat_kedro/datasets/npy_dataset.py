@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from kedro.io import AbstractDataset
 
-from fsat_kedro.datasets.atomic import replacing
+from fsat_kedro.files import replacing
 
 
 class NpyDataset(AbstractDataset[np.ndarray, np.ndarray]):

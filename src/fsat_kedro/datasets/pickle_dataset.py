@@ -2,7 +2,7 @@
 
 from kedro_datasets import pickle
 
-from fsat_kedro.datasets.atomic import AtomicSave
+from fsat_kedro.files import AtomicSave
 
 
 class PickleDataset(AtomicSave, pickle.PickleDataset):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from kedro.io import AbstractDataset
 
-from fsat_kedro.datasets.atomic import replacing
-from fsat_kedro.ragged import RaggedArray
+from fsat_kedro.data.ragged import RaggedArray
+from fsat_kedro.files import replacing
 
 _PART = 64 * 2**20  # Bytes.
 

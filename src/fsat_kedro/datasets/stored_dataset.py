@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
+from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.errors import InputError
-from fsat_kedro.ragged import RaggedArray
 from fsat_kedro.store import Store
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from kedro.io import AbstractDataset
 from pydantic import ValidationError
 
-from fsat_kedro.datasets.atomic import replacing
+from fsat_kedro.files import replacing
 
 if TYPE_CHECKING:  # librosa takes a second to import, and the catalog is read by every command.
-    from fsat_kedro.tagger import Tagger, TaggerSettings
+    from fsat_kedro.inference.tagger import Tagger, TaggerSettings
 
 
 class TaggerDataset(AbstractDataset["TaggerSettings", "Tagger"]):
@@ -40,13 +40,13 @@ class TaggerDataset(AbstractDataset["TaggerSettings", "Tagger"]):
 
     def load(self) -> Tagger:
         """The ensemble."""
-        from fsat_kedro.tagger import Tagger
+        from fsat_kedro.inference.tagger import Tagger
 
         return Tagger.load(self._filepath.parent)
 
     def beside(self) -> list[Path]:
         """The other files of the ensemble; none where `load` will say what is wrong."""
-        from fsat_kedro.tagger import TaggerSettings, model_files
+        from fsat_kedro.inference.tagger import TaggerSettings, model_files
 
         try:
             settings = TaggerSettings.model_validate_json(self._filepath.read_text())

@@ -2,7 +2,7 @@
 
 from kedro_datasets import text
 
-from fsat_kedro.datasets.atomic import AtomicSave
+from fsat_kedro.files import AtomicSave
 
 
 class TextDataset(AtomicSave, text.TextDataset):

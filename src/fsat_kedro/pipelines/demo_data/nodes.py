@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from fsat_kedro.demo import make_demo
+from fsat_kedro.data.synthetic import make_demo
 from fsat_kedro.errors import InputError
 from fsat_kedro.parameters import Demo
 

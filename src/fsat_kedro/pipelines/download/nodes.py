@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from fsat_kedro.download import download_release
+from fsat_kedro.data.download import download_release
 from fsat_kedro.parameters import Download
 
 

@@ -7,18 +7,19 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline as Projector
 
-from fsat_kedro.audio import SAMPLE_RATE, log_mel
-from fsat_kedro.errors import InputError
-from fsat_kedro.lengths import length_range
-from fsat_kedro.parallel import map_clips
-from fsat_kedro.parameters import Lengths, LogMel, Pca
-from fsat_kedro.ragged import RaggedArray, gather
-from fsat_kedro.summary import (
+from fsat_kedro.audio.decoding import SAMPLE_RATE
+from fsat_kedro.audio.log_mel import log_mel
+from fsat_kedro.audio.summary_features import (
     compile_librosa,
     feature_names,
     fit_projector,
     summary_features,
 )
+from fsat_kedro.data.ragged import RaggedArray, gather
+from fsat_kedro.errors import InputError
+from fsat_kedro.modelling.crop_lengths import length_range
+from fsat_kedro.parallel import map_clips
+from fsat_kedro.parameters import Lengths, LogMel, Pca
 
 
 def compute_log_mels(

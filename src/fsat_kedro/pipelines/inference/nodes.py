@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fsat_kedro import metrics
-from fsat_kedro.ensemble import geometric_mean, predict_with_weights, ranked_tags
+from fsat_kedro.data.ragged import RaggedArray
+from fsat_kedro.evaluation import metrics
+from fsat_kedro.inference.ensemble import geometric_mean, predict_with_weights, ranked_tags
 from fsat_kedro.parameters import Inference, Model, Views
-from fsat_kedro.ragged import RaggedArray
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def predict_fold(
     fold: int,
 ) -> np.ndarray:
     """Mean log probabilities over all views by one fold's network, (n, c); NaN if rejected."""
-    from fsat_kedro.batches import Clips
+    from fsat_kedro.modelling.batches import Clips
 
     usable = np.flatnonzero(clips["status"] == "ok")
     test = Clips(usable, clips["fname"].tolist(), mels, components, mel_statistics)

@@ -7,13 +7,13 @@ from pathlib import PurePath
 
 import pandas as pd
 
-from fsat_kedro.audio import TrimmedClip, load_or_reject
+from fsat_kedro.audio.decoding import TrimmedClip, load_or_reject
+from fsat_kedro.data.layouts import read_esc50, read_fsdkaggle2018
+from fsat_kedro.data.ragged import RaggedArray, gather
+from fsat_kedro.data.raw_files import open_location
 from fsat_kedro.errors import InputError
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Decoding, Rejection, Trim
-from fsat_kedro.ragged import RaggedArray, gather
-from fsat_kedro.rawdata import read_esc50, read_fsdkaggle2018
-from fsat_kedro.rawfolder import open_location
 
 logger = logging.getLogger(__name__)
 

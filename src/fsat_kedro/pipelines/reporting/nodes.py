@@ -11,12 +11,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from sklearn.pipeline import Pipeline as Projector
 
-from fsat_kedro import metrics, plots
-from fsat_kedro.audio import SAMPLE_RATE
-from fsat_kedro.examples import clear_clips, labelled_clips, missed_clips
+from fsat_kedro.audio.decoding import SAMPLE_RATE
+from fsat_kedro.data.ragged import RaggedArray
+from fsat_kedro.evaluation import metrics, plots
+from fsat_kedro.evaluation.misclassified import clear_clips, labelled_clips, missed_clips
+from fsat_kedro.evaluation.report import Split, embed_plot, render_report
 from fsat_kedro.parameters import Lengths, LogMel, Report
-from fsat_kedro.ragged import RaggedArray
-from fsat_kedro.report import Split, embed_plot, render_report
 
 OUT_OF_FOLD, TEST = "out-of-fold", "test"
 """What the clips are called in plots and in the page, by whether their labels were trained on."""

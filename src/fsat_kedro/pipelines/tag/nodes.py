@@ -4,9 +4,9 @@ import logging
 
 import pandas as pd
 
+from fsat_kedro.data.raw_files import RawFolder
 from fsat_kedro.errors import InputError
-from fsat_kedro.rawfolder import RawFolder
-from fsat_kedro.tagger import Sound, Tagger
+from fsat_kedro.inference.tagger import Sound, Tagger
 
 logger = logging.getLogger(__name__)
 

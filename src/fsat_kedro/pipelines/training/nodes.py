@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline as Projector
 
-from fsat_kedro import metrics
-from fsat_kedro.ensemble import geometric_mean, predict_with_weights
+from fsat_kedro.data.folds import given_folds, stratified_folds
+from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.errors import InputError
-from fsat_kedro.folds import given_folds, stratified_folds
-from fsat_kedro.lengths import training_lengths, view_lengths
+from fsat_kedro.evaluation import metrics
+from fsat_kedro.inference.ensemble import geometric_mean, predict_with_weights
+from fsat_kedro.inference.tagger import TaggerSettings
+from fsat_kedro.modelling.crop_lengths import training_lengths, view_lengths
 from fsat_kedro.parameters import (
     Decoding,
     Folds,
@@ -28,8 +30,6 @@ from fsat_kedro.parameters import (
     Trim,
     Views,
 )
-from fsat_kedro.ragged import RaggedArray
-from fsat_kedro.tagger import TaggerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ def train_mel(
     """
     import keras
 
-    from fsat_kedro.model import build_network
+    from fsat_kedro.modelling.networks import build_network
 
     seed = _stage_seed(seed, split["fold"], stage=1)
     keras.utils.clear_session()
@@ -122,7 +122,7 @@ def train_mel_pca(
     """
     import keras
 
-    from fsat_kedro.model import build_network, carry_trunk, load_network
+    from fsat_kedro.modelling.networks import build_network, carry_trunk, load_network
 
     seed = _stage_seed(seed, split["fold"], stage=2)
     keras.utils.clear_session()
@@ -150,7 +150,7 @@ def predict_out_of_fold(
     seed: int,
 ) -> np.ndarray:
     """Mean log probabilities of the clips that a fold holds out, (n, c); NaN for all others."""
-    from fsat_kedro.batches import Clips
+    from fsat_kedro.modelling.batches import Clips
 
     fnames = clips["fname"].tolist()
     held_out = Clips(split["validation"], fnames, mels, components, mel_statistics)
@@ -266,8 +266,8 @@ def _train(
     seed: int,
 ) -> pd.DataFrame:
     """Train a network in place on one fold; returns the history."""
-    from fsat_kedro.batches import Clips, TrainingBatches, ViewBatches
-    from fsat_kedro.training import train_stage
+    from fsat_kedro.modelling.batches import Clips, TrainingBatches, ViewBatches
+    from fsat_kedro.modelling.training import train_stage
 
     stage = network.name
     given = partial(

@@ -1,0 +1,1 @@
+"""Sound files to waves, log-mel spectrograms and summary features."""

@@ -1,0 +1,555 @@
+"""Summary features: 1,133 numbers that describe a whole clip, and their projection by PCA.
+
+Axes: n samples, t frames of the STFT, f frequency bins of a frame, k rows of a feature family,
+b bins of the mean segment spectrum, c clips, d features.
+
+The definitions are those of the published 8th-place solution of the Freesound General-Purpose
+Audio Tagging Challenge. All waves are at 44.1 kHz.
+"""
+
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+import librosa
+import numpy as np
+import portalocker
+import scipy.fft
+from sklearn.decomposition import PCA
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from fsat_kedro.audio.decoding import SAMPLE_RATE
+from fsat_kedro.audio.harmonic import HOP_LENGTH, N_FFT, estimate_tuning, harmonic_wave, tonnetz
+from fsat_kedro.audio.log_mel import mel_bank
+from fsat_kedro.audio.stft import stft
+from fsat_kedro.errors import InputError
+
+FAMILY_ROWS = {
+    "mel": 128,
+    "mfcc": 40,
+    "chroma": 12,
+    "contrast": 7,
+    "rolloff": 1,
+    "centroid": 1,
+    "bandwidth": 1,
+    "tonnetz": 6,
+    "zero_crossing_rate": 1,
+}
+FRAME_STATISTICS = ("mean", "std", "skewness", "max", "min")
+ROLLOFF_SHARE = 0.85
+
+POWER_WINDOW = 2000
+POWER_LEVELS = (0.05, 0.25)
+ATTACK_LEVEL = 0.99
+DECAY_LEVEL = 0.20
+
+SEGMENT_START = 100
+SEGMENT_LENGTH = 2000
+SPECTRUM_BINS = 1000
+PEAK_LEVELS = (0.10, 0.20, 0.50, 0.90, 0.99)
+LOW_BINS = 50
+LOW_LEVELS = (0.50, 0.90)
+SMOOTHING = 20
+SMOOTHED_STEP = 40
+
+RUN_STATISTICS = ("log_run_mean", "log_run_std", "log_run_max", "run_count")
+FIT_TERMS = ("slope", "curvature", "intercept")
+PART_COUNTS = (1, 2, 3)
+PART_SIGNALS = ("wave", "abs", "diff")
+PART_STATISTICS = ("mean", "std", "min", "max")
+
+SHORTEST_WAVE = SEGMENT_START + SEGMENT_LENGTH
+
+
+def summary_features(wave: np.ndarray) -> np.ndarray:
+    """Describe a wave by 1,133 numbers, named by `feature_names`.
+
+    A wave shorter than 2,100 samples (one segment, which also holds an FFT window) is padded
+    with zeros at its end first. Silence and constants give finite values: the skewness of a
+    constant row is 0, and so is whatever describes a peak where there is none.
+
+    Args:
+        wave: (n,) samples in -1..1 at 44.1 kHz, at least one, all finite.
+
+    Returns:
+        (1133,) float32, all finite.
+
+    Raises:
+        ValueError: If the wave is empty or not one-dimensional.
+    """
+    if wave.ndim != 1 or wave.size == 0:
+        raise ValueError(f"wave must have shape (n,) with n >= 1, got {wave.shape}")
+    wave = np.pad(wave.astype(np.float32), (0, max(0, SHORTEST_WAVE - wave.size)))
+    rows = frame_rows(wave)
+    spectrum = segment_spectrum(wave)
+    groups = [
+        *(frame_statistics(rows[family]) for family in FAMILY_ROWS),
+        envelope_features(wave),
+        peak_features(spectrum),
+        running_mean(spectrum, SMOOTHING)[::SMOOTHED_STEP],
+        part_features(wave),
+    ]
+    return np.concatenate(groups).astype(np.float32)
+
+
+def compile_librosa() -> None:
+    """Compute the features of some noise in this process, before others start.
+
+    librosa has numba compile functions at their first use and keeps them on disk; two processes
+    that do so at once in a new installation can crash with a segmentation fault. Two that call this
+    at once do so one after the other, where files can be locked.
+    """
+    with Path(__file__).open() as file:
+        with suppress(portalocker.LockException):
+            portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
+        summary_features(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32))
+
+
+def feature_names() -> list[str]:
+    """Name the 1,133 features, in the order in which `summary_features` returns them."""
+    return [*_frame_names(), *_envelope_names(), *_spectrum_names(), *_part_names()]
+
+
+def _frame_names() -> list[str]:
+    return [
+        f"{family}_{statistic}" + (f"_{row:0{len(str(n_rows - 1))}d}" if n_rows > 1 else "")
+        for family, n_rows in FAMILY_ROWS.items()
+        for statistic in FRAME_STATISTICS
+        for row in range(n_rows)
+    ]
+
+
+def _envelope_names() -> list[str]:
+    return [
+        *(f"power_above_{p}_{s}" for p in _percents(POWER_LEVELS) for s in RUN_STATISTICS),
+        *("attack_log_time", "decay_log_time", "sign_changes_log_count", "sign_changes_share"),
+    ]
+
+
+def _spectrum_names() -> list[str]:
+    names = [
+        "centre",
+        *(f"bins_above_{p}" for p in _percents(PEAK_LEVELS)),
+        "peak_bin",
+        *(f"low_bins_above_{p}" for p in _percents(LOW_LEVELS)),
+        *(f"above_{p}_{s}" for p in _percents(PEAK_LEVELS) for s in RUN_STATISTICS),
+        *FIT_TERMS,
+        *("sum", "mean", "norm", "norm_per_bin"),
+        *(f"peak_{term}" for term in FIT_TERMS),
+        *(f"smoothed_{b:03d}" for b in range(0, SPECTRUM_BINS - SMOOTHING + 1, SMOOTHED_STEP)),
+    ]
+    return [f"spectrum_{name}" for name in names]
+
+
+def _percents(levels: tuple[float, ...]) -> list[str]:
+    return [f"{100 * level:.0f}" for level in levels]
+
+
+def _part_names() -> list[str]:
+    return [
+        f"{signal}_{statistic}_{part}of{count}"
+        for count in PART_COUNTS
+        for signal in PART_SIGNALS
+        for part in range(1, count + 1)
+        for statistic in PART_STATISTICS
+    ]
+
+
+# Group 1: statistics over frames
+
+
+def frame_rows(wave: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute the nine families of rows over frames, with librosa's defaults.
+
+    All but tonnetz and zero-crossing rate are functions of the magnitude (not power) STFT.
+
+    Args:
+        wave: (n,) float32 samples in -1..1 at 44.1 kHz, n >= 2048.
+
+    Returns:
+        For each family of `FAMILY_ROWS` an array (k, t).
+    """
+    transform = stft(wave, n_fft=N_FFT, hop_length=HOP_LENGTH)
+    magnitude = np.abs(transform)
+    harmonic = harmonic_wave(transform, wave.size)
+    del transform  # The largest array of all; of ten minutes, 400 MB.
+    centroid, bandwidth = centroid_and_bandwidth(magnitude)
+    return {
+        "mel": mel_bank(SAMPLE_RATE, N_FFT, FAMILY_ROWS["mel"]) @ magnitude,
+        "mfcc": cosine_bank() @ magnitude,
+        "chroma": chroma(magnitude),
+        "contrast": librosa.feature.spectral_contrast(S=magnitude, sr=SAMPLE_RATE),
+        "rolloff": rolloff(magnitude),
+        "centroid": centroid,
+        "bandwidth": bandwidth,
+        "tonnetz": tonnetz(harmonic),
+        "zero_crossing_rate": zero_crossing_rate(wave),
+    }
+
+
+@lru_cache
+def cosine_bank() -> np.ndarray:
+    """Make the first cosines of the "MFCC", (40, f).
+
+    They are applied to the 1,025 magnitudes as they are, without mel bands or logarithm.
+    """
+    every = scipy.fft.dct(np.eye(1 + N_FFT // 2), axis=0, norm="ortho")
+    return every[: FAMILY_ROWS["mfcc"]].astype(np.float32)
+
+
+def chroma(magnitude: np.ndarray) -> np.ndarray:
+    """Add up magnitudes by pitch class, as `librosa.feature.chroma_stft` does.
+
+    Args:
+        magnitude: (f, t).
+
+    Returns:
+        (12, t), C first, each frame's largest 1. Frame by frame in memory, as librosa's: NumPy
+        then adds a row up one by one, and in rows that hardly vary the rounding of these sums is
+        a part of the published skewness.
+    """
+    bank = chroma_bank(estimate_tuning(magnitude, FAMILY_ROWS["chroma"]))
+    return librosa.util.normalize(magnitude.T @ bank.T, norm=np.inf, axis=1).T
+
+
+@lru_cache(maxsize=128)
+def chroma_bank(tuning: float) -> np.ndarray:
+    """Make the weights of the pitch classes, (12, f), for a tuning in shares of a semitone."""
+    return librosa.filters.chroma(sr=SAMPLE_RATE, n_fft=N_FFT, tuning=tuning)
+
+
+def rolloff(magnitude: np.ndarray) -> np.ndarray:
+    """Find the frequency up to which a frame has 85 % of its magnitude.
+
+    Args:
+        magnitude: (f, t).
+
+    Returns:
+        (1, t) in Hz.
+    """
+    below = np.cumsum(magnitude, axis=0)
+    bins = np.count_nonzero(below < ROLLOFF_SHARE * below[-1], axis=0)
+    return librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=N_FFT)[None, bins]
+
+
+def centroid_and_bandwidth(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compute mean and standard deviation of the frequency, weighted by the magnitude.
+
+    Args:
+        magnitude: (f, t).
+
+    Returns:
+        (1, t) each, in Hz; 0 for a silent frame.
+    """
+    frequencies = librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=N_FFT)
+    total, first, second = np.vander(frequencies, 3, increasing=True).T @ magnitude.astype(float)
+    total[total == 0] = 1
+    centroid = first / total
+    variance = np.maximum(second / total - centroid**2, 0)
+    return centroid[None], np.sqrt(variance)[None]
+
+
+def zero_crossing_rate(wave: np.ndarray) -> np.ndarray:
+    """Compute the share of samples whose sign is not that of the one before.
+
+    Args:
+        wave: (n,); before and after it its first and last sample go on.
+
+    Returns:
+        (1, t) without unit.
+    """
+    crossings = librosa.zero_crossings(np.pad(wave, N_FFT // 2, mode="edge"), pad=False)
+    until = np.cumsum(crossings)
+    # The first sample of a frame has none before it.
+    return (until[N_FFT - 1 :: HOP_LENGTH] - until[: -N_FFT + 1 : HOP_LENGTH])[None] / N_FFT
+
+
+def frame_statistics(rows: np.ndarray) -> np.ndarray:
+    """Summarise each row over its frames, in the type of the rows.
+
+    Args:
+        rows: (k, t) floats of one family.
+
+    Returns:
+        (5 k,): mean, standard deviation, skewness (biased, Fisher-Pearson; 0 for a constant row),
+        maximum, minimum, each for all rows at once.
+    """
+    mean, largest, smallest = rows.mean(1), rows.max(1), rows.min(1)
+    centred = rows - mean[:, None]
+    squares = centred**2
+    variance = squares.mean(1)
+    # Of something too faint for float32 there is no variance either.
+    varied = (largest > smallest) & (variance > 0)
+    skewness = (squares * centred).mean(1) / np.where(varied, variance, 1).astype(float) ** 1.5
+    return np.concatenate([mean, np.sqrt(variance), skewness * varied, largest, smallest])
+
+
+# Group 2: the envelope of the power
+
+
+def envelope_features(wave: np.ndarray) -> np.ndarray:
+    """Describe when a sound is loud, how fast it rises and falls, and how often it changes sign.
+
+    Args:
+        wave: (n,) float32 samples in -1..1, n >= 2000.
+
+    Returns:
+        (12,) run statistics of the power above 5 % and 25 % of its maximum, log1p of attack and
+        decay time in samples, log1p of the number of sign changes and their share of n.
+    """
+    power = running_mean(wave**2, POWER_WINDOW)
+    changes = sign_changes(wave)
+    return np.array(
+        [
+            *runs_above(power, POWER_LEVELS),
+            np.log1p(attack_time(power)),
+            np.log1p(decay_time(power)),
+            np.log1p(changes),
+            changes / wave.size,
+        ]
+    )
+
+
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """Average each full window of consecutive values.
+
+    The sum runs in the type of `values`: that of a float32 power in float32, as in the published
+    solution, whose rounding decides how often a power that hovers at a level crosses it.
+
+    Args:
+        values: (n,) floats, n >= width.
+        width: Number of values under the window.
+
+    Returns:
+        (n - width + 1,) of the type and unit of `values`.
+    """
+    sums = np.cumsum(np.pad(values, (1, 0)), dtype=values.dtype)
+    return (sums[width:] - sums[:-width]) / width
+
+
+def runs_above(values: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
+    """Describe the stretches of values above each level.
+
+    Args:
+        values: (n,) not negative.
+        levels: Shares of the maximum.
+
+    Returns:
+        (4 x levels,) the four `run_statistics` of each level.
+    """
+    return np.concatenate([run_statistics(values > level * values.max()) for level in levels])
+
+
+def run_statistics(mask: np.ndarray) -> np.ndarray:
+    """Summarise the lengths of the runs of consecutive true values.
+
+    Args:
+        mask: (n,) bool.
+
+    Returns:
+        (4,) log1p of mean, standard deviation and maximum length, and the number of runs; zeros
+        without any run.
+    """
+    edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
+    lengths = edges[1::2] - edges[::2]
+    if lengths.size == 0:
+        return np.zeros(len(RUN_STATISTICS))
+    return np.array([*np.log1p([lengths.mean(), lengths.std(), lengths.max()]), lengths.size])
+
+
+def attack_time(power: np.ndarray) -> int:
+    """Find the first time at which the power reaches 99 % of its maximum.
+
+    Args:
+        power: (n,) not negative.
+
+    Returns:
+        Index in samples.
+    """
+    return int(np.argmax(power >= ATTACK_LEVEL * power.max()))
+
+
+def decay_time(power: np.ndarray) -> int:
+    """Find the first time after the attack at which the power is under 20 % of its maximum.
+
+    Args:
+        power: (n,) not negative.
+
+    Returns:
+        Index in samples. If the power does not fall that low after the attack, the last index
+        before it at which it was that low; n if it never is.
+    """
+    low = np.flatnonzero(power < DECAY_LEVEL * power.max())
+    later = low[low > attack_time(power)]
+    if later.size:
+        return int(later[0])
+    return int(low[-1]) if low.size else power.size
+
+
+def sign_changes(wave: np.ndarray) -> int:
+    """Count the neighbouring samples of opposite sign, or of which at least one is zero.
+
+    Args:
+        wave: (n,) samples.
+
+    Returns:
+        A number between 0 and n - 1.
+    """
+    # Signs first: the product of two faint samples could vanish.
+    signs = np.sign(wave)
+    return int(np.count_nonzero(signs[1:] * signs[:-1] <= 0))
+
+
+# Group 3: the mean segment spectrum
+
+
+def segment_spectrum(wave: np.ndarray) -> np.ndarray:
+    """Average the magnitude spectrum over segments of 2,000 samples, from sample 100 on.
+
+    Args:
+        wave: (n,) samples in -1..1, n >= 2100; what is left after the last segment is not used.
+
+    Returns:
+        (b,) float64, log1p of the mean magnitude of the first 1,000 bins.
+    """
+    count = (wave.size - SEGMENT_START) // SEGMENT_LENGTH
+    used = wave[SEGMENT_START : SEGMENT_START + count * SEGMENT_LENGTH].astype(np.float64)
+    magnitude = np.abs(np.fft.rfft(used.reshape(count, SEGMENT_LENGTH), axis=1))
+    return np.log1p(magnitude.mean(0)[:SPECTRUM_BINS])
+
+
+def peak_features(spectrum: np.ndarray) -> np.ndarray:
+    """Describe the peaks and the shape of a spectrum.
+
+    Args:
+        spectrum: (b,) log1p of a mean magnitude.
+
+    Returns:
+        (39,) centre, widths, position of the maximum, low bins, run statistics at five levels,
+        quadratic fit, sums, quadratic fit of the peak; positions and widths in bins.
+    """
+    peak, norm = spectrum.max(), np.linalg.norm(spectrum)
+    return np.array(
+        [
+            centre_of_mass(spectrum**2),
+            *(np.count_nonzero(spectrum > level * peak) for level in PEAK_LEVELS),
+            spectrum.argmax(),
+            *(np.count_nonzero(spectrum[:LOW_BINS] > level * peak) for level in LOW_LEVELS),
+            *runs_above(spectrum, PEAK_LEVELS),
+            *quadratic_fit(np.arange(spectrum.size), spectrum),
+            *(spectrum.sum(), spectrum.mean(), norm, norm / spectrum.size),
+            *peak_fit(spectrum),
+        ]
+    )
+
+
+def centre_of_mass(weights: np.ndarray) -> float:
+    """Compute the mean index under the given weights, 0 if they are all zero.
+
+    Args:
+        weights: (b,) not negative.
+
+    Returns:
+        Position in bins.
+    """
+    total = weights.sum()
+    return float(weights @ np.arange(weights.size) / total) if total > 0 else 0.0
+
+
+def quadratic_fit(positions: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Fit values by intercept + slope * position + curvature * position ** 2, least squares.
+
+    Args:
+        positions: (b,) at least three different ones, in bins.
+        values: (b,).
+
+    Returns:
+        (3,) slope, curvature, intercept.
+    """
+    curvature, slope, intercept = np.polyfit(positions, values, deg=2)
+    return np.array([slope, curvature, intercept])
+
+
+def peak_fit(spectrum: np.ndarray) -> np.ndarray:
+    """Fit a quadratic to the stretch around the maximum that stays above 10 % of it.
+
+    The stretch includes the bin at which it ends on the left, and not the one on the right.
+
+    Args:
+        spectrum: (b,) not negative.
+
+    Returns:
+        (3,) slope, curvature and intercept over the bin number; zeros if the stretch has fewer
+        than three bins.
+    """
+    peak = spectrum.argmax()
+    outside = np.flatnonzero(spectrum <= PEAK_LEVELS[0] * spectrum[peak])
+    start = outside[outside <= peak].max(initial=0)
+    stop = outside[outside >= peak].min(initial=spectrum.size)
+    if stop - start < 3:
+        return np.zeros(len(FIT_TERMS))
+    return quadratic_fit(np.arange(start, stop), spectrum[start:stop])
+
+
+# Group 4: statistics of parts
+
+
+def part_features(wave: np.ndarray) -> np.ndarray:
+    """Summarise the wave, its absolute value and its difference, whole, in halves and in thirds.
+
+    Args:
+        wave: (n,) samples in -1..1, n >= 4.
+
+    Returns:
+        (72,) for each count of parts, then each signal, the `part_statistics`.
+    """
+    wave = wave.astype(np.float64)
+    signals = (wave, np.abs(wave), np.diff(wave))
+    return np.concatenate([part_statistics(s, count) for count in PART_COUNTS for s in signals])
+
+
+def part_statistics(signal: np.ndarray, count: int) -> np.ndarray:
+    """Summarise each of a number of equal consecutive parts.
+
+    Args:
+        signal: (n,), n >= count; the n % count values at its end are not used.
+        count: Number of parts.
+
+    Returns:
+        (4 x count,) mean, standard deviation, minimum, maximum of the first part, then of the
+        next.
+    """
+    length = signal.size // count
+    parts = signal[: count * length].reshape(count, length)
+    mean = parts.mean(1)
+    variance = np.einsum("ij,ij->i", parts, parts) / length - mean**2
+    std = np.sqrt(np.maximum(variance, 0))
+    return np.column_stack([mean, std, parts.min(1), parts.max(1)]).ravel()
+
+
+# The projection
+
+
+def fit_projector(features: np.ndarray, n_components: int) -> Pipeline:
+    """Fit the standardisation and PCA of summary features.
+
+    The singular values are computed in full: with 350 components of 1,133 features scikit-learn's
+    own choice would be its randomised solver, whose later components are not yet those of the PCA.
+
+    Args:
+        features: (c, d) summary features of the training clips, at least two clips.
+        n_components: Components wanted; c - 1 or d if that is fewer.
+
+    Returns:
+        Fitted pipeline whose `transform` takes (clips, d) to (clips, components).
+
+    Raises:
+        InputError: If there are fewer than two clips.
+    """
+    n_clips, n_features = features.shape
+    if n_clips < 2:
+        raise InputError(f"a projector needs the features of at least 2 clips, got {n_clips}")
+    n_kept = min(n_components, n_clips - 1, n_features)
+    pca = PCA(n_kept, svd_solver="full")
+    return make_pipeline(StandardScaler(), pca).fit(features)

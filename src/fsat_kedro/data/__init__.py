@@ -1,0 +1,1 @@
+"""Clips and labels: where they come from, and how arrays of them are kept."""

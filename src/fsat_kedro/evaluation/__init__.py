@@ -1,0 +1,1 @@
+"""Scores, misclassified clips, plots and the report."""

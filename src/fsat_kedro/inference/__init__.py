@@ -1,0 +1,1 @@
+"""Predictions of an ensemble, and tags for any sound."""

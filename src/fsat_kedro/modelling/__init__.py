@@ -1,0 +1,1 @@
+"""Networks, the batches they are trained on, and their training."""

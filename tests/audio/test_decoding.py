@@ -1,0 +1,455 @@
+"""Decoding, trimming and log-mels, on sounds one can reason about and against the reference."""
+
+import io
+import os
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+from fuzz_audio import fuzz
+
+from fsat_kedro.audio import decoding as audio
+from fsat_kedro.audio.log_mel import log_mel
+from fsat_kedro.audio.summary_features import summary_features
+
+SHARED = Path(os.environ.get("FSAT_SHARED", Path(__file__).parents[3] / "shared"))
+REFERENCE = SHARED / "reference" / "seed_features.npz"
+LOG_MEL = {"sample_rate": 22050, "n_fft": 1764, "hop_length": 220, "n_mels": 64}
+
+
+def tone(frequency, seconds, sample_rate=audio.SAMPLE_RATE, amplitude=0.5):
+    time = np.arange(round(seconds * sample_rate)) / sample_rate
+    return (amplitude * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
+
+
+def file_of(wave, sample_rate=audio.SAMPLE_RATE, **options):
+    file = io.BytesIO()
+    soundfile.write(file, wave, sample_rate, **{"format": "WAV", "subtype": "FLOAT", **options})
+    file.seek(0)
+    return file
+
+
+def decode(file, **options):
+    return audio.decode(file, **{"max_seconds": 600, **options})
+
+
+def load_trimmed(file, **options):
+    return audio.load_trimmed(file, **{"top_db": 60, "max_seconds": 600, **options})
+
+
+# Decoding
+
+
+@pytest.mark.parametrize("options", [{}, {"format": "FLAC", "subtype": "PCM_16"}])
+def test_a_mono_file_is_read_as_it_is(options):
+    wave = tone(440, 0.1)
+    decoded, _ = decode(file_of(wave, **options))
+    assert decoded.dtype == np.float32
+    np.testing.assert_allclose(decoded, wave, atol=2**-15)
+
+
+def test_stereo_becomes_the_mean_of_both_sides():
+    left, right = tone(440, 0.1), tone(1000, 0.1, amplitude=0.1)
+    decoded, _ = decode(file_of(np.stack([left, right], axis=1)))
+    np.testing.assert_allclose(decoded, (left + right) / 2, atol=1e-7)
+
+
+def test_other_sample_rates_are_resampled_to_the_same_sound():
+    decoded, _ = decode(file_of(tone(1000, 0.5, 22050), 22050))
+    expected = tone(1000, 0.5)
+    assert decoded.shape == expected.shape
+    np.testing.assert_allclose(decoded[500:-500], expected[500:-500], atol=1e-3)
+
+
+CODINGS = [
+    ("WAV", "PCM_U8", 2**-7),
+    ("WAV", "PCM_16", 2**-15),
+    ("WAV", "PCM_24", 2**-22),
+    ("WAV", "PCM_32", 1e-7),
+    ("WAV", "FLOAT", 0),
+    ("WAV", "DOUBLE", 1e-7),
+    ("AIFF", "PCM_S8", 2**-7),
+    ("AIFF", "PCM_16", 2**-15),
+    ("AIFF", "DOUBLE", 1e-7),
+    ("FLAC", "PCM_S8", 2**-7),
+    ("FLAC", "PCM_24", 2**-22),
+]
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 8])
+@pytest.mark.parametrize(("container", "subtype", "tolerance"), CODINGS)
+def test_every_coding_is_read_with_any_number_of_channels(
+    container, subtype, tolerance, n_channels
+):
+    wave = tone(440, 0.1)
+    channels = np.stack([wave] * n_channels, axis=1)
+    decoded, notes = decode(file_of(channels, format=container, subtype=subtype))
+    np.testing.assert_allclose(decoded, wave, atol=tolerance + 1e-7)
+    assert notes == ()
+
+
+@pytest.mark.parametrize("options", [{"format": "OGG", "subtype": "VORBIS"}, {"format": "MP3"}])
+def test_lossy_codings_keep_the_tone(options):
+    options = {"subtype": None, **options}
+    decoded, notes = decode(file_of(tone(1000, 1), **options))
+    spectrum = np.abs(np.fft.rfft(decoded))
+    assert abs(spectrum.argmax() * 44_100 / len(decoded) - 1000) < 2
+    assert len(decoded) == pytest.approx(44_100, abs=2500)
+    assert notes == ()
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 48_000, 96_000, 192_000])
+def test_every_sample_rate_becomes_the_same_tone(rate):
+    decoded, _ = decode(file_of(tone(1000, 1, rate), rate))
+    expected = tone(1000, 1)
+    assert decoded.shape == expected.shape
+    np.testing.assert_allclose(decoded[2000:-2000], expected[2000:-2000], atol=2e-3)
+
+
+def bytes_of(wave, **options):
+    return file_of(wave, **options).getvalue()
+
+
+TONE = tone(440, 0.5)
+NOISE = np.random.default_rng(0).normal(0, 0.3, 132_300).astype(np.float32)
+WAV, AIFF, FLAC, OGG = (
+    bytes_of(TONE, format=container, subtype=subtype)
+    for container, subtype in [
+        ("WAV", "PCM_16"),
+        ("AIFF", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+    ]
+)
+LONG_OGG = bytes_of(tone(440, 20), format="OGG", subtype="VORBIS")  # More than one page.
+CLAIMS_4_GB = WAV[:40] + b"\xf0\xff\xff\xff" + WAV[44:]
+
+
+@pytest.mark.parametrize(
+    ("content", "suffix", "reason"),
+    [
+        pytest.param(b"", ".wav", "an empty file", id="no bytes"),
+        pytest.param(WAV[:44], ".wav", "no samples", id="WAV, header only"),
+        pytest.param(AIFF[:54], ".aiff", "no samples", id="AIFF, header only"),
+        pytest.param(FLAC[:42], ".flac", "no samples", id="FLAC, header only"),
+        pytest.param(OGG[:58], ".ogg", "not readable as sound", id="Ogg, header only"),
+        pytest.param(WAV[:20], ".wav", "not readable as sound", id="half a header"),
+        pytest.param(b"no sound at all" * 99, ".wav", "not readable as sound", id="text"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" * 99, ".wav", "not readable as sound", id="image"),
+        pytest.param(FLAC, ".wav", "named .wav, but its content is FLAC", id="FLAC as .wav"),
+        pytest.param(WAV, ".MP3", "named .MP3, but its content is WAV", id="WAV as .MP3"),
+        pytest.param(
+            CLAIMS_4_GB, ".wav", "not even 1% of the sound that its header", id="claims 4 GB"
+        ),
+        pytest.param(
+            WAV[:24] + b"\1\0\0\0" + WAV[28:], ".wav", "sample rate of 1 Hz", id="a rate of 1 Hz"
+        ),
+        pytest.param(bytes_of(np.zeros((0, 2))), ".wav", "no samples", id="no samples"),
+        pytest.param(bytes_of(np.zeros(44_100)), ".wav", "^silence throughout$", id="silence"),
+        pytest.param(
+            bytes_of(np.full(100, 0.25)),
+            ".wav",
+            "silence throughout: every sample is 0.25",
+            id="constant offset",
+        ),
+        pytest.param(
+            bytes_of(np.full(50, np.nan)),
+            ".wav",
+            "silence throughout; 50 NaN or infinite samples",
+            id="nothing but NaN",
+        ),
+        pytest.param(
+            bytes_of(np.zeros((9, 99))), ".wav", "99 channels", id="a damaged number of channels"
+        ),
+        *(
+            pytest.param(
+                bytes_of(np.stack([TONE, -TONE * 0.9999], axis=1), subtype=subtype),
+                ".wav",
+                "channels cancel each other out",
+                id=f"opposite channels, {subtype}",
+            )
+            for subtype in ("FLOAT", "PCM_16")
+        ),
+    ],
+)
+def test_a_file_without_usable_sound_is_refused_with_the_reason(content, suffix, reason):
+    with pytest.raises(audio.UnusableClipError, match=reason):
+        load_trimmed(io.BytesIO(content), suffix=suffix)
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".WAV", ".dat", ""])
+def test_a_name_that_says_the_truth_or_nothing_is_no_hindrance(suffix):
+    assert len(load_trimmed(io.BytesIO(WAV), suffix=suffix).samples) == len(TONE)
+
+
+@pytest.mark.parametrize(
+    ("content", "at_least"),
+    [
+        pytest.param(WAV, 0.99, id="WAV"),
+        pytest.param(AIFF, 0.99, id="AIFF"),
+        pytest.param(FLAC, 0.6, id="FLAC"),
+        pytest.param(LONG_OGG, 0.7, id="Ogg"),
+    ],
+)
+def test_of_a_file_cut_in_the_middle_what_is_there_is_used_and_noted(content, at_least):
+    decoded, notes = decode(io.BytesIO(content[: len(content) // 2]))
+    whole, _ = decode(io.BytesIO(content))
+    assert at_least * len(whole) / 2 <= len(decoded) <= 0.7 * len(whole)
+    # The end of what is left may come out differently where a coding looks ahead.
+    np.testing.assert_array_equal(decoded[:-2000], whole[: len(decoded) - 2000])
+    (note,) = notes
+    assert note.startswith("cut off: ")
+
+
+@pytest.mark.parametrize("container", ["RF64", "W64"])
+def test_long_formats_that_are_cut_off_are_noted(container):
+    content = bytes_of(TONE, format=container, subtype="PCM_16")
+    decoded, notes = decode(io.BytesIO(content[: len(content) // 2]))
+    np.testing.assert_allclose(decoded, TONE[: len(decoded)], atol=2**-15)
+    assert notes[0] in (
+        "cut off: 50.0% of what its header says",
+        "cut off: 49.9% of what its header says",
+    )
+
+
+def test_one_missing_sample_is_not_called_100_percent():
+    assert decode(io.BytesIO(WAV[:-2]))[1] == ("cut off: 99.9% of what its header says",)
+
+
+def test_an_ogg_file_that_is_broken_inside_is_noted():
+    broken = bytearray(LONG_OGG)
+    broken[len(broken) // 2] ^= 1
+    _, (note,) = decode(io.BytesIO(broken))
+    assert note.startswith(("broken inside", "cut off"))
+
+
+def test_a_flac_file_that_does_not_tell_its_length_is_whole():
+    untold = bytearray(FLAC)
+    untold[21] &= 0xF0
+    untold[22:26] = bytes(4)
+    decoded, notes = decode(io.BytesIO(untold))
+    assert len(decoded) == len(TONE)
+    assert notes == ()
+
+
+def test_an_aiff_file_that_says_it_is_empty_is_read_where_it_is_not():
+    content = bytearray(AIFF)
+    place = content.index(b"SSND") + 4
+    content[place : place + 4] = bytes(4)
+    decoded, _ = decode(io.BytesIO(content))
+    assert len(decoded) >= 0.99 * len(TONE)
+
+
+def test_an_mp3_file_that_is_read_in_part_is_noted():
+    wave = np.concatenate([tone(440, 3, amplitude=0.001), NOISE])
+    options = {"format": "MP3", "subtype": None, "bitrate_mode": "VARIABLE"}
+    mp3 = bytes_of(wave, compression_level=0.5, **options)
+    assert decode(io.BytesIO(mp3))[1] == ()
+    # Its first frame tells the length; without it, it is guessed from the rate of the next one.
+    second_frame = mp3.index(b"\xff\xfb", 4)
+    (note,) = decode(io.BytesIO(mp3[second_frame:]))[1]
+    assert "% of its bytes are read: convert it" in note
+
+
+def test_of_a_cut_flac_file_no_whole_block_is_lost():
+    half = FLAC[: len(FLAC) // 2]
+    decoded, _ = decode(io.BytesIO(half))
+    more, _ = decode(io.BytesIO(FLAC[: len(FLAC) // 2 + 200]))
+    assert len(decoded) % 4096 == 0
+    assert len(more) - len(decoded) in (0, 4096)
+
+
+def test_a_channel_of_nothing_but_nan_leaves_the_others():
+    wave = tone(440, 0.1)
+    decoded, notes = decode(file_of(np.stack([wave, np.full_like(wave, np.nan)], axis=1)))
+    np.testing.assert_array_equal(decoded, wave / 2)
+    assert notes == ("4410 NaN or infinite samples, taken as 0",)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38])
+def test_samples_that_are_no_numbers_count_as_0_and_are_noted(value):
+    wave = tone(440, 0.1)
+    broken = wave.copy()
+    broken[[7, 100]] = value
+    decoded, notes = decode(file_of(broken))
+    assert decoded[[7, 100]].tolist() == [0, 0]
+    np.testing.assert_array_equal(np.delete(decoded, [7, 100]), np.delete(wave, [7, 100]))
+    assert notes == ("2 NaN or infinite samples, taken as 0",)
+
+
+def test_a_few_samples_far_beyond_1_count_as_0_and_are_noted():
+    wave = tone(440, 0.1)
+    broken = wave.copy()
+    broken[99] = 1e20
+    decoded, notes = decode(file_of(broken))
+    assert decoded[99] == 0
+    np.testing.assert_array_equal(np.delete(decoded, 99), np.delete(wave, 99))
+    assert notes == ("1 samples up to 1e+20, taken as 0",)
+
+
+def test_a_float_file_in_integers_is_scaled_down_and_noted():
+    wave = tone(440, 0.1)
+    decoded, notes = decode(file_of(wave * 32768))
+    np.testing.assert_allclose(decoded, wave / wave.max(), atol=1e-6)
+    assert notes == ("samples up to 1.64e+04, scaled down to 1",)
+
+
+def test_samples_a_little_beyond_1_stay_as_they_are():
+    wave = tone(440, 0.1) * 3
+    np.testing.assert_array_equal(decode(file_of(wave))[0], wave)
+
+
+def test_sound_on_a_constant_offset_is_usable():
+    wave = tone(440, 0.1) + np.float32(0.3)
+    np.testing.assert_array_equal(load_trimmed(file_of(wave)).samples, wave)
+
+
+@pytest.mark.parametrize("rate", [44_100, 8000])
+def test_of_a_long_file_the_first_part_is_used_and_noted(rate):
+    decoded, notes = decode(file_of(tone(440, 2, rate), rate), max_seconds=0.5)
+    assert len(decoded) == 22_050
+    assert notes == ("only its first 0.5 s are used",)
+    assert decode(file_of(tone(440, 0.5, rate), rate), max_seconds=0.5)[1] == ()
+
+
+class Spoken(io.RawIOBase):
+    """A WAV file of noise of any length, made up as it is read."""
+
+    def __init__(self, seconds):
+        self.header = WAV[:40] + (2 * 44_100 * seconds).to_bytes(4, "little")
+        self.size, self.place, self.n_read = 44 + 2 * 44_100 * seconds, 0, 0
+        self.noise = np.random.default_rng(0).integers(-999, 999, 2**20, np.int16).tobytes()
+
+    def seek(self, offset, whence=0):
+        self.place = offset + [0, self.place, self.size][whence]
+        return self.place
+
+    def tell(self):
+        return self.place
+
+    def read(self, n=-1):
+        n = max(0, min(n, self.size - self.place))
+        begin, self.place, self.n_read = self.place, self.place + n, self.n_read + n
+        if begin < 44:
+            return (self.header + self.noise)[begin : begin + n]
+        start = (begin - 44) % (len(self.noise) // 2)
+        return self.noise[start : start + n]
+
+    def readinto(self, buffer):
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@pytest.mark.parametrize("seconds", [600, 3600, 12 * 3600])
+def test_of_ten_minutes_or_hours_no_more_is_read_than_is_used(seconds):
+    file = Spoken(seconds)
+    decoded, notes = decode(file, max_seconds=20)
+    assert len(decoded) == 20 * 44_100
+    assert notes == ("only its first 20 s are used",)
+    assert file.n_read < 3 * 20 * 44_100
+
+
+# Trimming
+
+
+def test_silence_around_a_tone_is_cut_to_within_a_frame():
+    silence = np.zeros(22050, np.float32)
+    wave = tone(440, 0.5)
+    clip = load_trimmed(file_of(np.concatenate([silence, wave, silence])))
+    # A frame of 2,048 samples counts as sound as soon as it reaches into the tone.
+    assert 22050 - 2048 <= clip.start <= 22050
+    assert 44100 <= clip.end <= 44100 + 2048
+    assert len(clip.samples) == clip.end - clip.start
+    inside = clip.samples[22050 - clip.start :][:22050]
+    np.testing.assert_array_equal(inside, wave)
+
+
+def test_the_threshold_is_in_db_below_the_loudest_frame():
+    wave = np.concatenate([tone(440, 0.5, amplitude=0.5 * 10 ** (-40 / 20)), tone(440, 0.5)])
+    start_below, _ = audio.trim(wave, top_db=60)
+    start_above, _ = audio.trim(wave, top_db=20)
+    assert start_below == 0
+    assert 22050 - 2048 <= start_above <= 22050
+
+
+def test_one_sample_of_sound_is_sound():
+    clip = load_trimmed(file_of(np.array([0.5], np.float32)))
+    assert (clip.start, clip.end) == (0, 1)
+    assert log_mel(clip.samples, **LOG_MEL).shape == (64, 1)
+
+
+# Log-mels
+
+
+@pytest.mark.parametrize("frequency", [200, 1000, 5000])
+def test_a_tone_is_loudest_in_the_band_that_holds_its_frequency(frequency):
+    mel = log_mel(tone(frequency, 0.5), **LOG_MEL)
+    centres = librosa.mel_frequencies(66, fmax=11025)[1:-1]
+    nearest = np.abs(centres - frequency).argmin()
+    loudest = mel[:, 5:-5].argmax(axis=0)
+    assert (np.abs(loudest - nearest) <= 1).all()
+
+
+def test_a_frame_is_220_samples_at_half_the_rate():
+    mel = log_mel(tone(440, 1), **LOG_MEL)
+    assert mel.shape == (64, 1 + 22050 // 220)
+    assert mel.dtype == np.float32
+
+
+def test_ten_times_the_amplitude_is_20_db_more():
+    quiet, loud = (log_mel(tone(440, 0.3, amplitude=x), **LOG_MEL) for x in (0.05, 0.5))
+    assert loud.max() - quiet.max() == pytest.approx(20, abs=0.01)
+
+
+def test_nothing_is_more_than_80_db_below_the_loudest():
+    mel = log_mel(np.concatenate([tone(440, 0.3), np.zeros(9000, np.float32)]), **LOG_MEL)
+    assert mel.max() - mel.min() == pytest.approx(80, abs=1e-3)
+
+
+# The reference
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason=f"no reference values at {REFERENCE}")
+def test_trimmed_intervals_and_log_mels_agree_with_the_reference():
+    with np.load(REFERENCE) as reference:
+        for index, path in enumerate(reference["paths"]):
+            with (SHARED / "data" / path).open("rb") as file:
+                clip = load_trimmed(file)
+            interval = reference["trim_interval"][index].tolist()
+            assert [clip.start, clip.end] == interval, path
+            expected = reference[f"logmel_{index:02d}"]
+            mel = log_mel(clip.samples, **LOG_MEL)
+            assert mel.shape == expected.shape, path
+            assert np.abs(mel - expected).max() < 1e-3, path
+
+
+# Whatever it is
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n_samples", [1, 2, 100, 1763, 2047, 2048, 4410])
+@pytest.mark.parametrize("amplitude", [1e-30, 1e-6, 1.0, 8.0])
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+def test_features_of_usable_clips_are_finite_however_short_quiet_or_offset(
+    n_samples, amplitude, offset, rng
+):
+    wave = (rng.normal(0, amplitude / 5, n_samples) + offset).astype(np.float32)
+    try:
+        clip = load_trimmed(file_of(wave))
+    except audio.UnusableClipError as error:
+        assert "every sample is 0.5" in str(error)  # noqa: PT017
+        return
+    assert np.isfinite(log_mel(clip.samples, **LOG_MEL)).all()
+    assert np.isfinite(summary_features(clip.samples)).all()
+
+
+def test_damaged_files_cost_neither_crash_nor_time_nor_memory():
+    report = fuzz(n_files=66, seed=1)
+    assert report["crashes"] == []
+    assert report["errors"] == {}
+    assert report["slow"] == {}
+    assert report["growth"] < 50
+    assert {"ok", "ok, noted", "not readable as sound"} <= set(report["outcomes"])

@@ -1,0 +1,561 @@
+"""The published layouts, unpacked and zipped, built of a few bytes each."""
+
+import json
+import os
+import re
+import sys
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fsat_kedro.data.layouts import RawFolder, open_location, read_esc50, read_fsdkaggle2018
+from fsat_kedro.errors import InputError
+
+CHALLENGE = {
+    "train.csv": "fname,label,manually_verified\na.wav,Bark,1\nb.wav,Meow,0\n",
+    "sample_submission.csv": "fname,label\nc.wav,Laughter Hi-Hat Flute\n",
+    "audio_train/a.wav": "sound a",
+    "audio_train/b.wav": "sound b",
+    "audio_test/c.wav": "sound c",
+}
+RELEASE = {
+    "FSDKaggle2018.meta/train_post_competition.csv": (
+        "fname,label,manually_verified,freesound_id,license\n"
+        "a.wav,Bark,1,5,CC0\nb.wav,Meow,0,6,CC0\n"
+    ),
+    "FSDKaggle2018.meta/test_post_competition.csv": (
+        "fname,label,usage,freesound_id,license\n"
+        "c.wav,Bark,Public,7,CC0\nd.wav,Meow,Private,8,CC0\ne.wav,None,Ignored,9,CC0\n"
+    ),
+    "FSDKaggle2018.audio_train/a.wav": "sound a",
+    "FSDKaggle2018.audio_train/b.wav": "sound b",
+    "FSDKaggle2018.audio_test/c.wav": "sound c",
+    "FSDKaggle2018.audio_test/d.wav": "sound d",
+    "FSDKaggle2018.audio_test/e.wav": "sound e",
+}
+ESC50 = {
+    "meta/esc50.csv": "filename,fold,target,category\na.wav,1,0,dog\nb.wav,5,1,rain\n",
+    "audio/a.wav": "sound a",
+    "audio/b.wav": "sound b",
+}
+COLUMNS = ["fname", "label", "verified", "usage", "fold", "location", "reason"]
+
+
+def unpacked(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+
+
+def zipped(path, files):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
+def zipped_by_folder(folder, files):
+    """As published: an archive a folder, with that folder inside."""
+    for top in {name.split("/")[0] for name in files}:
+        zipped(folder / f"{top}.zip", {n: x for n, x in files.items() if n.split("/")[0] == top})
+
+
+def contents(table):
+    """What is read at each location, by file name."""
+    read = {}
+    for clip in table.itertuples():
+        with open_location(clip.location) as file:
+            read[clip.fname] = file.read().decode()
+    return read
+
+
+def assert_train(table):
+    assert list(table) == COLUMNS
+    assert table["fname"].tolist() == ["a.wav", "b.wav"]
+    assert table["label"].tolist() == ["Bark", "Meow"]
+    assert table["verified"].tolist() == [True, False]
+    assert table[["usage", "fold"]].isna().all(axis=None)
+    assert contents(table) == {"a.wav": "sound a", "b.wav": "sound b"}
+
+
+# FSDKaggle2018
+
+
+@pytest.mark.parametrize("place", [unpacked, zipped_by_folder])
+@pytest.mark.parametrize("files", [CHALLENGE, RELEASE])
+def test_training_clips_are_read_from_both_layouts(tmp_path, place, files):
+    place(tmp_path, files)
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
+
+
+@pytest.mark.parametrize("place", [unpacked, zipped_by_folder])
+def test_test_clips_of_the_release_have_usage_and_labels_where_they_count(tmp_path, place):
+    place(tmp_path, RELEASE)
+    table = read_fsdkaggle2018(tmp_path, "test").table
+    assert table["usage"].tolist() == ["Public", "Private", "Ignored"]
+    assert table["label"].tolist()[:2] == ["Bark", "Meow"]
+    assert table["label"].isna().tolist() == [False, False, True]
+    assert table[["verified", "fold"]].isna().all(axis=None)
+    assert contents(table) == {"c.wav": "sound c", "d.wav": "sound d", "e.wav": "sound e"}
+
+
+def test_an_ignored_test_clip_has_no_label_whatever_stands_there(tmp_path):
+    table = "fname,label,usage\nc.wav,Bark,ignored\nd.wav,None,Public\ne.wav,Meow,\n"
+    unpacked(tmp_path, {**RELEASE, "FSDKaggle2018.meta/test_post_competition.csv": table})
+    labels = read_fsdkaggle2018(tmp_path, "test").table["label"]
+    assert labels.isna().tolist() == [True, True, False]
+
+
+def test_the_sample_submission_has_no_labels(tmp_path):
+    unpacked(tmp_path, CHALLENGE)
+    table = read_fsdkaggle2018(tmp_path, "test").table
+    assert table["fname"].tolist() == ["c.wav"]
+    assert table[["label", "usage"]].isna().all(axis=None)
+    assert contents(table) == {"c.wav": "sound c"}
+
+
+def test_clips_at_the_root_of_an_archive_belong_to_the_folder_of_its_name(tmp_path):
+    unpacked(tmp_path, {"train.csv": CHALLENGE["train.csv"]})
+    zipped(tmp_path / "audio_train.zip", {"a.wav": "sound a", "b.wav": "sound b"})
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
+
+
+def test_the_layout_may_lie_deeper(tmp_path):
+    unpacked(tmp_path / "downloads" / "freesound", CHALLENGE)
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
+
+
+def test_unpacked_clips_are_preferred_over_archives_of_the_same(tmp_path):
+    unpacked(tmp_path, CHALLENGE)
+    stale = {name: "stale" for name in CHALLENGE if name.startswith("audio_train/")}
+    zipped(tmp_path / "audio_train.zip", stale)
+    zipped(tmp_path / "a_first.zip", stale)
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
+
+
+@pytest.mark.parametrize("archive", ["train.csv.zip", "a_first.zip"])
+def test_an_unpacked_table_is_preferred_over_one_in_an_archive(tmp_path, archive):
+    unpacked(tmp_path, CHALLENGE)
+    zipped(tmp_path / archive, {"train.csv": "fname,label\nstale.wav,Bark\n"})
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
+
+
+def test_the_release_is_preferred_over_the_challenges_own_files(tmp_path):
+    unpacked(tmp_path, RELEASE)
+    unpacked(tmp_path, dict.fromkeys(CHALLENGE, "stale"))
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
+
+
+def test_what_macos_adds_to_archives_is_ignored(tmp_path):
+    unpacked(tmp_path, {"train.csv": CHALLENGE["train.csv"]})
+    junk = {
+        "__MACOSX/audio_train/a.wav": "junk",
+        "__MACOSX/audio_train/._a.wav": "junk",
+        "audio_train/._b.wav": "junk",
+    }
+    clips = {name: x for name, x in CHALLENGE.items() if name.startswith("audio_train/")}
+    zipped(tmp_path / "audio_train.zip", {**clips, **junk})
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
+    assert sorted(RawFolder(tmp_path).clips(("audio_train",))) == ["a.wav", "b.wav"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
+    unpacked(tmp_path, {**CHALLENGE, "train.csv": "\ufeff" + CHALLENGE["train.csv"]})
+    assert_train(read_fsdkaggle2018(tmp_path, "train").table)
+
+
+def test_a_listed_clip_that_is_not_there_has_no_location(tmp_path):
+    files = {name: x for name, x in CHALLENGE.items() if name != "audio_train/a.wav"}
+    unpacked(tmp_path, files)
+    table = read_fsdkaggle2018(tmp_path, "train").table
+    assert table["fname"].tolist() == ["a.wav", "b.wav"]
+    assert table["location"].isna().tolist() == [True, False]
+
+
+def test_a_clip_of_the_other_split_is_not_found(tmp_path):
+    unpacked(tmp_path, {**CHALLENGE, "sample_submission.csv": "fname,label\na.wav,Bark\n"})
+    assert read_fsdkaggle2018(tmp_path, "test").table["location"].isna().all()
+
+
+def test_labels_that_look_like_missing_values_stay_labels(tmp_path):
+    unpacked(tmp_path, {**CHALLENGE, "train.csv": "fname,label\na.wav,NA\nb.wav,null\n"})
+    table = read_fsdkaggle2018(tmp_path, "train").table
+    assert table["label"].tolist() == ["NA", "null"]
+    assert table["verified"].isna().all()
+
+
+def test_no_data_is_an_error_that_names_the_folder_and_the_remedy(tmp_path):
+    with pytest.raises(InputError) as error:
+        read_fsdkaggle2018(tmp_path, "train")
+    message = str(error.value)
+    assert message.startswith("no table (train_post_competition.csv or train.csv) and no folder")
+    assert f"train split in {tmp_path}" in message
+    assert "https://zenodo.org" in message
+    assert "set raw_dir" in message
+
+
+@pytest.mark.parametrize(
+    ("present", "missing"),
+    [("train.csv", "no folder or zip of clips"), ("audio_train/a.wav", "no table")],
+)
+def test_half_of_the_data_is_an_error_that_names_the_other_half(tmp_path, present, missing):
+    unpacked(tmp_path, {present: CHALLENGE[present]})
+    with pytest.raises(InputError) as error:
+        read_fsdkaggle2018(tmp_path, "train")
+    assert str(error.value).startswith(missing)
+    assert " and no " not in str(error.value)
+
+
+def test_no_folder_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(InputError, match=r"raw_dir .*nowhere is not a folder"):
+        read_fsdkaggle2018(tmp_path / "nowhere", "train")
+
+
+def test_a_table_without_labels_is_an_error_that_names_file_and_column(tmp_path):
+    unpacked(tmp_path, {**CHALLENGE, "train.csv": "fname,tag\na.wav,Bark\n"})
+    message = f"{tmp_path / 'train.csv'}, line 1: no column label; its columns are fname, tag"
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_fsdkaggle2018(tmp_path, "train")
+
+
+def test_half_an_archive_is_an_error_that_names_it(tmp_path):
+    zipped(tmp_path / "audio_train.zip", CHALLENGE)
+    whole = (tmp_path / "audio_train.zip").read_bytes()
+    (tmp_path / "audio_train.zip").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"audio_train\.zip is not a whole zip archive"):
+        read_fsdkaggle2018(tmp_path, "train")
+
+
+# ESC-50
+
+
+def place_in_one_archive(folder, files):
+    """As GitHub gives it: all in a folder of the branch's name."""
+    members = {"ESC-50-master/": "", "ESC-50-master/audio/": ""}
+    members |= {f"ESC-50-master/{name}": content for name, content in files.items()}
+    zipped(folder / "ESC-50-master.zip", members)
+
+
+@pytest.mark.parametrize("place", [unpacked, place_in_one_archive])
+def test_esc50_is_read_with_its_folds(tmp_path, place):
+    place(tmp_path, ESC50)
+    table = read_esc50(tmp_path, "train").table
+    assert list(table) == COLUMNS
+    assert table["fname"].tolist() == ["a.wav", "b.wav"]
+    assert table["label"].tolist() == ["dog", "rain"]
+    assert table["fold"].tolist() == [1, 5]
+    assert pd.api.types.is_integer_dtype(table["fold"])
+    assert table[["verified", "usage"]].isna().all(axis=None)
+    assert contents(table) == {"a.wav": "sound a", "b.wav": "sound b"}
+
+
+def test_esc50_has_no_test_split(tmp_path):
+    unpacked(tmp_path, ESC50)
+    with pytest.raises(InputError, match="no test split"):
+        read_esc50(tmp_path, "test")
+
+
+@pytest.mark.parametrize("absent", [["meta/esc50.csv"], ["audio/a.wav", "audio/b.wav"]])
+def test_esc50_without_table_or_clips_is_an_error_with_the_remedy(tmp_path, absent):
+    unpacked(tmp_path, {name: x for name, x in ESC50.items() if name not in absent})
+    with pytest.raises(InputError, match=r"get ESC-50 from https://.*, or set raw_dir") as error:
+        read_esc50(tmp_path, "train")
+    assert str(tmp_path) in str(error.value)
+
+
+def test_esc50_without_folds_is_an_error_that_names_file_and_column(tmp_path):
+    unpacked(tmp_path, {**ESC50, "meta/esc50.csv": "filename,category\na.wav,dog\n"})
+    with pytest.raises(InputError, match=r"esc50\.csv, line 1: no column fold"):
+        read_esc50(tmp_path, "train")
+
+
+# What the table lists and what is there
+
+
+def place(folder, table, names, split="train"):
+    """A table of the challenge's, and a file of each of these names."""
+    name = {"train": "train.csv", "test": "test_post_competition.csv"}[split]
+    unpacked(folder, {name: table, **{f"audio_{split}/{name}": "sound" for name in names}})
+    return read_fsdkaggle2018(folder, split)
+
+
+def reasons(listing):
+    assert (listing.table["location"].isna() == (listing.table["reason"] != "")).all()
+    return listing.table["reason"].tolist()
+
+
+def test_a_listed_clip_that_is_not_there_has_a_reason(tmp_path):
+    listing = place(
+        tmp_path, "fname,label\na.wav,Bark\nb.wav,Meow\nC.WAV,Hiss\n", ["a.wav", "c.wav"]
+    )
+    assert reasons(listing) == [
+        "",
+        "listed, but not there",
+        "listed, but not there: upper and lower case differ",
+    ]
+
+
+@pytest.mark.parametrize("placed", [unpacked, zipped_by_folder])
+def test_clips_that_are_not_listed_are_counted_but_for_hidden_ones(tmp_path, placed):
+    more = ["d.wav", "c.wav", ".DS_Store", ".gitkeep", "Thumbs.db", ".parts/e.wav"]
+    placed(tmp_path, CHALLENGE | {f"audio_train/{name}": "more" for name in more})
+    listing = read_fsdkaggle2018(tmp_path, "train")
+    assert listing.unlisted == ["c.wav", "d.wav"]
+    assert_train(listing.table)
+
+
+def test_a_clip_listed_twice_with_one_label_is_used_once(tmp_path):
+    table = "fname,label\na.wav,Bark\n\nb.wav,Meow\na.wav, Bark\na.wav,Bark\n"
+    listing = place(tmp_path, table, ["a.wav", "b.wav"])
+    before = "listed before, in line 2"
+    assert reasons(listing) == ["", "", before, before]
+    assert listing.unlisted == []
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_clip_listed_with_two_labels_is_not_used(tmp_path, split):
+    table = "fname,label\na.wav,Bark\nb.wav,Meow\na.wav,Meow\na.wav,Bark\n"
+    listing = place(tmp_path, table, ["a.wav", "b.wav"], split)
+    both = "listed with two labels: Bark, Meow"
+    assert reasons(listing) == [both, "", both, both]
+
+
+def test_a_test_clip_listed_with_and_without_label_is_not_used(tmp_path):
+    table = "fname,label\na.wav,\na.wav,Bark\nb.wav,None\nb.wav,\n"
+    listing = place(tmp_path, table, ["a.wav", "b.wav"], "test")
+    both = "listed with two labels: None, Bark"
+    assert reasons(listing) == [both, both, "", "listed before, in line 4"]
+
+
+def test_three_labels_are_three(tmp_path):
+    listing = place(tmp_path, "fname,label\na.wav,A\na.wav,B\na.wav,C\n", ["a.wav"])
+    assert reasons(listing) == ["listed with 3 labels: A, B, C"] * 3
+
+
+COMPOSED, DECOMPOSED = "café.wav", "cafe\N{COMBINING ACUTE ACCENT}.wav"
+
+
+@pytest.mark.parametrize(("listed", "there"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_accents_match_however_they_are_written(tmp_path, listed, there):
+    listing = place(tmp_path, f"fname,label\n{listed},Bark\n", [there])
+    assert contents(listing.table) == {listed: "sound"}
+    assert listing.unlisted == []
+
+
+def test_one_name_with_accents_written_in_two_ways_is_listed_twice(tmp_path):
+    table = f"fname,label\n{COMPOSED},Bark\n{DECOMPOSED},Bark\n"
+    assert reasons(place(tmp_path, table, [COMPOSED])) == ["", "listed before, in line 2"]
+
+
+@pytest.mark.parametrize("name", ["a b.wav", "-a.wav", "🐕.wav", "a\nb.wav", "::.wav", " a.wav"])
+def test_odd_names_are_looked_up(tmp_path, name):
+    listing = place(tmp_path, f'fname,label\n"{name}",Bark\n', [name])
+    assert contents(listing.table) == {name.strip(): "sound"}
+
+
+def test_a_name_that_is_not_utf_8_is_only_unlisted(tmp_path):
+    unpacked(tmp_path, CHALLENGE)
+    try:
+        (tmp_path / "audio_train" / "caf\udce9.wav").touch()
+    except (OSError, UnicodeError):
+        pytest.skip("this file system takes no other names than UTF-8")
+    listing = read_fsdkaggle2018(tmp_path, "train")
+    assert_train(listing.table)
+    assert json.loads(json.dumps(listing.unlisted)) == ["caf\\udce9.wav"]
+
+
+# Nothing outside the raw folder is read
+
+PATHS = [
+    "../outside/canary.wav",
+    "..\\outside\\canary.wav",
+    "sub/b.wav",
+    "./a.wav",
+    ".",
+    "..",
+    "/etc/passwd",
+    "//etc/passwd",
+    "\\\\server\\a.wav",
+    "audio_train.zip//a.wav",
+    ".hidden.wav",
+]
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_path_in_the_table_is_not_looked_up(tmp_path, name):
+    there = ["a.wav", "sub/b.wav", ".hidden.wav", "../../outside/canary.wav"]
+    listing = place(tmp_path / "raw", f"fname,label\n{name},Bark\n", there)
+    assert reasons(listing) == [
+        "a path or a hidden file: only what is directly in the folder is looked up"
+    ]
+    assert listing.unlisted == ["a.wav"]
+
+
+def test_a_file_with_a_backslash_in_its_name_is_not_looked_up_either(tmp_path):
+    zipped(tmp_path / "audio_train.zip", {"sub\\a.wav": "sound"})
+    unpacked(tmp_path, {"train.csv": "fname,label\nsub\\a.wav,Bark\n"})
+    assert reasons(read_fsdkaggle2018(tmp_path, "train"))[0].startswith("a path or a hidden file")
+
+
+@pytest.fixture(scope="module")
+def opened():
+    """A function that runs another and gives the paths of all it opens, by whatever means."""
+    paths, watching = [], []
+
+    def note(event, arguments):
+        # Numbers are of files that are already open.
+        if watching and event in ("open", "os.scandir") and not isinstance(arguments[0], int):
+            paths.append(os.path.realpath(arguments[0]))
+
+    def run(function):
+        paths.clear()
+        watching.append(True)
+        try:
+            function()
+        finally:
+            watching.clear()
+        return list(paths)
+
+    # There is no way to take it away again.
+    sys.addaudithook(note)
+    return run
+
+
+@pytest.fixture(scope="module")
+def beside_a_canary(tmp_path_factory):
+    """A raw folder with links out of it, zipped and unpacked clips, beside what it leads to."""
+    top = tmp_path_factory.mktemp("canary")
+    unpacked(top, {"outside/canary.wav": "canary", "raw/audio_train/a.wav": "sound"})
+    raw = top / "raw"
+    zipped(raw / "audio_train.zip", {"b.wav": "sound", "../../outside/canary.wav": "sound"})
+    (raw / "audio_train" / "link.wav").symlink_to(top / "outside" / "canary.wav")
+    (raw / "audio_train" / "folder").symlink_to(top / "outside")
+    # What the first reading imports would be among the opened files.
+    place(raw, "fname,label\na.wav,Bark\n", ["a.wav"])
+    return raw
+
+
+NAMES = st.one_of(
+    st.text(st.characters(exclude_categories=["Cs"])),
+    st.sampled_from([*PATHS, "a.wav", "b.wav", "link.wav", "folder", "folder/canary.wav"]),
+)
+
+
+@settings(deadline=None)
+@given(names=st.lists(NAMES, min_size=1, max_size=5), canary=st.booleans())
+def test_whatever_names_a_table_lists_nothing_outside_is_read(
+    beside_a_canary, opened, names, canary
+):
+    raw = beside_a_canary
+    names = names + [str(raw.parent / "outside" / "canary.wav")] * canary
+    quoted = [name.replace('"', '""') for name in names]
+    rows = ["fname,label", *(f'"{name}",Bark' for name in quoted)]
+    (raw / "train.csv").write_bytes("\n".join(rows).encode())
+
+    def read():
+        # An empty name, or one with a NUL, is an error.
+        with suppress(InputError):
+            table = read_fsdkaggle2018(raw, "train").table
+            assert len(table) == len(names)
+            assert set(contents(table.dropna(subset="location"))) <= {"a.wav", "b.wav"}
+
+    paths = opened(read)
+    assert paths
+    assert [path for path in paths if not Path(path).is_relative_to(raw)] == []
+
+
+def test_a_clip_that_is_a_link_out_of_the_raw_folder_has_a_reason(beside_a_canary):
+    (beside_a_canary / "train.csv").write_text("fname,label\na.wav,Bark\nlink.wav,Bark\n")
+    listing = read_fsdkaggle2018(beside_a_canary, "train")
+    assert reasons(listing) == ["", "a link out of the raw folder"]
+
+
+@pytest.mark.parametrize("name", ["audio_train", "audio_train.zip"])
+def test_clips_behind_a_link_out_of_the_raw_folder_are_an_error_that_names_it(tmp_path, name):
+    unpacked(tmp_path, {"raw/train.csv": CHALLENGE["train.csv"], f"outside/{name}/a.wav": ""})
+    (tmp_path / "raw" / name).symlink_to(tmp_path / "outside" / name)
+    with pytest.raises(InputError) as error:
+        read_fsdkaggle2018(tmp_path / "raw", "train")
+    message = str(error.value)
+    assert message.startswith("no folder or zip of clips")
+    assert f"{tmp_path}/raw/{name} is a link out of the raw folder: move here what" in message
+    assert message.endswith("it leads to, or set raw_dir")
+
+
+def test_esc50_behind_a_link_out_of_the_raw_folder_is_an_error_that_names_it(tmp_path):
+    unpacked(tmp_path / "outside", ESC50)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "ESC-50").symlink_to(tmp_path / "outside")
+    with pytest.raises(InputError, match="raw/ESC-50 is a link out of the raw folder"):
+        read_esc50(tmp_path / "raw", "train")
+
+
+# Tables that are not in order
+
+
+@pytest.mark.parametrize(
+    ("table", "where"),
+    [
+        ("fname,label\na.wav,Bark\n\n b.wav , \n", "line 4, column label: '' is not a label"),
+        ("fname,label\na.wav,None\n", "line 2, column label: 'None' is not a label"),
+        ("fname,label\n ,Bark\n", "line 2, column fname: '' is not a file name"),
+        (
+            "fname,label,manually_verified\na.wav,Bark,1\nb.wav,Meow,\n",
+            "line 3, column manually_verified: '' is not 1 or 0",
+        ),
+        ("fname,label\na.wav,Bark,Meow\n", "line 2, column 3: a value beyond the 2 columns"),
+        ('fname,label\na.wav,"Bark\n', "line 2: quotes that do not match"),
+    ],
+)
+def test_a_line_that_is_not_in_order_is_an_error_that_names_it(tmp_path, table, where):
+    with pytest.raises(InputError) as error:
+        place(tmp_path, table, ["a.wav"])
+    assert str(error.value).startswith(f"{tmp_path / 'train.csv'}, {where}")
+
+
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        ("b.wav,one,1,rain", "line 3, column fold: 'one' is not a whole number"),
+        ("b.wav,,1,rain", "line 3, column fold: '' is not a whole number"),
+        (",1,1,rain", "line 3, column filename: '' is not a file name"),
+        ("b.wav,1,1,", "line 3, column category: '' is not a label"),
+    ],
+)
+def test_a_line_of_esc50_that_is_not_in_order_is_an_error_that_names_it(tmp_path, line, where):
+    table = f"filename,fold,target,category\na.wav,1,0,dog\n{line}\n"
+    unpacked(tmp_path, {**ESC50, "meta/esc50.csv": table})
+    with pytest.raises(InputError) as error:
+        read_esc50(tmp_path, "train")
+    assert str(error.value).startswith(f"{tmp_path / 'meta' / 'esc50.csv'}, {where}")
+
+
+def test_an_unknown_usage_is_left_as_it_is(tmp_path):
+    listing = place(tmp_path, "fname,usage\na.wav,Secret\nb.wav,\n", ["a.wav", "b.wav"], "test")
+    assert listing.table["usage"].tolist() == ["Secret", ""]
+
+
+def test_a_damaged_table_in_an_archive_is_an_error_that_names_it(tmp_path):
+    unpacked(tmp_path, {"audio_train/a.wav": "sound"})
+    zipped(tmp_path / "meta.zip", {"train.csv": CHALLENGE["train.csv"]})
+    content = (tmp_path / "meta.zip").read_bytes().replace(b"Bark", b"Bork")
+    (tmp_path / "meta.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"meta\.zip//train\.csv is not readable .*: fetch it"):
+        read_fsdkaggle2018(tmp_path, "train")
+
+
+def test_an_encrypted_table_beside_clips_that_are_not_is_an_error_that_names_it(tmp_path):
+    path = tmp_path / "all.zip"
+    zipped(path, {"train.csv": CHALLENGE["train.csv"], "audio_train/a.wav": "sound"})
+    content = bytearray(path.read_bytes())
+    for start, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(start) + flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"all\.zip//train\.csv is not readable .*encrypted"):
+        read_fsdkaggle2018(tmp_path, "train")

@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsat_kedro.data.ragged import RaggedArray
+from fsat_kedro.inference.ensemble import (
+    geometric_mean,
+    log_probabilities,
+    predict_views,
+    ranked_tags,
+    view_batches,
+)
+from fsat_kedro.parameters import Inference, Views
+
+
+def test_a_geometric_mean_is_worked_by_hand():
+    folds = [np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]]), np.array([[0.8, 0.2]])]
+    # Products 0.072 and 0.018, their cube roots in proportion 4 ** (1 / 3) to 1.
+    first = 4 ** (1 / 3) / (4 ** (1 / 3) + 1)
+    mean = geometric_mean([log_probabilities(fold) for fold in folds])
+    np.testing.assert_allclose(mean, [[first, 1 - first]])
+
+
+def test_the_smallest_probabilities_do_not_underflow():
+    tiny = np.array([[1e-37, 1e-38, 1e-37]], np.float32)
+    logs = log_probabilities(tiny)
+    assert logs.dtype == np.float64
+    mean = geometric_mean([logs] * 10)
+    smallest = np.finfo(np.float32).tiny / 1e-37
+    np.testing.assert_allclose(mean, [np.array([1, smallest, 1]) / (2 + smallest)], rtol=1e-6)
+    assert np.isfinite(log_probabilities(np.array([0.0, 1e-45], np.float32))).all()
+
+
+@given(st.permutations(range(5)), st.integers(0, 99))
+def test_the_order_of_folds_does_not_matter(order, seed):
+    logs = np.log(np.random.default_rng(seed).dirichlet(np.ones(4), size=(5, 3)))
+    mean = geometric_mean(list(logs))
+    np.testing.assert_allclose(geometric_mean([logs[fold] for fold in order]), mean, rtol=1e-12)
+    np.testing.assert_allclose(mean.sum(axis=1), 1)
+
+
+def test_one_fold_is_left_as_it_is():
+    probabilities = np.array([[0.2, 0.5, 0.3]])
+    np.testing.assert_allclose(geometric_mean([np.log(probabilities)]), probabilities)
+
+
+def test_tags_are_ranked_best_first():
+    probabilities = np.array([[0.1, 0.2, 0.3, 0.4], [0.4, 0.1, 0.4, 0.1]])
+    tags = ranked_tags(probabilities, ["a", "b", "c", "d"])
+    assert tags == [["d", "c", "b"], ["a", "c", "b"]]
+    assert ranked_tags(probabilities[:, :2], ["a", "b"]) == [["b", "a"], ["a", "b"]]
+
+
+class LengthTeller:
+    """A network that is surer of its first class the longer a view is, and of clips by number."""
+
+    output_shape = (None, 2)
+
+    def predict_on_batch(self, inputs):
+        mel, pca = inputs
+        share = np.full(len(mel), mel.shape[2] / 100)
+        return np.stack([share, pca[:, 0]], axis=1).astype(np.float32)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_clips_get_the_mean_logarithm_over_their_views_and_others_nan(rng, batch_size):
+    from fsat_kedro.modelling.batches import Clips, ViewBatches
+
+    clips = Clips(
+        np.array([4, 1, 2]),
+        [f"{clip}.wav" for clip in range(5)],
+        RaggedArray(rng.random((50, 3)), np.arange(0, 51, 10)),
+        np.array([[0.1], [0.2], [0.3], [0.4], [0.5]]),
+        {"minimum": 0.0, "maximum": 1.0},
+    )
+    views = ViewBatches(clips, lengths=[10, 20, 40], n_spans=2, batch_size=batch_size, seed=0)
+    logs = predict_views(LengthTeller(), views)
+    assert logs.shape == (5, 2)
+    assert np.isnan(logs[[0, 3]]).all()
+    np.testing.assert_allclose(logs[[1, 2, 4], 0], np.log([0.1 * 0.2 * 0.4] * 3) / 3, rtol=1e-6)
+    np.testing.assert_allclose(logs[[1, 2, 4], 1], np.log([0.2, 0.3, 0.5]), rtol=1e-6)
+
+
+@pytest.fixture
+def clips(rng):
+    """Five clips of 100 frames, of which three are asked for."""
+    from fsat_kedro.modelling.batches import Clips
+
+    return Clips(
+        np.array([4, 1, 2]),
+        [f"{clip}.wav" for clip in range(5)],
+        RaggedArray(rng.random((500, 3)), np.arange(0, 501, 100)),
+        np.zeros((5, 1)),
+        {"minimum": 0.0, "maximum": 1.0, "shortest": 10, "longest": 60},
+    )
+
+
+def batches_of(clips, way, fold=1):
+    views = Views(n_lengths=6, n_spans=5, batch_size=64)
+    inference = Inference(views=way, runtime="keras")
+    return view_batches(clips, views=views, inference=inference, seed=1, fold=fold)
+
+
+def test_thinned_views_are_one_span_of_every_other_length(clips):
+    every, thinned = batches_of(clips, "exact"), batches_of(clips, "thinned")
+    assert sorted(every.lengths) == sorted([10, 20, 30, 40, 50, 60] * 5)
+    assert sorted(thinned.lengths) == [20, 40, 60]
+
+
+def test_each_fold_looks_at_spans_of_its_own(clips):
+    starts = [batches_of(clips, "exact", fold).starts(4) for fold in (1, 1, 2)]
+    assert starts[0] == starts[1]
+    assert starts[0] != starts[2]

@@ -1,0 +1,93 @@
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from fsat_kedro.errors import InputError
+from fsat_kedro.inference import runtimes
+from fsat_kedro.inference.runtimes import OpenVINONetwork, uses_openvino
+from fsat_kedro.modelling.networks import build_network
+from fsat_kedro.parameters import Inference, Model
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(3)
+    settings = Model(
+        weights=None, width=0.35, momentum={"backbone": 0.9, "others": 0.9}, precision="float32"
+    )
+    return build_network(settings, weights=None, n_mels=32, n_classes=4, n_components=6)
+
+
+@pytest.mark.parametrize(("n", "n_frames"), [(1, 40), (7, 90), (20, 64)])
+def test_openvino_gives_what_keras_gives_for_any_batch_and_length(network, rng, n, n_frames):
+    pytest.importorskip("openvino")
+    inputs = [
+        rng.random((n, 32, n_frames, 1), np.float32),
+        rng.standard_normal((n, 6)).astype(np.float32),
+    ]
+    expected = network.predict_on_batch(inputs)
+    converted = OpenVINONetwork(network)
+    assert converted.output_shape == (None, 4)
+    np.testing.assert_allclose(converted.predict_on_batch(inputs), expected, atol=1e-5)
+    # Of the weights that it was made with.
+    network.get_layer("classes").bias.assign(rng.standard_normal(4))
+    np.testing.assert_allclose(converted.predict_on_batch(inputs), expected, atol=1e-5)
+
+
+def test_a_conversion_is_not_reported_to_anybody():
+    pytest.importorskip("openvino")
+    code = """
+import keras
+from fsat_kedro.inference.runtimes import OpenVINONetwork
+OpenVINONetwork(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
+import openvino.tools.ovc.telemetry_utils as utils
+print(utils.tm.__name__)
+"""
+    told = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert told.splitlines()[-1] == "openvino.tools.ovc.telemetry_stub"
+
+
+@pytest.mark.parametrize(
+    ("runtime", "n_looks", "installed", "backend", "uses"),
+    [
+        ("auto", 100_000, True, "tensorflow", True),
+        ("auto", 30, True, "tensorflow", False),
+        ("auto", 100_000, False, "tensorflow", False),
+        ("auto", 100_000, True, "torch", False),
+        ("keras", 100_000, True, "tensorflow", False),
+        ("openvino", 30, True, "tensorflow", True),
+    ],
+)
+def test_openvino_is_used_where_it_can_be_and_pays(
+    monkeypatch, runtime, n_looks, installed, backend, uses
+):
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(runtimes, "_has_gpu", lambda: False)
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    assert uses_openvino(Inference(views="exact", runtime=runtime), n_looks) == uses
+
+
+def test_a_gpu_and_shared_views_are_for_keras(monkeypatch):
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: object())
+    monkeypatch.setattr(runtimes, "_has_gpu", lambda: True)
+    assert not uses_openvino(Inference(views="exact", runtime="auto"), 100_000)
+    monkeypatch.setattr(runtimes, "_has_gpu", lambda: False)
+    assert not uses_openvino(Inference(views="shared", runtime="auto"), 100_000)
+    with pytest.raises(ValueError, match="shared views are for Keras"):
+        Inference(views="shared", runtime="openvino")
+
+
+def test_what_openvino_lacks_is_told_with_the_remedy(monkeypatch):
+    asked = Inference(views="exact", runtime="openvino")
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install openvino"):
+        uses_openvino(asked, 1)
+    monkeypatch.setattr(runtimes, "find_spec", lambda name: object())
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(InputError, match="KERAS_BACKEND to tensorflow"):
+        uses_openvino(asked, 1)

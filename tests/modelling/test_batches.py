@@ -1,0 +1,227 @@
+import numpy as np
+import pytest
+
+from fsat_kedro.data.ragged import RaggedArray
+from fsat_kedro.modelling.batches import Clips, TrainingBatches, ViewBatches
+from fsat_kedro.parameters import Augmentation
+
+N_CLIPS, N_MELS = 11, 4
+PLAIN = Augmentation(shift=0, flip=0, erase={"probability": 0, "area": (0, 0), "aspect": 1})
+FULL = Augmentation(
+    shift=0.6, flip=0.5, erase={"probability": 0.5, "area": (0.02, 0.4), "aspect": 0.3}
+)
+
+
+def clips_of(rows, *, order=range(N_CLIPS), components=True):
+    """Clips of a random walk each, in some order; clip k has k as its first component."""
+    rng = np.random.default_rng(0)
+    mels = [rng.uniform(-80, 20, (int(n), N_MELS)) for n in rng.integers(3, 40, N_CLIPS)]
+    lengths = [len(mels[clip]) for clip in order]
+    values = np.concatenate([mels[clip] for clip in order]).astype(np.float32)
+    statistics = {"minimum": float(values.min()), "maximum": float(values.max())}
+    return Clips(
+        np.array(rows),
+        [f"{clip}.wav" for clip in order],
+        RaggedArray(values, np.cumsum([0, *lengths])),
+        np.array([[clip, 0.5] for clip in order]) if components else None,
+        statistics,
+    )
+
+
+def training_batches(rows=range(N_CLIPS), **changes):
+    settings = {
+        "batch_size": 3,
+        "lengths": range(5, 31),
+        "augmentation": FULL,
+        "mixup_alpha": 1.0,
+        "seed": 1,
+    }
+    components = changes.pop("components", True)
+    targets = np.eye(N_CLIPS, dtype=np.float32)
+    return TrainingBatches(
+        clips_of(rows, components=components), targets, **{**settings, **changes}
+    )
+
+
+def assert_same_batch(first, second):
+    for ours, theirs in zip((*first[0], first[1]), (*second[0], second[1]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+# Training
+
+
+def test_a_training_batch_has_the_shapes_and_the_range_of_the_network():
+    for components in (True, False):
+        batches = training_batches(components=components)
+        inputs, targets = batches[0]
+        n, m, t, channels = inputs[0].shape
+        assert (m, channels) == (N_MELS, 1)
+        assert n <= 3
+        assert 5 <= t <= 30
+        assert targets.shape == (n, N_CLIPS)
+        assert [part.shape for part in inputs[1:]] == [(n, 2)] * components
+        assert all(part.dtype == np.float32 for part in (*inputs, targets))
+
+
+def test_all_values_lie_within_0_and_1():
+    batches = training_batches()
+    for _ in range(5):
+        for index in range(len(batches)):
+            (mel, _), targets = batches[index]
+            assert mel.min() >= 0
+            assert mel.max() <= 1
+            np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
+        batches.on_epoch_end()
+
+
+def test_lengths_reach_both_ends_of_the_range_and_stay_within():
+    batches = training_batches(lengths=range(5, 9))
+    lengths = set()
+    for _ in range(30):
+        lengths |= {batches[index][0][0].shape[2] for index in range(len(batches))}
+        batches.on_epoch_end()
+    assert lengths == {5, 6, 7, 8}
+
+
+def test_the_first_two_batches_of_an_epoch_differ_in_length_where_they_can():
+    batches = training_batches(lengths=range(7, 9))
+    for _ in range(30):
+        assert {batches[index][0][0].shape[2] for index in (0, 1)} == {7, 8}
+        batches.on_epoch_end()
+    fixed = training_batches(lengths=[7])
+    assert {fixed[index][0][0].shape[2] for index in range(len(fixed))} == {7}
+
+
+@pytest.mark.parametrize(("rows", "n_batches"), [(range(N_CLIPS), 4), ([2, 5, 7], 2), ([4, 9], 2)])
+def test_every_training_clip_is_used_once_an_epoch_and_no_other(rows, n_batches):
+    batches = training_batches(rows, augmentation=PLAIN, mixup_alpha=0)
+    assert len(batches) == n_batches
+    for _ in range(3):
+        seen = np.concatenate([batches[index][0][1][:, 0] for index in range(n_batches)])
+        labels = np.concatenate([batches[index][1].argmax(axis=1) for index in range(n_batches)])
+        assert sorted(seen) == list(rows)
+        np.testing.assert_array_equal(seen, labels)
+        batches.on_epoch_end()
+
+
+def test_mixing_uses_every_clip_once_as_itself_and_once_as_a_partner():
+    batches = training_batches()
+    mass = sum(batches[index][1].sum() for index in range(len(batches)))
+    assert mass == pytest.approx(N_CLIPS)
+    (_, pca), targets = batches[0]
+    # The first component of clip k is k: mixed components and labels tell the same shares.
+    np.testing.assert_allclose(pca[:, 0], targets @ np.arange(N_CLIPS), rtol=1e-5)
+
+
+def test_a_batch_is_always_the_same_whatever_was_asked_for_before():
+    first, second = training_batches(), training_batches()
+    for index in (3, 0, 3, 1):
+        second[index]
+    for index in range(len(first)):
+        assert_same_batch(first[index], second[index])
+    first.on_epoch_end()
+    second.on_epoch_end()
+    assert_same_batch(second[2], first[2])
+
+
+def test_epochs_and_seeds_differ():
+    batches, other = training_batches(lengths=[9]), training_batches(seed=2)
+    first = batches[0]
+    batches.on_epoch_end()
+    assert not np.array_equal(first[0][0], batches[0][0][0])
+    assert not np.array_equal(first[1], other[0][1])
+
+
+def test_a_plain_batch_holds_spans_of_its_clips():
+    batches = training_batches(augmentation=PLAIN, mixup_alpha=0, lengths=[3])
+    clips = clips_of(range(N_CLIPS))
+    smallest, largest = clips.mel_statistics["minimum"], clips.mel_statistics["maximum"]
+    (mel, pca), _ = batches[0]
+    for span, row in zip(mel[..., 0].transpose(0, 2, 1), pca[:, 0].astype(int), strict=True):
+        whole = (clips.mels[row] - smallest) / (largest - smallest)
+        starts = range(len(whole) - 2)
+        assert any(np.allclose(span, whole[start : start + 3], atol=1e-6) for start in starts)
+
+
+def test_batches_leave_the_clips_as_they_were():
+    batches = training_batches()
+    before = batches._clips.mels.values.copy()
+    for index in range(len(batches)):
+        batches[index]
+    np.testing.assert_array_equal(batches._clips.mels.values, before)
+
+
+# Views
+
+
+def views_of(clips, **changes):
+    settings = {"lengths": [5, 12, 30], "n_spans": 2, "batch_size": 2, "seed": 1}
+    return ViewBatches(clips, **{**settings, **changes})
+
+
+def views_by_name(clips, **changes):
+    """Every view of every clip, in order, by the clip's name."""
+    batches = views_of(clips, **changes)
+    seen = {}
+    for index in range(len(batches)):
+        (inputs,) = batches[index]
+        for row, mel in zip(batches.rows(index), inputs[0], strict=True):
+            seen.setdefault(clips.fnames[row], []).append(mel)
+    return seen
+
+
+def test_every_clip_is_seen_at_every_length_in_every_span():
+    seen = views_by_name(clips_of([0, 3, 4, 8, 10]))
+    assert sorted(seen) == ["0.wav", "10.wav", "3.wav", "4.wav", "8.wav"]
+    for views in seen.values():
+        assert sorted(view.shape[1] for view in views) == [5, 5, 12, 12, 30, 30]
+        assert all(view.min() >= 0 and view.max() <= 1 for view in views)
+
+
+@pytest.mark.parametrize("lengths", [[5, 5, 6], [5, 6, 6], [5, 5, 5, 5, 5, 7]])
+def test_the_first_two_views_differ_in_length_where_any_do(lengths):
+    views = views_of(clips_of([0, 3]), lengths=lengths)
+    first, second = (views[index][0][0].shape[2] for index in (0, 1))
+    assert first != second
+
+
+def test_views_of_a_clip_depend_on_no_other_clip_and_on_no_order():
+    alone = views_by_name(clips_of([3]))
+    backwards = clips_of([10, 7, 0], order=range(N_CLIPS)[::-1])
+    together = views_by_name(backwards, batch_size=5)
+    # Few clips are looked at in all spans of a length at once, many in one after the other.
+    ours, theirs = (
+        sorted(view.tobytes() for view in found["3.wav"]) for found in (alone, together)
+    )
+    assert ours == theirs
+
+
+def test_few_clips_are_looked_at_in_all_spans_of_a_length_at_once():
+    few, many = (views_of(clips_of(range(n)), n_spans=3, batch_size=6) for n in (2, 3))
+    assert len(few) == len(few.lengths) // 3
+    assert few.rows(0).tolist() == [0, 1] * 3
+    assert len(many) == len(many.lengths)
+
+
+def test_spans_of_one_length_differ_and_so_do_seeds():
+    clips = clips_of([int(clips_of([0]).mels.lengths.argmax())])
+    (views,) = views_by_name(clips, lengths=[5], n_spans=8).values()
+    assert len({view.tobytes() for view in views}) > 3
+    (others,) = views_by_name(clips, lengths=[5], n_spans=8, seed=2).values()
+    assert [view.tobytes() for view in views] != [view.tobytes() for view in others]
+
+
+def test_views_have_their_components_and_targets_along():
+    clips = clips_of([3, 9, 4])
+    targets = np.eye(N_CLIPS, dtype=np.float32)
+    batches = views_of(clips, targets=targets)
+    for index in range(len(batches)):
+        (_, pca), labels = batches[index]
+        np.testing.assert_array_equal(pca[:, 0], batches.rows(index))
+        np.testing.assert_array_equal(labels, targets[batches.rows(index)])
+
+
+def test_the_first_two_views_differ_in_length():
+    batches = views_of(clips_of(range(N_CLIPS)))
+    assert batches[0][0][0].shape[2] != batches[1][0][0].shape[2]

@@ -1,0 +1,77 @@
+"""Learning rates by hand, and against the callbacks of Keras that do the same with a memory."""
+
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fsat_kedro.modelling.schedules import has_stalled, plateau_rate, triangular_rate
+from fsat_kedro.parameters import Plateau
+
+PLATEAU = Plateau(min_delta=0.1, patience=2, factor=0.1, stop_after=5)
+
+
+def test_the_rate_goes_up_and_down_in_a_triangle():
+    rates = [triangular_rate(step, 4, 0.1, 0.5) for step in range(13)]
+    triangle = [0.1, 0.2, 0.3, 0.4, 0.5, 0.4, 0.3, 0.2]
+    np.testing.assert_allclose(rates, [*triangle, *triangle[:5]])
+
+
+@given(st.integers(0, 10_000), st.integers(1, 500))
+def test_the_rate_stays_between_its_bounds_and_repeats(step, half_cycle):
+    rate = triangular_rate(step, half_cycle, 1e-4, 1e-3)
+    assert 1e-4 - 1e-12 <= rate <= 1e-3 + 1e-12
+    later = triangular_rate(step + 2 * half_cycle, half_cycle, 1e-4, 1e-3)
+    assert later == pytest.approx(rate, abs=1e-9)
+
+
+def test_a_rate_falls_after_every_patience_without_gain():
+    losses = [1.0, 0.95, 0.92, 0.8, 0.8, 0.75, 0.72, 0.71]
+    rates = [plateau_rate(losses[:n], 1.0, PLATEAU) for n in range(len(losses) + 1)]
+    np.testing.assert_allclose(rates, [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001])
+    assert [has_stalled(losses[:n], PLATEAU) for n in range(len(losses) + 1)] == [False] * 9
+    assert has_stalled([*losses, 0.7001], PLATEAU)
+
+
+@given(
+    # Numbers that float32, in which Keras compares, holds exactly.
+    st.lists(st.integers(0, 128).map(lambda x: x / 64), max_size=30),
+    st.builds(
+        Plateau,
+        min_delta=st.sampled_from([0, 0.125, 1]),
+        patience=st.integers(1, 4),
+        factor=st.sampled_from([0.1, 0.5]),
+        stop_after=st.integers(1, 8),
+    ),
+)
+def test_a_plateau_is_that_of_the_callbacks_of_keras(losses, plateau):
+    import keras
+
+    model = SimpleNamespace(
+        optimizer=SimpleNamespace(learning_rate=np.float64(1)), stop_training=False
+    )
+    callbacks = [
+        keras.callbacks.ReduceLROnPlateau(
+            mode="min",
+            factor=plateau.factor,
+            patience=plateau.patience,
+            min_delta=plateau.min_delta,
+        ),
+        keras.callbacks.EarlyStopping(
+            mode="min", patience=plateau.stop_after, min_delta=plateau.min_delta
+        ),
+    ]
+    for callback in callbacks:
+        callback.set_model(model)
+        callback.on_train_begin()
+    for n, loss in enumerate(losses):
+        for callback in callbacks:
+            callback.on_epoch_end(n, {"val_loss": loss})
+        rate = plateau_rate(losses[: n + 1], 1.0, plateau)
+        assert math.isclose(rate, model.optimizer.learning_rate, rel_tol=1e-6)
+        assert has_stalled(losses[: n + 1], plateau) == model.stop_training
+        if model.stop_training:
+            break

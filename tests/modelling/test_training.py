@@ -1,0 +1,259 @@
+"""The parts of a stage by hand, and one whole small stage in which all three phases happen.
+
+The stage: a small network, a dozen clips of three classes, 32 bands. The phase `low` never
+falls by its min_delta: after the first epoch its rate is lowered each time, and it stops after
+two more. The phase `high` has a rate at which the network gets worse.
+"""
+
+import contextvars
+
+import h5py
+import numpy as np
+import pytest
+
+from fsat_kedro.data.ragged import RaggedArray
+from fsat_kedro.errors import InputError
+from fsat_kedro.evaluation import metrics
+from fsat_kedro.modelling import networks as model
+from fsat_kedro.modelling import training
+from fsat_kedro.modelling.batches import Clips, TrainingBatches, ViewBatches
+from fsat_kedro.modelling.checkpoint import StageState
+from fsat_kedro.modelling.normalisation import BatchNormalization
+from fsat_kedro.parameters import Training
+
+STAGE = Training(
+    batch_size=6,
+    n_lengths=None,
+    selection="best",
+    validate_every=1,
+    augmentation={
+        "shift": 0.1,
+        "flip": 0.5,
+        "erase": {"probability": 0.5, "area": (0.02, 0.2), "aspect": 0.3},
+    },
+    mixup_alpha={"mel": 0.2, "mel_pca": 0.2},
+    phases={
+        "cyclic": {"epochs": 2, "half_cycle": 1, "minimum_rate": 1e-4, "maximum_rate": 1e-3},
+        "low": {"epochs": 9, "rate": 1e-4},
+        "high": {"epochs": 2, "rate": 0.3},
+    },
+    plateau={"min_delta": 10, "patience": 1, "factor": 0.1, "stop_after": 2},
+)
+
+
+def small_network():
+    """A network that is traced in a second, of the same inputs and outputs."""
+    import keras
+    from keras import layers
+
+    mel = keras.Input((32, None, 1), name="mel")
+    convolved = layers.Conv2D(8, 3, strides=2)(mel)
+    trunk = keras.Model(mel, BatchNormalization(momentum=0.5)(convolved), name=model.TRUNK)
+    features = layers.GlobalAveragePooling2D()(layers.ReLU()(trunk(mel)))
+    return keras.Model([mel], layers.Dense(3, activation="softmax")(features))
+
+
+class Interrupted(Exception):
+    """Stands for a kill: nothing is tidied up after it."""
+
+
+class Setup:
+    """A new network, batches and views of it, always the same."""
+
+    def __init__(self, seed=0):
+        import keras
+
+        keras.utils.set_random_seed(seed)
+        rng = np.random.default_rng(0)
+        labels = np.arange(18) % 3
+        values = rng.random((18, 36, 32), dtype=np.float32)
+        for mel, label in zip(values, labels, strict=True):
+            mel[:, 10 * label : 10 * label + 10] += 2
+        mels = RaggedArray(values.reshape(-1, 32), np.arange(0, 18 * 36 + 1, 36))
+        fnames = [f"{index}.wav" for index in range(18)]
+        statistics = {"minimum": 0.0, "maximum": 3.0}
+        targets = np.eye(3, dtype=np.float32)[labels]
+        self.batches = TrainingBatches(
+            Clips(np.arange(12), fnames, mels, None, statistics),
+            targets,
+            batch_size=STAGE.batch_size,
+            lengths=range(32, 41),
+            augmentation=STAGE.augmentation,
+            mixup_alpha=STAGE.mixup_alpha.mel,
+            seed=0,
+        )
+        held_out = Clips(np.arange(12, 18), fnames, mels, None, statistics)
+        self.views = ViewBatches(
+            held_out, lengths=[32, 36, 40], n_spans=1, batch_size=6, seed=0, targets=targets
+        )
+        self.network = small_network()
+        self.heard = []
+
+    def train(self, settings=STAGE, *, checkpoint=None, interrupt_in=None):
+        """Train the network; with `interrupt_in`, until the middle of that epoch."""
+
+        def listen(metrics, epoch):
+            self.heard.append((epoch, metrics))
+
+        def run():
+            training.report_epochs_to(listen)
+            if checkpoint is not None:
+                training.keep_checkpoint_at(checkpoint)
+            return training.train_stage(
+                self.network, self.batches, self.views, settings=settings, name="fold_1 mel"
+            )
+
+        if interrupt_in is not None:
+            get = self.batches.__class__.__getitem__
+
+            def interrupted(batches, index):
+                if (len(self.heard), index) == (interrupt_in - 1, 1):
+                    raise Interrupted("interrupted")
+                return get(batches, index)
+
+            kind = type("InterruptedBatches", (TrainingBatches,), {"__getitem__": interrupted})
+            self.batches.__class__ = kind
+        self.history = contextvars.copy_context().run(run)
+        return self
+
+
+@pytest.fixture(scope="module")
+def stage():
+    """A stage trained without interruption."""
+    return Setup().train()
+
+
+# By hand
+
+
+def test_map_at_3_from_shares_is_that_of_the_ranks(rng):
+    probabilities = rng.dirichlet(np.ones(6), size=50)
+    targets = rng.integers(6, size=50)
+    ranks = (probabilities > probabilities[np.arange(50), targets][:, None]).sum(axis=1)
+    shares = [(ranks < k).mean() for k in (1, 2, 3)]
+    assert training.map_at_3(*shares) == pytest.approx(metrics.map_at_k(targets, probabilities))
+    assert training.map_at_3(0.5, 0.7, 1.0) == pytest.approx(0.5 + 0.1 + 0.1)
+
+
+# A whole stage
+
+
+def test_the_history_has_a_row_an_epoch_numbered_through_the_phases(stage):
+    history = stage.history
+    assert history.columns.tolist() == [
+        *("epoch", "phase", "loss", "accuracy", "val_loss", "val_accuracy", "val_map_at_3"),
+        *("learning_rate", "seconds"),
+    ]
+    assert history["epoch"].tolist() == list(range(1, 8))
+    assert history["phase"].tolist() == ["cyclic"] * 2 + ["low"] * 3 + ["high"] * 2
+    assert np.isfinite(history.drop(columns="phase").to_numpy(float)).all()
+    assert history["val_map_at_3"].between(1 / 3, 1).all()
+    assert (history["val_map_at_3"] >= history["val_accuracy"]).all()
+
+
+def test_the_listener_hears_every_epoch_as_it_stands_in_the_history(stage):
+    rows = [
+        (row["epoch"], {key: row[key] for key in stage.heard[0][1]})
+        for row in stage.history.to_dict("records")
+    ]
+    assert stage.heard == rows
+    assert set(stage.heard[0][1]) == set(stage.history) - {"epoch", "phase"}
+
+
+def test_every_phase_has_its_rates(stage):
+    rates = stage.history.groupby("phase")["learning_rate"].agg(list)
+    # Two batches an epoch: an epoch up ends half-way, one down likewise.
+    np.testing.assert_allclose(rates["cyclic"], [5.5e-4, 5.5e-4], rtol=1e-5)
+    np.testing.assert_allclose(rates["low"], [1e-4, 1e-4, 1e-5], rtol=1e-5)
+    np.testing.assert_allclose(rates["high"], [0.3, 0.3], rtol=1e-5)
+
+
+def test_the_stage_ends_with_the_weights_of_its_lowest_validation_loss(stage):
+    losses = []
+    for index in range(len(stage.views)):
+        (mel,), targets = stage.views[index]
+        probabilities = stage.network.predict_on_batch(mel)
+        losses.extend(-np.log((probabilities * targets).sum(axis=1)))
+    lowest = stage.history["val_loss"].min()
+    assert np.mean(losses) == pytest.approx(lowest, rel=1e-3)
+    assert stage.history["val_loss"].iloc[-1] > 1.01 * lowest
+
+
+# Interruptions
+
+
+def assert_same_stage(ours, expected):
+    columns = [column for column in expected.history if column != "seconds"]
+    assert ours.history[columns].equals(expected.history[columns])
+    for one, other in zip(ours.network.get_weights(), expected.network.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [epoch for epoch, _ in ours.heard] == list(range(1, len(ours.history) + 1))
+
+
+def test_an_interrupted_stage_goes_on_as_if_it_had_not_been(stage, tmp_path):
+    checkpoint = tmp_path / "mel.checkpoint.npz"
+    # Within a phase; at its end, after which the next begins from the best weights; in the last.
+    for epoch in (2, 3, 5, 7):
+        with pytest.raises(Exception, match="interrupted"):
+            Setup().train(checkpoint=checkpoint, interrupt_in=epoch)
+    resumed = Setup().train(checkpoint=checkpoint)
+    assert_same_stage(resumed, stage)
+    # Finished, but not saved: nothing is left to train.
+    again = Setup().train(checkpoint=checkpoint, interrupt_in=1 + len(stage.history))
+    assert_same_stage(again, stage)
+    assert again.history.equals(resumed.history)
+
+
+@pytest.mark.parametrize("change", ["network", "settings", "clips", "views"])
+def test_another_stage_does_not_go_on_from_a_checkpoint(tmp_path, change):
+    def checkpoint_of(setup, settings=STAGE):
+        training.keep_checkpoint_at(tmp_path / "mel.checkpoint.npz")
+        return training._checkpoint(setup.network, setup.batches, setup.views, settings)
+
+    def kept(*setup):
+        return contextvars.copy_context().run(checkpoint_of, *setup)
+
+    kept(Setup()).save(StageState([], [], [], []))
+    assert kept(Setup()).load() is not None
+    setup, settings = Setup(seed=int(change == "network")), STAGE
+    if change == "settings":
+        settings = STAGE.model_copy(update={"batch_size": 7})
+    elif change == "clips":
+        setup.batches._clips.mels.values[-1] += 1  # Of a clip that is held out.
+    elif change == "views":
+        setup.views._targets = setup.views._targets[::-1]
+    loaded = kept(setup, settings).load()
+    assert loaded is None
+
+
+def changed(settings, *, epochs, **changes):
+    """Settings with a cyclic phase of some epochs alone."""
+    phases = settings.phases.model_dump()
+    phases = {name: {**phase, "epochs": 0} for name, phase in phases.items()}
+    phases["cyclic"]["epochs"] = epochs
+    return Training.model_validate({**settings.model_dump(), "phases": phases, **changes})
+
+
+def test_without_a_validation_the_row_has_none_and_the_listener_hears_of_none():
+    settings = changed(STAGE, epochs=3, selection="last", validate_every=2)
+    trained = Setup().train(settings)
+    assert trained.history["val_loss"].isna().tolist() == [True, False, False]
+    assert trained.history["loss"].notna().all()
+    assert ["val_map_at_3" in metrics for _, metrics in trained.heard] == [False, True, True]
+
+
+def test_a_loss_that_is_no_number_stops_training_with_advice():
+    setup = Setup()
+    weights = setup.network.get_weights()
+    setup.network.set_weights([*weights[:-1], np.full(3, np.nan, np.float32)])
+    message = r"fold_1 mel: the loss is nan .* epoch 1, phase cyclic, .*: lower the rates of"
+    with pytest.raises(InputError, match=message):
+        setup.train(changed(STAGE, epochs=2))
+    assert not setup.heard
+
+
+def test_a_trained_network_leaves_its_optimiser_behind(stage, tmp_path):
+    path = tmp_path / "mel.weights.h5"
+    stage.network.save_weights(path)
+    with h5py.File(path) as file:
+        assert "optimizer" not in file

@@ -1,0 +1,78 @@
+"""A scheduler and workers as processes of this machine, to be killed at will."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+# Workers import the functions of test nodes from there.
+TESTS = ROOT / "tests" / "cluster"
+LOOPBACK = ("--host", "127.0.0.1")
+
+
+class Cluster:
+    """Starts `dask scheduler`, and `dask worker` as often as asked; ends all that is left.
+
+    Args:
+        folder: where logs go.
+        source: the folder of the package that the workers import.
+    """
+
+    def __init__(self, folder: Path, source: Path = ROOT / "src") -> None:
+        self._folder = folder
+        self._path = os.pathsep.join([str(source), str(TESTS)])
+        self._file = folder / "scheduler.json"
+        self.workers: dict[str, subprocess.Popen] = {}
+        self.scheduler = self._start(
+            "scheduler", "--scheduler-file", self._file, "--port", "0", *LOOPBACK
+        )
+        self.address = self._address()
+
+    def add_worker(
+        self,
+        name: str,
+        *arguments: str,
+        threads: int = 1,
+        cwd: Path | None = None,
+        **environment: str,
+    ) -> None:
+        """Start a worker, which joins when it is ready."""
+        self.workers[name] = self._start(
+            *("worker", self.address, "--name", name, "--nthreads", str(threads), "--no-dashboard"),
+            *("--local-directory", self._folder, *LOOPBACK, *arguments),
+            cwd=cwd,
+            **environment,
+        )
+
+    def log(self, name: str) -> str:
+        return (self._folder / f"{name}.log").read_text()
+
+    def close(self) -> None:
+        """End all processes; a worker ends with the nanny that watches over it."""
+        for process in (*self.workers.values(), self.scheduler):
+            process.kill()
+            process.wait()
+
+    def _start(
+        self, what: str, *arguments: object, cwd: Path | None = None, **environment: str
+    ) -> subprocess.Popen:
+        name = arguments[2] if what == "worker" else what
+        with (self._folder / f"{name}.log").open("w") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "dask", what, *map(str, arguments)],
+                env={**os.environ, "PYTHONPATH": self._path, **environment},
+                cwd=cwd or self._folder,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _address(self) -> str:
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            if self._file.is_file() and (text := self._file.read_text()):
+                return json.loads(text)["address"]
+            time.sleep(0.1)
+        raise AssertionError(self.log("scheduler"))

@@ -1,0 +1,150 @@
+"""A run killed at random moments and started again, compared with a run that nobody disturbed.
+
+Run as a script for a long session: `python tests/kill_and_resume.py --kills 20 folder`, with a
+folder to work in; parameters for `kedro run` may follow, such as `demo.n_train=24`.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).parents[2]
+RUN = [sys.executable, "-m", "kedro", "run", "--env", "demo"]
+
+
+def make_project(folder: Path) -> Path:
+    """A checkout without data in `folder`, which is made."""
+    folder.mkdir(parents=True)
+    for name in ("conf", "src", "notebooks"):
+        ignored = shutil.ignore_patterns("local", "__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    (folder / "conf" / "local").mkdir()
+    for name in ("pyproject.toml", ".telemetry"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def start(project: Path, *arguments: str) -> subprocess.Popen:
+    """Start a run of the demo in a project, its output in `run.log` there."""
+    environment = {**os.environ, "DO_NOT_TRACK": "true", "PYTHONPATH": str(project / "src")}
+    with (project / "run.log").open("w") as log:
+        return subprocess.Popen(
+            [*RUN, *arguments], cwd=project, env=environment, stdout=log, stderr=log
+        )
+
+
+def kill_and_resume(project: Path, is_time: Callable[[], bool], *arguments: str) -> bool:
+    """Start a run, kill -9 it when it is time, and have another finish what it began.
+
+    Returns:
+        Whether the run was still going when it was killed.
+
+    Raises:
+        AssertionError: the second run fails.
+    """
+    process = start(project, *arguments)
+    while process.poll() is None and not is_time():
+        time.sleep(0.05)
+    process.kill()
+    killed = process.wait() == -signal.SIGKILL
+    again = start(project, "--only-missing-outputs", *arguments)
+    assert again.wait() == 0, (project / "run.log").read_text()
+    return killed
+
+
+def differences(expected: Path, found: Path) -> list[str]:
+    """What differs between the outputs of two runs below their data folders, in words."""
+    names = [
+        {str(path.relative_to(folder)) for path in folder.rglob("*") if _is_output(path)}
+        for folder in (expected, found)
+    ]
+    different = [f"{name} is in one of them only" for name in sorted(names[0] ^ names[1])]
+    for name in sorted(names[0] & names[1]):
+        if not _equal(expected / name, found / name):
+            different.append(f"{name} differs")
+    return different
+
+
+def _is_output(path: Path) -> bool:
+    return path.is_file() and not {".locks", ".unfinished"} & set(path.parts)
+
+
+def _equal(one: Path, other: Path) -> bool:
+    if one.suffix == ".h5":
+        return _equal_weights(one, other)
+    if one.suffix == ".npy":
+        return np.array_equal(np.load(one), np.load(other), equal_nan=True)
+    if one.suffix == ".pkl":
+        one, other = (pd.read_pickle(path) for path in (one, other))
+        if isinstance(one, pd.DataFrame):
+            # Each run has its raw clips in a folder of its own.
+            return one.drop(columns="location", errors="ignore").equals(
+                other.drop(columns="location", errors="ignore")
+            )
+        return str(one) == str(other)
+    if one.name.endswith("_history.csv"):
+        one, other = (pd.read_csv(path).drop(columns="seconds") for path in (one, other))
+        return one.equals(other)
+    return one.read_bytes() == other.read_bytes()
+
+
+def _equal_weights(one: Path, other: Path) -> bool:
+    arrays: list[dict[str, np.ndarray]] = []
+    for path in (one, other):
+        found: dict[str, np.ndarray] = {}
+        with h5py.File(path) as file:
+            file.visititems(
+                lambda name, item, found=found: (
+                    found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
+                )
+            )
+        arrays.append(found)
+    return arrays[0].keys() == arrays[1].keys() and all(
+        np.array_equal(array, arrays[1][name]) for name, array in arrays[0].items()
+    )
+
+
+def main() -> None:
+    """Kill as often as asked for, and print what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("parameters", nargs="*")
+    options = parser.parse_intermixed_args()
+    arguments = ["--params", ",".join(options.parameters)] if options.parameters else []
+    unbroken = make_project(options.folder / "unbroken")
+    began = time.monotonic()
+    assert start(unbroken, *arguments).wait() == 0, (unbroken / "run.log").read_text()
+    whole = time.monotonic() - began
+    print(f"unbroken: {whole:.0f} s", flush=True)
+    moments = random.Random(options.seed)
+    failed = 0
+    for number in range(1, options.kills + 1):
+        seconds = moments.uniform(0, whole)
+        project = make_project(options.folder / f"killed_{number}")
+        moment = time.monotonic() + seconds
+        killed = kill_and_resume(project, lambda: time.monotonic() > moment, *arguments)  # noqa: B023
+        found = differences(unbroken / "data" / "demo", project / "data" / "demo")
+        failed += bool(found)
+        what = "killed" if killed else "ended by itself before"
+        print(f"{number}: {what} after {seconds:.1f} s: {found or 'equal'}", flush=True)
+        if not found:
+            shutil.rmtree(project)
+    print(f"{options.kills - failed} of {options.kills} equal the unbroken run")
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
