@@ -26,12 +26,12 @@ import psutil
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
+from kedro_datasets.json import JSONDataset
+from kedro_datasets.pickle import PickleDataset
 
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.cluster import DaskRunner
 from fsat_kedro.data.ragged import gather
-from fsat_kedro.datasets.json_dataset import JSONDataset
-from fsat_kedro.datasets.pickle_dataset import PickleDataset
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.parameters import LogMel
 from fsat_kedro.pipelines.features import nodes

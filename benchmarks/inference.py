@@ -141,7 +141,7 @@ def combine(folds: list[np.ndarray], run: Run) -> np.ndarray:
 
 def report(probabilities: dict[str, np.ndarray], targets: np.ndarray) -> None:
     """Print how far every way agrees with the exact one, and its scores."""
-    ranks = {way: metrics.rank_classes(x, k=3) for way, x in probabilities.items()}
+    ranks = {way: metrics.top_k(x, k=3) for way, x in probabilities.items()}
     for way, x in probabilities.items():
         pairs = zip(ranks["exact"], ranks[way], strict=True)
         common = np.mean([len({*one} & {*other}) / 3 for one, other in pairs])

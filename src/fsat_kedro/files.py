@@ -7,8 +7,7 @@ object that cannot be written leaves nothing that passes for whole.
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
 
 @contextmanager
@@ -42,19 +41,3 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-class AtomicSave:
-    """Has the `save` of the next class, a dataset of one file on this machine, write beside it."""
-
-    _filepath: PurePosixPath
-
-    def save(self, data: Any) -> None:
-        """Write the file, in place of what was there."""
-        filepath = self._filepath
-        with replacing(Path(filepath)) as partial:
-            self._filepath = PurePosixPath(partial)
-            try:
-                super().save(data)
-            finally:
-                self._filepath = filepath

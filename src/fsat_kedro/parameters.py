@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -56,7 +56,7 @@ class Trim(_Group):
 class Rejection(_Group):
     """When a run stops over clips that cannot be used."""
 
-    max_share: Share
+    max_fraction: Fraction
     """Of a split's clips; more of them stop the run."""
 
 
@@ -99,9 +99,9 @@ class Lengths(_Group):
 class Momentum(_Group):
     """How much of its running mean a step of batch normalisation keeps."""
 
-    backbone: Share
-    """Share of its running mean that a step of the backbone's batch normalisation keeps."""
-    others: Share
+    backbone: Fraction
+    """Fraction of its running mean that a step of the backbone's batch normalisation keeps."""
+    others: Fraction
     """The same of all other batch normalisations."""
 
 
@@ -120,9 +120,9 @@ class Model(_Group):
 class Erase(_Group):
     """Random erasing."""
 
-    probability: Share
-    """Share of clips of which a box is erased."""
-    area: Annotated[tuple[Share, Share], AfterValidator(_ascending)]
+    probability: Fraction
+    """Fraction of clips of which a box is erased."""
+    area: Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)]
     """Smallest and largest share of the spectrogram that a box covers."""
     aspect: Annotated[float, Field(gt=0, le=1)]
     """Smallest ratio of a box's sides; the largest is its inverse."""
@@ -131,10 +131,10 @@ class Erase(_Group):
 class Augmentation(_Group):
     """What is done to the clips of a training batch."""
 
-    shift: Share
+    shift: Fraction
     """Largest shift in time, as a share of the length."""
-    flip: Share
-    """Share of clips played backwards."""
+    flip: Fraction
+    """Fraction of clips played backwards."""
     erase: Erase
 
 

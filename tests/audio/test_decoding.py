@@ -85,19 +85,19 @@ def test_every_coding_is_read_with_any_number_of_channels(
 ):
     wave = tone(440, 0.1)
     channels = np.stack([wave] * n_channels, axis=1)
-    decoded, notes = decode(file_of(channels, format=container, subtype=subtype))
+    decoded, warnings = decode(file_of(channels, format=container, subtype=subtype))
     np.testing.assert_allclose(decoded, wave, atol=tolerance + 1e-7)
-    assert notes == ()
+    assert warnings == ()
 
 
 @pytest.mark.parametrize("options", [{"format": "OGG", "subtype": "VORBIS"}, {"format": "MP3"}])
 def test_lossy_codings_keep_the_tone(options):
     options = {"subtype": None, **options}
-    decoded, notes = decode(file_of(tone(1000, 1), **options))
+    decoded, warnings = decode(file_of(tone(1000, 1), **options))
     spectrum = np.abs(np.fft.rfft(decoded))
     assert abs(spectrum.argmax() * 44_100 / len(decoded) - 1000) < 2
     assert len(decoded) == pytest.approx(44_100, abs=2500)
-    assert notes == ()
+    assert warnings == ()
 
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 48_000, 96_000, 192_000])
@@ -194,21 +194,21 @@ def test_a_name_that_says_the_truth_or_nothing_is_no_hindrance(suffix):
     ],
 )
 def test_of_a_file_cut_in_the_middle_what_is_there_is_used_and_noted(content, at_least):
-    decoded, notes = decode(io.BytesIO(content[: len(content) // 2]))
+    decoded, warnings = decode(io.BytesIO(content[: len(content) // 2]))
     whole, _ = decode(io.BytesIO(content))
     assert at_least * len(whole) / 2 <= len(decoded) <= 0.7 * len(whole)
     # The end of what is left may come out differently where a coding looks ahead.
     np.testing.assert_array_equal(decoded[:-2000], whole[: len(decoded) - 2000])
-    (note,) = notes
-    assert note.startswith("cut off: ")
+    (warning,) = warnings
+    assert warning.startswith("cut off: ")
 
 
 @pytest.mark.parametrize("container", ["RF64", "W64"])
 def test_long_formats_that_are_cut_off_are_noted(container):
     content = bytes_of(TONE, format=container, subtype="PCM_16")
-    decoded, notes = decode(io.BytesIO(content[: len(content) // 2]))
+    decoded, warnings = decode(io.BytesIO(content[: len(content) // 2]))
     np.testing.assert_allclose(decoded, TONE[: len(decoded)], atol=2**-15)
-    assert notes[0] in (
+    assert warnings[0] in (
         "cut off: 50.0% of what its header says",
         "cut off: 49.9% of what its header says",
     )
@@ -221,17 +221,17 @@ def test_one_missing_sample_is_not_called_100_percent():
 def test_an_ogg_file_that_is_broken_inside_is_noted():
     broken = bytearray(LONG_OGG)
     broken[len(broken) // 2] ^= 1
-    _, (note,) = decode(io.BytesIO(broken))
-    assert note.startswith(("broken inside", "cut off"))
+    _, (warning,) = decode(io.BytesIO(broken))
+    assert warning.startswith(("broken inside", "cut off"))
 
 
 def test_a_flac_file_that_does_not_tell_its_length_is_whole():
     untold = bytearray(FLAC)
     untold[21] &= 0xF0
     untold[22:26] = bytes(4)
-    decoded, notes = decode(io.BytesIO(untold))
+    decoded, warnings = decode(io.BytesIO(untold))
     assert len(decoded) == len(TONE)
-    assert notes == ()
+    assert warnings == ()
 
 
 def test_an_aiff_file_that_says_it_is_empty_is_read_where_it_is_not():
@@ -249,8 +249,8 @@ def test_an_mp3_file_that_is_read_in_part_is_noted():
     assert decode(io.BytesIO(mp3))[1] == ()
     # Its first frame tells the length; without it, it is guessed from the rate of the next one.
     second_frame = mp3.index(b"\xff\xfb", 4)
-    (note,) = decode(io.BytesIO(mp3[second_frame:]))[1]
-    assert "% of its bytes are read: convert it" in note
+    (warning,) = decode(io.BytesIO(mp3[second_frame:]))[1]
+    assert "% of its bytes are read: convert it" in warning
 
 
 def test_of_a_cut_flac_file_no_whole_block_is_lost():
@@ -263,9 +263,9 @@ def test_of_a_cut_flac_file_no_whole_block_is_lost():
 
 def test_a_channel_of_nothing_but_nan_leaves_the_others():
     wave = tone(440, 0.1)
-    decoded, notes = decode(file_of(np.stack([wave, np.full_like(wave, np.nan)], axis=1)))
+    decoded, warnings = decode(file_of(np.stack([wave, np.full_like(wave, np.nan)], axis=1)))
     np.testing.assert_array_equal(decoded, wave / 2)
-    assert notes == ("4410 NaN or infinite samples, taken as 0",)
+    assert warnings == ("4410 NaN or infinite samples, taken as 0",)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38])
@@ -273,27 +273,27 @@ def test_samples_that_are_no_numbers_count_as_0_and_are_noted(value):
     wave = tone(440, 0.1)
     broken = wave.copy()
     broken[[7, 100]] = value
-    decoded, notes = decode(file_of(broken))
+    decoded, warnings = decode(file_of(broken))
     assert decoded[[7, 100]].tolist() == [0, 0]
     np.testing.assert_array_equal(np.delete(decoded, [7, 100]), np.delete(wave, [7, 100]))
-    assert notes == ("2 NaN or infinite samples, taken as 0",)
+    assert warnings == ("2 NaN or infinite samples, taken as 0",)
 
 
 def test_a_few_samples_far_beyond_1_count_as_0_and_are_noted():
     wave = tone(440, 0.1)
     broken = wave.copy()
     broken[99] = 1e20
-    decoded, notes = decode(file_of(broken))
+    decoded, warnings = decode(file_of(broken))
     assert decoded[99] == 0
     np.testing.assert_array_equal(np.delete(decoded, 99), np.delete(wave, 99))
-    assert notes == ("1 samples up to 1e+20, taken as 0",)
+    assert warnings == ("1 samples up to 1e+20, taken as 0",)
 
 
 def test_a_float_file_in_integers_is_scaled_down_and_noted():
     wave = tone(440, 0.1)
-    decoded, notes = decode(file_of(wave * 32768))
+    decoded, warnings = decode(file_of(wave * 32768))
     np.testing.assert_allclose(decoded, wave / wave.max(), atol=1e-6)
-    assert notes == ("samples up to 1.64e+04, scaled down to 1",)
+    assert warnings == ("samples up to 1.64e+04, scaled down to 1",)
 
 
 def test_samples_a_little_beyond_1_stay_as_they_are():
@@ -308,9 +308,9 @@ def test_sound_on_a_constant_offset_is_usable():
 
 @pytest.mark.parametrize("rate", [44_100, 8000])
 def test_of_a_long_file_the_first_part_is_used_and_noted(rate):
-    decoded, notes = decode(file_of(tone(440, 2, rate), rate), max_seconds=0.5)
+    decoded, warnings = decode(file_of(tone(440, 2, rate), rate), max_seconds=0.5)
     assert len(decoded) == 22_050
-    assert notes == ("only its first 0.5 s are used",)
+    assert warnings == ("only its first 0.5 s are used",)
     assert decode(file_of(tone(440, 0.5, rate), rate), max_seconds=0.5)[1] == ()
 
 
@@ -346,9 +346,9 @@ class Spoken(io.RawIOBase):
 @pytest.mark.parametrize("seconds", [600, 3600, 12 * 3600])
 def test_of_ten_minutes_or_hours_no_more_is_read_than_is_used(seconds):
     file = Spoken(seconds)
-    decoded, notes = decode(file, max_seconds=20)
+    decoded, warnings = decode(file, max_seconds=20)
     assert len(decoded) == 20 * 44_100
-    assert notes == ("only its first 20 s are used",)
+    assert warnings == ("only its first 20 s are used",)
     assert file.n_read < 3 * 20 * 44_100
 
 
@@ -452,4 +452,4 @@ def test_damaged_files_cost_neither_crash_nor_time_nor_memory():
     assert report["errors"] == {}
     assert report["slow"] == {}
     assert report["growth"] < 50
-    assert {"ok", "ok, noted", "not readable as sound"} <= set(report["outcomes"])
+    assert {"ok", "ok, with warnings", "not readable as sound"} <= set(report["outcomes"])

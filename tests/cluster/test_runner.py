@@ -17,9 +17,9 @@ from dask_cluster import ROOT, TESTS, Cluster
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
+from kedro_datasets.json import JSONDataset
 
 from fsat_kedro.cluster import DaskRunner
-from fsat_kedro.datasets.json_dataset import JSONDataset
 from fsat_kedro.errors import InputError
 from fsat_kedro.hooks.locks import Marks
 from fsat_kedro.hooks.mlflow import OutputHooks, ReadableErrorHooks

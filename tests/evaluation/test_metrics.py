@@ -26,16 +26,16 @@ def test_accuracy_counts_first_places_alone():
 
 def test_equal_probabilities_rank_in_the_order_of_the_classes():
     probabilities = np.array([[0.25, 0.25, 0.25, 0.25], [0.1, 0.4, 0.1, 0.4]])
-    assert metrics.rank_classes(probabilities, k=3).tolist() == [[0, 1, 2], [1, 3, 0]]
+    assert metrics.top_k(probabilities, k=3).tolist() == [[0, 1, 2], [1, 3, 0]]
     precisions = metrics.average_precision_at_k(np.array([2, 2]), probabilities)
     np.testing.assert_allclose(precisions, [1 / 3, 0])
     many = np.tile([0.01, 0.03], 500)[None]
-    assert metrics.rank_classes(many, k=3).tolist() == [[1, 3, 5]]
+    assert metrics.top_k(many, k=3).tolist() == [[1, 3, 5]]
 
 
 def test_fewer_classes_than_k_are_all_ranked():
     probabilities = np.array([[0.2, 0.8]])
-    assert metrics.rank_classes(probabilities, k=3).tolist() == [[1, 0]]
+    assert metrics.top_k(probabilities, k=3).tolist() == [[1, 0]]
     assert metrics.map_at_k(np.array([0]), probabilities) == pytest.approx(0.5)
 
 

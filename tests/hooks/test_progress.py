@@ -5,7 +5,9 @@ from fsat_kedro.hooks.progress import clips_in_words, scores_in_lines
 
 def test_clips_are_told_with_their_most_frequent_reasons():
     reasons = pd.Series(["gone"] * 3 + list("abcdef"))
-    words = clips_in_words({"listed": 20, "rejected": 9, "noted": 0, "unlisted": 4}, reasons)
+    words = clips_in_words(
+        {"listed": 20, "rejected": 9, "with_warnings": 0, "unlisted": 4}, reasons
+    )
     assert words.startswith("20 clips, 9 rejected (gone: 3, a: 1, ")
     assert words.endswith(", 2 more reasons), 4 unlisted")
 

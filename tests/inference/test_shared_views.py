@@ -1,4 +1,4 @@
-"""Shared views with a trunk whose columns are means of 32 frames each, so that all is exact."""
+"""Shared views with a encoder whose columns are means of 32 frames each, so that all is exact."""
 
 import itertools
 
@@ -13,7 +13,7 @@ from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.inference.ensemble import predict_views
 from fsat_kedro.inference.shared_views import _stretches, predict_shared_views, window_weights
 from fsat_kedro.modelling.batches import Clips, ViewBatches
-from fsat_kedro.modelling.networks import TRUNK
+from fsat_kedro.modelling.networks import ENCODER
 
 N_MELS = 4
 
@@ -23,9 +23,9 @@ def network():
     keras.utils.set_random_seed(0)
     mel = keras.Input((N_MELS, None, 1), name="mel")
     columns = layers.AveragePooling2D((N_MELS, 32), padding="same")(mel)
-    trunk = keras.Model(mel, layers.Conv2D(6, 1, activation="relu")(columns), name=TRUNK)
+    encoder = keras.Model(mel, layers.Conv2D(6, 1, activation="relu")(columns), name=ENCODER)
     pca = keras.Input((2,), name="pca")
-    pooled = layers.GlobalAveragePooling2D(name="pooling")(trunk(mel))
+    pooled = layers.GlobalAveragePooling2D(name="pooling")(encoder(mel))
     features = layers.Concatenate()([pooled, layers.BatchNormalization()(pca)])
     return keras.Model([mel, pca], layers.Dense(3, activation="softmax")(features))
 

@@ -48,15 +48,17 @@ def test_a_trained_backbone_begins_with_a_grey_picture(tmp_path, rng):
     backbone = keras.applications.MobileNetV2((None, None, 3), 0.35, False, weights=None)
     backbone.save_weights(tmp_path / "backbone.weights.h5")
     settings = NARROW.model_copy(update={"weights": str(tmp_path / "backbone.weights.h5")})
-    trunk = model.build_network(settings, weights=settings.weights, **SIZES).get_layer(model.TRUNK)
-    colours = keras.Model(trunk.inputs, trunk.get_layer("conv_3").output)
+    encoder = model.build_network(settings, weights=settings.weights, **SIZES).get_layer(
+        model.ENCODER
+    )
+    colours = keras.Model(encoder.inputs, encoder.get_layer("conv_3").output)
     images = rng.uniform(-2, 2, (2, 32, 40, 1)).astype(np.float32)
     seen = np.asarray(colours(images))
     assert np.abs(seen - (images + 3)).max() < 1
     for colour in range(3):
         assert np.corrcoef(seen[..., colour].ravel(), images.ravel())[0, 1] > 0.99
     assert np.ptp(seen, axis=-1).max() > 1e-3
-    ours, published = trunk.get_layer(backbone.name), backbone
+    ours, published = encoder.get_layer(backbone.name), backbone
     for one, other in zip(ours.get_weights(), published.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     # Its file is that of a plain backbone.
@@ -85,7 +87,9 @@ def test_half_precision_is_that_of_layers_alone():
 
     half = NARROW.model_copy(update={"precision": "mixed_bfloat16"})
     network = model.build_network(half, weights=None, **SIZES, n_components=5)
-    assert {layer.compute_dtype for layer in network.get_layer(model.TRUNK).layers} == {"bfloat16"}
+    assert {layer.compute_dtype for layer in network.get_layer(model.ENCODER).layers} == {
+        "bfloat16"
+    }
     assert {weight.dtype for weight in network.weights} == {"float32"}
     assert network.outputs[0].dtype == "float32"
     assert keras.config.dtype_policy().name == "float32"
@@ -121,21 +125,23 @@ def test_both_inputs_reach_the_prediction(mel_pca_network, rng):
 def test_the_backbone_keeps_running_means_by_the_given_momentum(mel_network):
     from keras.layers import BatchNormalization
 
-    trunk = mel_network.get_layer(model.TRUNK)
-    backbone = next(layer for layer in trunk.layers if layer.name.startswith("mobilenet"))
+    encoder = mel_network.get_layer(model.ENCODER)
+    backbone = next(layer for layer in encoder.layers if layer.name.startswith("mobilenet"))
     norms = [layer for layer in backbone.layers if isinstance(layer, BatchNormalization)]
     assert len(norms) > 50
     assert {layer.momentum for layer in norms} == {0.9}
 
 
 def test_the_trunk_is_carried_over_and_nothing_else(mel_network, mel_pca_network):
-    source, target = (network.get_layer(model.TRUNK) for network in (mel_network, mel_pca_network))
+    source, target = (
+        network.get_layer(model.ENCODER) for network in (mel_network, mel_pca_network)
+    )
     head = {
         layer.name: layer.get_weights() for layer in mel_pca_network.layers if layer is not target
     }
     before = source.get_weights()
     assert any((a != b).any() for a, b in zip(before, target.get_weights(), strict=True))
-    model.carry_trunk(mel_network, mel_pca_network)
+    model.copy_encoder_weights(mel_network, mel_pca_network)
     for ours, theirs, old in zip(target.get_weights(), source.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
         np.testing.assert_array_equal(theirs, old)

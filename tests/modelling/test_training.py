@@ -48,8 +48,8 @@ def small_network():
 
     mel = keras.Input((32, None, 1), name="mel")
     convolved = layers.Conv2D(8, 3, strides=2)(mel)
-    trunk = keras.Model(mel, BatchNormalization(momentum=0.5)(convolved), name=model.TRUNK)
-    features = layers.GlobalAveragePooling2D()(layers.ReLU()(trunk(mel)))
+    encoder = keras.Model(mel, BatchNormalization(momentum=0.5)(convolved), name=model.ENCODER)
+    features = layers.GlobalAveragePooling2D()(layers.ReLU()(encoder(mel)))
     return keras.Model([mel], layers.Dense(3, activation="softmax")(features))
 
 

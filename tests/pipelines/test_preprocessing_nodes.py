@@ -32,21 +32,27 @@ def raw(tmp_path):
 
 def trimmed(raw, *, max_seconds=600, n_jobs=1):
     metadata, unlisted = nodes.read_metadata(str(raw), "fsdkaggle2018", split="train")
-    audio, outcomes = nodes.trim_clips(
+    audio, decode_results = nodes.trim_clips(
         metadata, Decoding(max_seconds=max_seconds), Trim(top_db=60), n_jobs, str(raw)
     )
-    return metadata, unlisted, audio, outcomes
+    return metadata, unlisted, audio, decode_results
 
 
 def test_every_listed_clip_has_its_row_its_outcome_and_its_sound_or_none(raw):
-    metadata, unlisted, audio, outcomes = trimmed(raw)
-    assert outcomes["fname"].tolist() == metadata["fname"].tolist()
-    assert outcomes["status"].tolist() == ["ok", "ok", "rejected", "rejected", "rejected"]
-    assert outcomes["length"].tolist() == audio.lengths.tolist() == [3000, 1500, 0, 0, 0]
+    metadata, unlisted, audio, decode_results = trimmed(raw)
+    assert decode_results["fname"].tolist() == metadata["fname"].tolist()
+    assert decode_results["status"].tolist() == ["ok", "ok", "rejected", "rejected", "rejected"]
+    assert decode_results["length"].tolist() == audio.lengths.tolist() == [3000, 1500, 0, 0, 0]
     np.testing.assert_allclose(audio[0], NOISE, atol=2**-15)
-    _, _, empty, missing, twice = outcomes["reason"]
-    assert outcomes["reason"].tolist()[:2] == ["", ""]
-    assert outcomes["note"].tolist() == ["", "cut off: 50.0% of what its header says", "", "", ""]
+    _, _, empty, missing, twice = decode_results["reason"]
+    assert decode_results["reason"].tolist()[:2] == ["", ""]
+    assert decode_results["warning"].tolist() == [
+        "",
+        "cut off: 50.0% of what its header says",
+        "",
+        "",
+        "",
+    ]
     assert empty == "an empty file"
     assert missing == "listed, but not there"
     assert "line 2" in twice
@@ -54,15 +60,18 @@ def test_every_listed_clip_has_its_row_its_outcome_and_its_sound_or_none(raw):
 
 
 def test_several_processes_make_the_same_of_it(raw):
-    (_, _, audio, outcomes), (_, _, audio_2, outcomes_2) = trimmed(raw), trimmed(raw, n_jobs=2)
-    pd.testing.assert_frame_equal(outcomes, outcomes_2)
+    (_, _, audio, decode_results), (_, _, audio_2, outcomes_2) = (
+        trimmed(raw),
+        trimmed(raw, n_jobs=2),
+    )
+    pd.testing.assert_frame_equal(decode_results, outcomes_2)
     np.testing.assert_array_equal(audio.values, audio_2.values)
 
 
 def test_a_longer_clip_is_used_in_part_and_noted(raw):
-    _, _, audio, outcomes = trimmed(raw, max_seconds=0.01)
+    _, _, audio, decode_results = trimmed(raw, max_seconds=0.01)
     assert audio.lengths.tolist() == [441, 441, 0, 0, 0]
-    assert outcomes["note"][0] == "only its first 0.01 s are used"
+    assert decode_results["warning"][0] == "only its first 0.01 s are used"
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
@@ -75,52 +84,54 @@ def test_a_damaged_member_of_an_archive_is_a_rejected_clip(raw, method):
     content = bytearray(archive.read_bytes())
     content[1000:1100] = bytes(100)
     archive.write_bytes(content)
-    _, _, _, outcomes = trimmed(raw)
-    assert outcomes["status"][0] == "rejected"
-    assert outcomes["reason"][0].startswith("not readable from its archive: ")
+    _, _, _, decode_results = trimmed(raw)
+    assert decode_results["status"][0] == "rejected"
+    assert decode_results["reason"][0].startswith("not readable from its archive: ")
 
 
 def test_silence_around_a_clip_is_cut_and_told(raw):
     soundfile.write(raw / "audio_train" / "whole.wav", np.pad(NOISE, 11_025), 44_100)
-    _, _, audio, outcomes = trimmed(raw)
-    start, end = outcomes["start"][0], outcomes["end"][0]
+    _, _, audio, decode_results = trimmed(raw)
+    start, end = decode_results["start"][0], decode_results["end"][0]
     assert 11_025 - 2048 <= start <= 11_025
     assert len(audio[0]) == end - start
     np.testing.assert_allclose(audio[0][11_025 - start :][:3000], NOISE, atol=2**-15)
 
 
 def test_what_became_of_all_clips_is_listed_and_counted(raw):
-    _, unlisted, _, outcomes = trimmed(raw)
-    rejected, noted, counts = nodes.report_clips(
+    _, unlisted, _, decode_results = trimmed(raw)
+    rejected, warned, counts = nodes.report_clips(
         splits=["train", "test"],
-        train_outcomes=outcomes,
+        train_decode_results=decode_results,
         train_unlisted=unlisted,
-        test_outcomes=outcomes[:1],
+        test_decode_results=decode_results[:1],
         test_unlisted=[],
     )
     assert list(rejected) == ["fname", "split", "reason"]
     assert rejected["fname"].tolist() == ["empty.wav", "missing.wav", "whole.wav"]
     assert rejected["split"].tolist() == ["train"] * 3
-    assert noted["fname"].tolist() == ["cut.wav"]
-    assert list(noted) == ["fname", "split", "note"]
+    assert warned["fname"].tolist() == ["cut.wav"]
+    assert list(warned) == ["fname", "split", "warning"]
     assert counts == {
-        "train": {"listed": 5, "rejected": 3, "noted": 1, "unlisted": 1},
-        "test": {"listed": 1, "rejected": 0, "noted": 0, "unlisted": 0},
+        "train": {"listed": 5, "rejected": 3, "with_warnings": 1, "unlisted": 1},
+        "test": {"listed": 1, "rejected": 0, "with_warnings": 0, "unlisted": 0},
     }
 
 
 def test_accepted_clips_keep_every_row(raw):
-    metadata, _, _, outcomes = trimmed(raw)
-    clips = nodes.accept_clips(metadata, outcomes, None, Rejection(max_share=0.6))
+    metadata, _, _, decode_results = trimmed(raw)
+    clips = nodes.accept_clips(metadata, decode_results, None, Rejection(max_fraction=0.6))
     assert clips["fname"].tolist() == metadata["fname"].tolist()
     assert clips["label"].tolist() == ["Bark", "Meow", "Bark", "Bark", "Bark"]
     assert set(clips) == {
         *("fname", "label", "verified", "usage", "fold"),
-        *("status", "reason", "note", "start", "end", "length"),
+        *("status", "reason", "warning", "start", "end", "length"),
     }
 
 
 def test_more_rejected_clips_than_the_parameter_allows_are_an_error_with_the_reasons(raw):
-    metadata, _, _, outcomes = trimmed(raw)
-    with pytest.raises(InputError, match=r"3 of 5 clips rejected, .*max_share: .*not there \(1\)"):
-        nodes.accept_clips(metadata, outcomes, None, Rejection(max_share=0.59))
+    metadata, _, _, decode_results = trimmed(raw)
+    with pytest.raises(
+        InputError, match=r"3 of 5 clips rejected, .*max_fraction: .*not there \(1\)"
+    ):
+        nodes.accept_clips(metadata, decode_results, None, Rejection(max_fraction=0.59))

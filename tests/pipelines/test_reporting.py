@@ -364,7 +364,7 @@ def test_without_a_labelled_test_clip_folds_are_drawn_out_of_fold_only():
     assert len(drawable(reports["scores_by_fold"]).axes) == 1
     assert len(drawable(reports["reliability"]).axes[0].containers) == 1
     assert drawable(reports["scores_by_class"]).axes[0].get_lines() == []
-    assert set(reports["missed_clips"]["split"]) == {"train"}
+    assert set(reports["misclassified_clips"]["split"]) == {"train"}
 
 
 def test_reliability_is_that_of_the_first_tag(reports):
@@ -409,14 +409,14 @@ def test_one_class_can_be_drawn(n_folds):
     inputs["classes"] = {"labels": ["Bell"], "prior": [1]}
     inputs["oof_probabilities"] = np.where(np.isnan(PROBABILITIES[:, :1]), np.nan, 1)
     reports = run(inputs, ["train"])
-    assert reports["missed_clips"].empty
+    assert reports["misclassified_clips"].empty
     for report in reports.values():
         if isinstance(report, Figure):
             drawable(report)
 
 
 def test_missed_clips_of_all_splits_are_listed(reports):
-    missed = reports["missed_clips"]
+    missed = reports["misclassified_clips"]
     assert missed["split"].tolist() == ["train"] * 3
     assert missed["fname"].tolist() == ["train_1.wav", "train_3.wav", "train_5.wav"]
     assert missed["fold"].tolist() == [2, 2, 2]

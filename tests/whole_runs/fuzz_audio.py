@@ -114,7 +114,7 @@ _OGG_TABLE = [_ogg_table_entry(value) for value in range(256)]
 
 
 def take_in(data: bytes) -> str:
-    """What becomes of a file: `ok`, `ok, noted` or the reason why it is refused.
+    """What becomes of a file: `ok`, `ok, with warnings` or the reason why it is refused.
 
     Raises:
         AssertionError: a feature of a usable clip is not finite.
@@ -126,7 +126,7 @@ def take_in(data: bytes) -> str:
     mel = log_mel(clip.samples, sample_rate=22_050, n_fft=1764, hop_length=220, n_mels=64)
     assert np.isfinite(mel).all(), "log-mel"
     assert np.isfinite(summary_features(clip.samples)).all(), "summary features"
-    return "ok, noted" if clip.notes else "ok"
+    return "ok, with warnings" if clip.warnings else "ok"
 
 
 def fuzz(n_files: int, seed: int) -> dict:

@@ -91,7 +91,7 @@ def test_every_stage_of_every_fold_left_weights_and_a_history(demo):
 
 def test_the_page_has_a_sound_of_each_missed_clip(demo):
     page = (demo / "08_reporting" / "report.html").read_text("utf-8")
-    missed = pd.read_csv(demo / "08_reporting" / "missed_clips.csv")
+    missed = pd.read_csv(demo / "08_reporting" / "misclassified_clips.csv")
     assert page.count('<article class="card clip"') == len(missed) > 0
     assert page.count("<audio") == len(missed) + len(LABELS)
     assert "11 test clips, 3 rejected, 8 labelled" in page
@@ -333,7 +333,7 @@ def test_too_many_rejected_clips_stop_the_run_and_stand_in_a_table(project, mess
 def test_rejected_clips_are_told_at_the_end_and_counted_in_mlflow(project, messy, tmp_path):
     from mlflow import MlflowClient
 
-    parameters = {"raw_dir": messy, "data_dir": tmp_path / "data", "rejection.max_share": 0.5}
+    parameters = {"raw_dir": messy, "data_dir": tmp_path / "data", "rejection.max_fraction": 0.5}
     finished = kedro(project, "run", "--pipelines", "preprocessing", **parameters)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     train, test, path = finished.stdout.strip().splitlines()[-3:]

@@ -60,13 +60,13 @@ class TrimmedClip:
         samples: (n,) float32.
         start: first kept sample of the decoded clip, at 44.1 kHz.
         end: one past the last kept sample.
-        notes: what is odd about the file, in words; empty for most.
+        warnings: what is odd about the file, in words; empty for most.
     """
 
     samples: np.ndarray
     start: int
     end: int
-    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def decode(
@@ -96,13 +96,13 @@ def decode(
         raise UnusableClipError(f"not readable as sound: {_reason(error)}: {_CONVERT}") from error
     with sound:
         _check_header(sound, suffix)
-        wave, notes = _read_mono(sound, max_seconds)
-        if sound.format == "MP3" and not notes and file.tell() < 0.9 * size:
-            notes = (f"only {file.tell() / size:.0%} of its bytes are read: {_CONVERT}",)
+        wave, warnings = _read_mono(sound, max_seconds)
+        if sound.format == "MP3" and not warnings and file.tell() < 0.9 * size:
+            warnings = (f"only {file.tell() / size:.0%} of its bytes are read: {_CONVERT}",)
     wave, more = _tame(wave)
     if sound.samplerate != SAMPLE_RATE:
         wave = librosa.resample(wave, orig_sr=sound.samplerate, target_sr=SAMPLE_RATE)
-    return wave, notes + more
+    return wave, warnings + more
 
 
 def trim(wave: np.ndarray, *, top_db: float) -> tuple[int, int]:
@@ -131,12 +131,12 @@ def load_trimmed(
     Raises:
         UnusableClipError: see `decode` and `trim`.
     """
-    wave, notes = decode(file, max_seconds=max_seconds, suffix=suffix)
+    wave, warnings = decode(file, max_seconds=max_seconds, suffix=suffix)
     try:
         start, end = trim(wave, top_db=top_db)
     except UnusableClipError as error:
-        raise UnusableClipError("; ".join([str(error), *notes])) from error
-    return TrimmedClip(wave[start:end], start, end, notes)
+        raise UnusableClipError("; ".join([str(error), *warnings])) from error
+    return TrimmedClip(wave[start:end], start, end, warnings)
 
 
 def load_or_reject(
@@ -190,7 +190,7 @@ def _check_header(sound: _Sound, suffix: str) -> None:
 
 
 def _read_mono(sound: _Sound, max_seconds: float) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Samples (n,) float32 at the file's own rate, as far as there are any; and notes."""
+    """Samples (n,) float32 at the file's own rate, as far as there are any; and warnings."""
     wanted = round(max_seconds * sound.samplerate)
     size = _SMALL_BLOCK if sound.format in ("FLAC", "MP3") else _BLOCK
     blocks, n_read, n_mended, peak, broken = [], 0, 0, 0.0, ""
@@ -214,14 +214,14 @@ def _read_mono(sound: _Sound, max_seconds: float) -> tuple[np.ndarray, tuple[str
     wave = np.concatenate(blocks)
     if np.abs(wave).max() < CANCELLED * peak:
         raise UnusableClipError("its channels cancel each other out: leave one of them")
-    notes = (f"{n_mended} NaN or infinite samples, taken as 0",) if n_mended else ()
+    warnings = (f"{n_mended} NaN or infinite samples, taken as 0",) if n_mended else ()
     if n_read == wanted and wanted < sound.frames < _UNKNOWN_LENGTH:
-        return wave, (*notes, f"only its first {max_seconds:g} s are used")
-    return wave, notes + _missing_part(sound, n_read, broken)
+        return wave, (*warnings, f"only its first {max_seconds:g} s are used")
+    return wave, warnings + _missing_part(sound, n_read, broken)
 
 
 def _missing_part(sound: _Sound, n_read: int, broken: str) -> tuple[str, ...]:
-    """A note if the file ends before its header says.
+    """A warning if the file ends before its header says.
 
     Raises:
         UnusableClipError: next to nothing is there of what the header says.
@@ -240,7 +240,7 @@ def _missing_part(sound: _Sound, n_read: int, broken: str) -> tuple[str, ...]:
         return (f"cut off: {math.floor(1000 * share) / 10}% of what its header says",)
     if broken:
         return (f"broken inside, read up to there: {broken}",)
-    return tuple(note for sign, note in _OGG_DAMAGE.items() if sign in sound.extra_info)[:1]
+    return tuple(warning for sign, warning in _OGG_DAMAGE.items() if sign in sound.extra_info)[:1]
 
 
 def _tame(wave: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -13,9 +13,9 @@ import pandas as pd
 import soundfile as sf
 from scipy import signal
 
+from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.errors import InputError
 
-SAMPLE_RATE = 44100
 CLIP_SECONDS = (0.3, 4.0)
 VERIFIED_SHARE = 0.4
 WRONG_SHARE = 0.15

@@ -4,14 +4,11 @@ from pathlib import Path
 
 from kedro_datasets import matplotlib
 
-from fsat_kedro.files import AtomicSave
 
-
-class MatplotlibDataset(AtomicSave, matplotlib.MatplotlibDataset):
+class MatplotlibDataset(matplotlib.MatplotlibDataset):
     """A `matplotlib` figure as an image, which is loaded as bytes.
 
-    The dataset of kedro-datasets of the same name, but saved whole or not at all; and that one
-    loads nothing.
+    The dataset of kedro-datasets of the same name loads nothing; the report embeds the images.
 
     Example:
         In `catalog.yml`::

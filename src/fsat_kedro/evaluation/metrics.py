@@ -9,6 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest, bootstrap
 
+N_TAGS = 3
+"""Tags of a clip that count: the challenge scores three."""
+
 SCORES = (
     "n_clips",
     *("map_at_3", "map_at_3_low", "map_at_3_high"),
@@ -22,7 +25,7 @@ def class_indices(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
     return np.array([-1 if pd.isna(x) else positions.get(x, -1) for x in labels], dtype=np.int64)
 
 
-def rank_classes(probabilities: np.ndarray, *, k: int) -> np.ndarray:
+def top_k(probabilities: np.ndarray, *, k: int) -> np.ndarray:
     """The k most probable classes, best first; equal ones in the order of the classes.
 
     Returns:
@@ -43,7 +46,7 @@ def average_precision_at_k(
         (n,) float64.
     """
     _validate(targets, probabilities)
-    ranked = rank_classes(probabilities, k=k)
+    ranked = top_k(probabilities, k=k)
     hits = ranked == targets[:, None]
     return (hits / np.arange(1, ranked.shape[1] + 1)).sum(axis=1)
 
@@ -151,7 +154,7 @@ def confusion_counts(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarr
             f"targets from {targets.min()} to {targets.max()}: expected 0 to {n_classes - 1}"
         )
     counts = np.zeros((n_classes, n_classes), np.int64)
-    np.add.at(counts, (targets, rank_classes(probabilities, k=1)[:, 0]), 1)
+    np.add.at(counts, (targets, top_k(probabilities, k=1)[:, 0]), 1)
     return counts
 
 
@@ -184,7 +187,7 @@ def scores_by_class(
     """
     n_classes = probabilities.shape[1]
     precisions = average_precision_at_k(targets, probabilities, k=k)
-    first = rank_classes(probabilities, k=1)[:, 0]
+    first = top_k(probabilities, k=1)[:, 0]
     known = targets >= 0
     clips = np.bincount(targets[known], minlength=n_classes)
     sums = np.bincount(targets[known], weights=precisions[known], minlength=n_classes)

@@ -9,15 +9,13 @@ import pandas as pd
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.evaluation import metrics
 
-N_TAGS = 3
-
 
 def labelled_clips(clips: pd.DataFrame) -> np.ndarray:
     """Which clips are usable and have a label, (n,) bool."""
     return (clips["label"].notna() & (clips["status"] == "ok")).to_numpy(bool)
 
 
-def missed_clips(
+def find_misclassified(
     probabilities: np.ndarray, clips: pd.DataFrame, labels: list[str], folds: np.ndarray
 ) -> pd.DataFrame:
     """The usable clips whose most probable class is not their label, the surest miss first.
@@ -32,11 +30,11 @@ def missed_clips(
     Returns:
         row in the split; fname, label and verified of the clip; fold; its length in seconds; rank
         and probability of its label, missing where that is no class; tag_1, probability_1 and so
-        on, of the `N_TAGS` most probable classes, missing where there are not as many.
+        on, of the `metrics.N_TAGS` most probable classes, missing where there are not as many.
     """
     targets = metrics.class_indices(clips["label"], labels)
     rows = np.flatnonzero(labelled_clips(clips))
-    ranked = metrics.rank_classes(probabilities[rows], k=len(labels))
+    ranked = metrics.top_k(probabilities[rows], k=len(labels))
     wrong = ranked[:, 0] != targets[rows]
     rows, ranked = rows[wrong], ranked[wrong]
     known = targets[rows] >= 0
@@ -48,7 +46,7 @@ def missed_clips(
         probability=probabilities[rows, targets[rows]],
     )
     table.loc[~known, ["rank", "probability"]] = pd.NA
-    for place in range(N_TAGS):
+    for place in range(metrics.N_TAGS):
         there = place < ranked.shape[1]
         index = ranked[:, place] if there else None
         table[f"tag_{place + 1}"] = np.array(labels, dtype=object)[index] if there else None
@@ -58,7 +56,7 @@ def missed_clips(
     return table.sort_values("probability_1", ascending=False, kind="stable", ignore_index=True)
 
 
-def clear_clips(probabilities: np.ndarray, clips: pd.DataFrame, labels: list[str]) -> list[int]:
+def find_exemplars(probabilities: np.ndarray, clips: pd.DataFrame, labels: list[str]) -> list[int]:
     """Of each class the row of the usable clip that it is most probable for.
 
     Where a class has clips with a verified label, it is one of them.

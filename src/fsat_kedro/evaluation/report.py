@@ -20,7 +20,8 @@ from PIL import Image
 
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.data.ragged import RaggedArray
-from fsat_kedro.evaluation.misclassified import N_TAGS, clear_clips, labelled_clips, missed_clips
+from fsat_kedro.evaluation.metrics import N_TAGS
+from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified, labelled_clips
 from fsat_kedro.parameters import Report
 
 _DECIBELS = 80  # From the darkest colour of a spectrogram to the brightest.
@@ -117,7 +118,7 @@ def render_report(
         settings: how much the page holds.
         frame: s from a frame of a log-mel to the next.
     """
-    tables = [missed_clips(x.probabilities, x.clips, labels, x.folds) for x in splits]
+    tables = [find_misclassified(x.probabilities, x.clips, labels, x.folds) for x in splits]
     firsts = [table.head(settings.max_clips).assign(split=i) for i, table in enumerate(tables)]
     listed = pd.concat(firsts).sort_values("probability_1", ascending=False, kind="stable")
     shown = listed.to_dict("records")
@@ -205,7 +206,7 @@ def _take_while_fits(sounds: Iterable[Heard], room: int) -> tuple[list[Heard], i
 
 
 def _describe(clip: dict, split: Split, heard: Heard) -> dict:
-    """What the page tells of a missed clip, a row of `missed_clips`."""
+    """What the page tells of a missed clip, a row of `find_misclassified`."""
     tags = [
         {"label": clip[f"tag_{place}"], "probability": clip[f"probability_{place}"], "place": place}
         for place in range(1, N_TAGS + 1)
@@ -241,7 +242,7 @@ def _clear_examples(
     """A clear clip of each class by its label; first of those that missed clips are about."""
     about = [tag["label"] for clip in missed for tag in clip["tags"]]
     order = sorted(range(len(labels)), key=lambda index: -about.count(labels[index]))
-    rows = clear_clips(split.probabilities, split.clips, labels)
+    rows = find_exemplars(split.probabilities, split.clips, labels)
     sounds, _ = _take_while_fits(
         (_hear(split, rows[index], settings, frame) for index in order), room
     )

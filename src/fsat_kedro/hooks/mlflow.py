@@ -7,7 +7,6 @@ import copy
 import hashlib
 import logging
 import os
-import re
 import socket
 import subprocess
 import time
@@ -123,7 +122,7 @@ class MlflowHooks:
         hooks = copy.copy(self)
         hooks._logged = set(self._logged)
         # Logged there, and so neither by the next node nor at the end of the run.
-        self._logged |= set(node.outputs) & set(self._settings["metrics"])
+        self._logged |= {name for name in node.outputs if "metrics" in self._wanted(name)}
         self._logged |= set(map(_fingerprint_tag, (*node.inputs, *node.outputs)))
         return hooks
 
@@ -170,17 +169,19 @@ class MlflowHooks:
         if self._parent_id is None:
             return
         self._tag_clips(dataset_name, data)
-        if dataset_name in self._settings["metrics"]:
+        wanted = self._wanted(dataset_name)
+        if "metrics" in wanted:
             self._log_scores(dataset_name, data)
-        if dataset_name in self._settings["fold_metrics"]:
+        if "fold_metrics" in wanted:
             self._log_fold_scores(dataset_name, data)
-        if dataset_name == self._settings["model"]["dataset"]:
+        if "model" in wanted:
             dataset = self._catalog[dataset_name]
             # In a store, this machine may not have made all of it.
             stored = isinstance(dataset, StoredDataset)
-            self._log_model(Path(dataset.fetch() if stored else dataset._filepath).parent)
-        folder = self._settings["artifacts"].get(re.sub(r"_\d+$", "", dataset_name))
-        if folder is not None:
+            ensemble = Path(dataset.fetch() if stored else dataset._filepath).parent
+            self._log_model(ensemble, wanted["model"])
+        if "artifact" in wanted:
+            folder = wanted["artifact"]
             fold = _fold_of(node.namespace)
             path = str(self._catalog[dataset_name]._filepath)
             with _tolerating_mlflow():
@@ -193,8 +194,8 @@ class MlflowHooks:
     @hook_impl(trylast=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Log the scores that were there already, close all runs as finished, tell their place."""
-        for name in set(self._settings["metrics"]) & pipeline.all_outputs() - self._logged:
-            if catalog[name].exists():
+        for name in pipeline.all_outputs() - self._logged:
+            if "metrics" in self._wanted(name) and catalog[name].exists():
                 self._log_scores(name, catalog[name].load())
         if self._child_ids:
             uri = self._tracking_uri()
@@ -206,6 +207,13 @@ class MlflowHooks:
     def on_pipeline_error(self) -> None:
         """Close all runs as failed."""
         self._close("FAILED")
+
+    def _wanted(self, dataset_name: str) -> dict[str, Any]:
+        """What the catalog says is to be logged of a dataset."""
+        if self._catalog is None or dataset_name not in self._catalog:
+            return {}
+        metadata = getattr(self._catalog[dataset_name], "metadata", None) or {}
+        return metadata.get("mlflow", {})
 
     def _tracking_uri(self) -> str:
         """The address in the settings; SQLite in a relative file is meant from the project."""
@@ -256,7 +264,7 @@ class MlflowHooks:
     def _tag_clips(self, dataset_name: str, data: Any) -> None:
         """Tag the run with a fingerprint of a split's clips, once."""
         tag = _fingerprint_tag(dataset_name)
-        if dataset_name not in self._settings["fingerprints"] or tag in self._logged:
+        if "fingerprint" not in self._wanted(dataset_name) or tag in self._logged:
             return
         with _tolerating_mlflow():
             self._client.set_tag(self._parent_id, tag, _fingerprint(data))
@@ -264,13 +272,13 @@ class MlflowHooks:
 
     def _log_scores(self, dataset_name: str, data: Any) -> None:
         numbers = {key: x for key, x in _flat(data).items() if isinstance(x, int | float)}
-        self._log_metrics(self._parent_id, f"{self._settings['metrics'][dataset_name]}/", numbers)
+        self._log_metrics(self._parent_id, f"{self._wanted(dataset_name)['metrics']}/", numbers)
         self._logged.add(dataset_name)
 
     def _log_fold_scores(self, dataset_name: str, data: dict[str, Any] | pd.DataFrame) -> None:
         """Log the scores of the folds that this run trained to their runs."""
         rows = data["per_fold"] if isinstance(data, dict) else data.to_dict("records")
-        prefix = f"{self._settings['fold_metrics'][dataset_name]}/"
+        prefix = f"{self._wanted(dataset_name)['fold_metrics']}/"
         for row in rows:
             child_id = self._child_ids.get(f"fold_{row['fold']}")
             if child_id is not None:
@@ -283,14 +291,14 @@ class MlflowHooks:
         figure = plot_learning_curves({stage: [history]})
         self._client.log_figure(run_id, figure, f"reports/{stage}_learning_curves.png")
 
-    def _log_model(self, ensemble: Path) -> None:
+    def _log_model(self, ensemble: Path, name: str) -> None:
         import mlflow
 
         from fsat_kedro.inference.serving import log_model
 
         mlflow.set_tracking_uri(self._tracking_uri())
         with _tolerating_mlflow():
-            log_model(ensemble, run_id=self._parent_id, name=self._settings["model"]["name"])
+            log_model(ensemble, run_id=self._parent_id, name=name)
 
     def _log_epoch(
         self, run_id: str, prefix: str, first: int, metrics: dict[str, float], epoch: int

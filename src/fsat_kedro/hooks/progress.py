@@ -29,7 +29,7 @@ _SHOWN = {
     "tags": "tags",
     "scores": "scores",
     "rejected_clips": "rejected clips",
-    "noted_clips": "noted clips",
+    "clip_warnings": "clip warnings",
 }
 """Outputs that people look for, in this order, and what they are called."""
 
@@ -108,7 +108,10 @@ def clips_in_words(counts: dict[str, int], reasons: pd.Series) -> str:
         common = reasons.value_counts()
         words += f" ({', '.join(f'{reason}: {n}' for reason, n in common[:5].items())}"
         words += f", {len(common) - 5} more reasons)" if len(common) > 5 else ")"
-    return ", ".join([words, *(f"{counts[x]} {x}" for x in ("noted", "unlisted") if counts[x])])
+    for name in ("with_warnings", "unlisted"):
+        if counts[name]:
+            words += f", {counts[name]} {name.replace('_', ' ')}"
+    return words
 
 
 def scores_in_lines(scores: pd.DataFrame) -> str:
@@ -138,7 +141,7 @@ def _tell_clips(catalog: CatalogProtocol) -> None:
 
 
 def _tell_places(made: set[str], catalog: CatalogProtocol) -> None:
-    tables = {"rejected_clips", "noted_clips"}
+    tables = {"rejected_clips", "clip_warnings"}
     for name, words in _SHOWN.items():
         if name in made and not (name in tables and len(catalog.load(name)) == 0):
             stored = isinstance(catalog[name], StoredDataset)

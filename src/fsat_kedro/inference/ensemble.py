@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fsat_kedro.evaluation.metrics import rank_classes
+from fsat_kedro.evaluation.metrics import top_k
 from fsat_kedro.modelling.crop_lengths import view_lengths
 from fsat_kedro.parameters import Inference, Model, Views
 
@@ -122,4 +122,4 @@ def geometric_mean(logs: list[np.ndarray]) -> np.ndarray:
 
 def ranked_tags(probabilities: np.ndarray, labels: list[str], *, k: int = 3) -> list[list[str]]:
     """The k most probable labels of each clip, best first."""
-    return [[labels[index] for index in row] for row in rank_classes(probabilities, k=k)]
+    return [[labels[index] for index in row] for row in top_k(probabilities, k=k)]

@@ -17,7 +17,8 @@ from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 from mlflow.types import ColSpec, Schema
 
-from fsat_kedro.inference.tagger import N_TAGS, Sound, Tagger, model_files
+from fsat_kedro.evaluation.metrics import N_TAGS
+from fsat_kedro.inference.tagger import Sound, Tagger, model_files
 
 SOUNDS_DIR = "FSAT_KEDRO_SOUNDS_DIR"
 """Variable of the environment: the folder whose files a served model may read."""
@@ -72,7 +73,7 @@ def log_model(ensemble: Path, *, run_id: str, name: str) -> None:
             ColSpec("string", tag, required=False),
             ColSpec("double", share, required=False),
         ]
-    outputs += [ColSpec("string", "reason"), ColSpec("string", "note")]
+    outputs += [ColSpec("string", "reason"), ColSpec("string", "warning")]
     inputs = [ColSpec("string", "fname"), ColSpec("string", "audio", required=False)]
     with TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
         # Of the folder, what the ensemble needs: histories and stage mel stay behind.

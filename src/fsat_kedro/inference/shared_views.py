@@ -51,14 +51,14 @@ def predict_shared_views(network: keras.Model, batches: ViewBatches) -> np.ndarr
 
     Takes and gives what `predict_views` does.
     """
-    trunk, head = split_network(network)
+    encoder, head = split_network(network)
     clips = batches.clips
     means = np.full((len(clips.fnames), network.output_shape[1]), np.nan)
     # Clips of like length are looked at together, whatever their order.
     rows = sorted(clips.rows, key=clips.n_frames)
     for first in range(0, len(rows), batches.batch_size):
         part = rows[first : first + batches.batch_size]
-        features = _features(trunk, batches, part)
+        features = _features(encoder, batches, part)
         n, v, f = features.shape
         pca = np.repeat(clips.components[part].astype(np.float32), v, axis=0)
         logs = log_probabilities(head.predict_on_batch([features.reshape(n * v, f), pca]))
@@ -98,10 +98,10 @@ def seen_frames(batches: ViewBatches, row: int) -> int:
     return sum(stretch.length for stretch in stretches)
 
 
-def _features(trunk: keras.Model, batches: ViewBatches, rows: list[int]) -> np.ndarray:
+def _features(encoder: keras.Model, batches: ViewBatches, rows: list[int]) -> np.ndarray:
     """What the head gets of every view, (n, v, f)."""
     clips, lengths = batches.clips, np.array(batches.lengths)
-    features = np.empty((len(rows), len(lengths), trunk.output_shape[-1]), np.float32)
+    features = np.empty((len(rows), len(lengths), encoder.output_shape[-1]), np.float32)
     alike = defaultdict(list)
     for clip, row in enumerate(rows):
         for stretch in _stretches(clip, batches.starts(row), batches.lengths):
@@ -112,7 +112,7 @@ def _features(trunk: keras.Model, batches: ViewBatches, rows: list[int]) -> np.n
         for first in range(0, len(stretches), at_once):
             part = stretches[first : first + at_once]
             mels = [clips.span(rows[x.clip], x.start, length) for x in part]
-            maps = trunk.predict_on_batch(np.stack(mels).transpose(0, 2, 1)[..., None])
+            maps = encoder.predict_on_batch(np.stack(mels).transpose(0, 2, 1)[..., None])
             for stretch, columns in zip(part, maps.mean(axis=1), strict=True):
                 weights = window_weights(stretch.starts, lengths[stretch.views], len(columns))
                 features[stretch.clip, stretch.views] = weights @ columns

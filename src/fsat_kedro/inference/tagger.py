@@ -24,7 +24,7 @@ from fsat_kedro.audio.summary_features import compile_librosa, feature_names, su
 from fsat_kedro.data.ragged import gather
 from fsat_kedro.data.raw_files import open_location
 from fsat_kedro.errors import InputError
-from fsat_kedro.evaluation.metrics import rank_classes
+from fsat_kedro.evaluation.metrics import N_TAGS, top_k
 from fsat_kedro.inference.ensemble import geometric_mean, predict, view_batches
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Decoding, Inference, LogMel, Model, Trim, Views
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from fsat_kedro.inference.runtimes import Network, OpenVINONetwork
 
 SETTINGS_FILE = "tagger.json"
-N_TAGS = 3
 
 
 class TaggerSettings(BaseModel):
@@ -75,7 +74,7 @@ class _Heard(NamedTuple):
     mel: np.ndarray
     summary: np.ndarray
     reason: str
-    note: str
+    warning: str
 
 
 class Tagger:
@@ -151,7 +150,7 @@ class Tagger:
         """
         probabilities, heard = self._probabilities(sounds, n_jobs, spool_dir)
         names = pd.DataFrame({"fname": [sound.name for sound in sounds]})
-        remarks = pd.DataFrame(heard)[["reason", "note"]]
+        remarks = pd.DataFrame(heard)[["reason", "warning"]]
         return pd.concat([names, best_tags(probabilities, self.labels), remarks], axis=1)
 
     def probabilities(self, sounds: Sequence[Sound], *, n_jobs: int = 1) -> np.ndarray:
@@ -248,7 +247,7 @@ def best_tags(probabilities: np.ndarray, labels: list[str]) -> pd.DataFrame:
         n rows: tag_1, probability_1, … to the third; missing where there is none.
     """
     usable = ~np.isnan(probabilities[:, 0])
-    ranks = rank_classes(np.nan_to_num(probabilities), k=N_TAGS)
+    ranks = top_k(np.nan_to_num(probabilities), k=N_TAGS)
     columns = {}
     for place in range(N_TAGS):
         tags = np.full(len(probabilities), None, object)
@@ -286,9 +285,9 @@ def _hear(sound: Sound, *, settings: TaggerSettings) -> _Heard:
         top_db=settings.trim.top_db,
         max_seconds=settings.decoding.max_seconds,
     )
-    note = "; ".join(clip.notes)
+    warning = "; ".join(clip.warnings)
     if reason:
         nothing = np.zeros((0, settings.log_mel.n_mels), np.float32)
-        return _Heard(nothing, np.full(len(feature_names()), np.nan, np.float32), reason, note)
+        return _Heard(nothing, np.full(len(feature_names()), np.nan, np.float32), reason, warning)
     mel = np.ascontiguousarray(log_mel(clip.samples, **settings.log_mel.model_dump()).T)
-    return _Heard(mel, summary_features(clip.samples), reason, note)
+    return _Heard(mel, summary_features(clip.samples), reason, warning)

@@ -14,7 +14,7 @@ from fsat_kedro.errors import InputError
 from fsat_kedro.modelling.normalisation import BatchNormalization
 from fsat_kedro.parameters import Model
 
-TRUNK = "trunk"
+ENCODER = "encoder"
 
 
 def build_network(
@@ -69,15 +69,15 @@ def split_network(network: keras.Model) -> tuple[keras.Model, keras.Model]:
     """
     pooled = network.get_layer("pooling").output
     head = keras.Model([pooled, network.get_layer("pca").output], network.output)
-    trunk = network.get_layer(TRUNK)
-    for part in (trunk, head):
+    encoder = network.get_layer(ENCODER)
+    for part in (encoder, head):
         part.jit_compile = network.jit_compile
-    return trunk, head
+    return encoder, head
 
 
-def carry_trunk(source: keras.Model, target: keras.Model) -> None:
+def copy_encoder_weights(source: keras.Model, target: keras.Model) -> None:
     """Copy input normalisation, convolutions and backbone from one network to another."""
-    target.get_layer(TRUNK).set_weights(source.get_layer(TRUNK).get_weights())
+    target.get_layer(ENCODER).set_weights(source.get_layer(ENCODER).get_weights())
 
 
 def _build(
@@ -85,8 +85,8 @@ def _build(
 ) -> keras.Model:
     normalisation = partial(BatchNormalization, momentum=settings.momentum.others)
     mel = keras.Input((n_mels, None, 1), name="mel")
-    trunk = _build_trunk(settings, weights, n_mels)
-    features = layers.GlobalAveragePooling2D(name="pooling")(trunk(mel))
+    encoder = _build_encoder(settings, weights, n_mels)
+    features = layers.GlobalAveragePooling2D(name="pooling")(encoder(mel))
     inputs = [mel]
     if n_components is not None:
         pca = keras.Input((n_components,), name="pca")
@@ -102,17 +102,17 @@ def _build(
     return keras.Model(inputs, classes, name="mel" if n_components is None else "mel_pca")
 
 
-def _build_trunk(settings: Model, weights: str | None, n_mels: int) -> keras.Model:
+def _build_encoder(settings: Model, weights: str | None, n_mels: int) -> keras.Model:
     """All that both networks share: from (n, m, t, 1) to a map (n, m / 32, t / 32, 1280)."""
     mel = keras.Input((n_mels, None, 1), name="mel")
     colours = BatchNormalization(momentum=settings.momentum.others, name="mel_normalisation")(mel)
     colours = layers.Conv2D(10, 1, activation="relu", name="conv_10")(colours)
     colours = layers.Conv2D(3, 1, activation="relu", name="conv_3")(colours)
     backbone = _with_fused_normalisation(_load_backbone(settings, weights), settings)
-    trunk = keras.Model(mel, backbone(colours), name=TRUNK)
+    encoder = keras.Model(mel, backbone(colours), name=ENCODER)
     if weights is not None:
-        _begin_with_grey(trunk)
-    return trunk
+        init_grayscale_adapter(encoder)
+    return encoder
 
 
 def _load_backbone(settings: Model, weights: str | None) -> keras.Model:
@@ -133,7 +133,7 @@ def _load_backbone(settings: Model, weights: str | None) -> keras.Model:
         ) from error
 
 
-def _begin_with_grey(trunk: keras.Model) -> None:
+def init_grayscale_adapter(encoder: keras.Model) -> None:
     """Have the convolutions before a trained backbone begin with a grey picture of the mels.
 
     Drawn at random, their colours are pictures that no backbone was trained on, and some of them
@@ -145,7 +145,7 @@ def _begin_with_grey(trunk: keras.Model) -> None:
         # … plus three standard deviations, so that no more than the faintest is under zero.
         ("conv_3", np.repeat([0.2, -0.2], 5)[:, None] * np.ones(3), np.full(3, 3.0)),
     ]:
-        layer = trunk.get_layer(name)
+        layer = encoder.get_layer(name)
         drawn, _ = layer.get_weights()
         layer.set_weights([kernel[None, None] + drawn / 10, bias])
 

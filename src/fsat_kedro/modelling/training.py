@@ -16,7 +16,7 @@ import pandas as pd
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.modelling.checkpoint import Checkpoint, StageState
-from fsat_kedro.modelling.networks import TRUNK, compiles_with_xla
+from fsat_kedro.modelling.networks import ENCODER, compiles_with_xla
 from fsat_kedro.modelling.schedules import has_stalled, plateau_rate, triangular_rate
 from fsat_kedro.parameters import CyclicPhase, SteadyPhase, Training
 
@@ -289,7 +289,7 @@ def _tell_conditions(network: keras.Model, batches: keras.utils.PyDataset, name:
         "%s: %d batches an epoch, in %s, by %s on %s, %s XLA",
         name,
         len(batches),
-        network.get_layer(TRUNK).dtype_policy.name,
+        network.get_layer(ENCODER).dtype_policy.name,
         keras.backend.backend(),
         str(keras.ops.zeros(()).device).rpartition("device:")[2],
         "with" if network.jit_compile else "without",

@@ -45,7 +45,7 @@ def trim_clips(
         clip), note (what is odd about another), start and end (the kept interval), length (all
         in samples).
     """
-    outcomes: list[dict] = []
+    decode_results: list[dict] = []
 
     def waves():
         results = map_clips(
@@ -56,11 +56,11 @@ def trim_clips(
             description="trim clips",
         )
         for clip, reason in results:
-            outcomes.append(
+            decode_results.append(
                 {
                     "status": "rejected" if reason else "ok",
                     "reason": reason,
-                    "note": "; ".join(clip.notes),
+                    "warning": "; ".join(clip.warnings),
                     "start": clip.start,
                     "end": clip.end,
                     "length": len(clip.samples),
@@ -69,7 +69,7 @@ def trim_clips(
             yield clip.samples
 
     audio = gather(waves(), spool_dir=data_dir)
-    return audio, metadata[["fname"]].join(pd.DataFrame(outcomes, index=metadata.index))
+    return audio, metadata[["fname"]].join(pd.DataFrame(decode_results, index=metadata.index))
 
 
 def report_clips(
@@ -79,31 +79,33 @@ def report_clips(
 
     Args:
         splits: their names.
-        tables: for every split `{split}_outcomes` and `{split}_unlisted`.
+        tables: for every split `{split}_decode_results` and `{split}_unlisted`.
 
     Returns:
         The rejected clips: fname, split, reason. The usable ones that are odd: fname, split,
-        note. And by split the numbers of listed, rejected, noted and unlisted clips.
+        note. And by split the numbers of listed, rejected, warned and unlisted clips.
     """
-    rejected, noted, counts = [], [], {}
+    rejected, warned, counts = [], [], {}
     for split in splits:
-        outcomes = tables[f"{split}_outcomes"].assign(split=split)
+        decode_results = tables[f"{split}_decode_results"].assign(split=split)
         rejected.append(
-            outcomes.loc[outcomes["status"] == "rejected", ["fname", "split", "reason"]]
+            decode_results.loc[decode_results["status"] == "rejected", ["fname", "split", "reason"]]
         )
-        noted.append(outcomes.loc[outcomes["note"] != "", ["fname", "split", "note"]])
+        warned.append(
+            decode_results.loc[decode_results["warning"] != "", ["fname", "split", "warning"]]
+        )
         counts[split] = {
-            "listed": len(outcomes),
+            "listed": len(decode_results),
             "rejected": len(rejected[-1]),
-            "noted": len(noted[-1]),
+            "with_warnings": len(warned[-1]),
             "unlisted": len(tables[f"{split}_unlisted"]),
         }
-    return pd.concat(rejected), pd.concat(noted), counts
+    return pd.concat(rejected), pd.concat(warned), counts
 
 
 def accept_clips(
     metadata: pd.DataFrame,
-    outcomes: pd.DataFrame,
+    decode_results: pd.DataFrame,
     rejected_clips: pd.DataFrame,
     rejection: Rejection,
 ) -> pd.DataFrame:
@@ -117,16 +119,16 @@ def accept_clips(
     Raises:
         InputError: the share of rejected clips is above the parameter.
     """
-    rejected = outcomes["status"] == "rejected"
-    if rejected.mean() > rejection.max_share:
+    rejected = decode_results["status"] == "rejected"
+    if rejected.mean() > rejection.max_fraction:
         raise InputError(
             f"{rejected.sum()} of {len(rejected)} clips rejected, more than the share of "
-            f"{rejection.max_share:g} in rejection.max_share: "
-            f"{_most_common(outcomes.loc[rejected, 'reason'])}. All are in "
+            f"{rejection.max_fraction:g} in rejection.max_fraction: "
+            f"{_most_common(decode_results.loc[rejected, 'reason'])}. All are in "
             "08_reporting/rejected_clips.csv: mend them and run again (without "
-            "--only-missing-outputs), or raise rejection.max_share"
+            "--only-missing-outputs), or raise rejection.max_fraction"
         )
-    return metadata.drop(columns=["location", "reason"]).join(outcomes.drop(columns="fname"))
+    return metadata.drop(columns=["location", "reason"]).join(decode_results.drop(columns="fname"))
 
 
 def _most_common(reasons: pd.Series) -> str:

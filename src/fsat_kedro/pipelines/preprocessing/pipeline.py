@@ -29,12 +29,12 @@ def _split_pipeline(split: str, demo: bool) -> Pipeline:
             node(
                 nodes.trim_clips,
                 ["metadata", "params:decoding", "params:trim", "params:n_jobs", "params:data_dir"],
-                ["audio", "outcomes"],
+                ["audio", "decode_results"],
                 name="trim_clips",
             ),
         ]
     )
-    outputs = ("metadata", "unlisted", "audio", "outcomes")
+    outputs = ("metadata", "unlisted", "audio", "decode_results")
     return Pipeline(
         template,
         namespace=f"preprocessing.{split}",
@@ -46,14 +46,14 @@ def _split_pipeline(split: str, demo: bool) -> Pipeline:
 
 def _check_pipeline(splits: list[str]) -> Pipeline:
     """The clips of a split are accepted once all that is rejected is on disk to be looked at."""
-    made = [f"{split}_{name}" for split in splits for name in ("outcomes", "unlisted")]
-    reports = ["rejected_clips", "noted_clips", "clip_counts"]
+    made = [f"{split}_{name}" for split in splits for name in ("decode_results", "unlisted")]
+    reports = ["rejected_clips", "clip_warnings", "clip_counts"]
     report_clips = update_wrapper(partial(nodes.report_clips, splits=splits), nodes.report_clips)
     report = node(report_clips, {name: name for name in made}, reports, name="report_clips")
     accept = [
         node(
             nodes.accept_clips,
-            [f"{split}_metadata", f"{split}_outcomes", "rejected_clips", "params:rejection"],
+            [f"{split}_metadata", f"{split}_decode_results", "rejected_clips", "params:rejection"],
             f"{split}_clips",
             name=f"accept_{split}_clips",
         )

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline as Projector
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.evaluation import metrics, plots
-from fsat_kedro.evaluation.misclassified import clear_clips, labelled_clips, missed_clips
+from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified, labelled_clips
 from fsat_kedro.evaluation.report import Split, embed_plot, render_report
 from fsat_kedro.parameters import Lengths, LogMel, Report
 
@@ -236,7 +236,7 @@ def draw_mel_gallery(
     log_mel: LogMel,
 ) -> Figure:
     """The log-mel of a clear training clip of each class."""
-    rows = clear_clips(probabilities, clips, classes["labels"])
+    rows = find_exemplars(probabilities, clips, classes["labels"])
     return plots.plot_mel_gallery(
         [mels[row] for row in rows],
         classes["labels"],
@@ -245,7 +245,7 @@ def draw_mel_gallery(
     )
 
 
-def list_missed_clips(
+def list_misclassified_clips(
     oof_probabilities: np.ndarray,
     train_clips: pd.DataFrame,
     classes: dict,
@@ -256,13 +256,13 @@ def list_missed_clips(
     """The clips whose first tag is not their label, of each split the surest miss first.
 
     Returns:
-        split, and the columns of `examples.missed_clips`.
+        split, and the columns of `examples.find_misclassified`.
     """
     labels = classes["labels"]
-    missed = {"train": missed_clips(oof_probabilities, train_clips, labels, train_folds)}
+    missed = {"train": find_misclassified(oof_probabilities, train_clips, labels, train_folds)}
     if test_clips is not None:
         nowhere = np.zeros(len(test_clips), np.int64)
-        missed["test"] = missed_clips(test_probabilities, test_clips, labels, nowhere)
+        missed["test"] = find_misclassified(test_probabilities, test_clips, labels, nowhere)
     return pd.concat(missed, names=["split", "place"]).reset_index("split").reset_index(drop=True)
 
 
@@ -329,7 +329,7 @@ def _first_tags(
     """Of the usable labelled clips, the first tag's probability and whether it is the label."""
     rows = labelled_clips(clips)
     targets = metrics.class_indices(clips["label"][rows], classes["labels"])
-    tagged = metrics.rank_classes(probabilities[rows], k=1)[:, 0]
+    tagged = metrics.top_k(probabilities[rows], k=1)[:, 0]
     return probabilities[rows].max(axis=1), tagged == targets
 
 

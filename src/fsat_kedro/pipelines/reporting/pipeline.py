@@ -21,10 +21,10 @@ def create_pipeline(splits: list[str]) -> Pipeline:
         node(nodes.score_classes, out_of_fold, "class_scores", name="score_classes"),
         node(nodes.list_confused_pairs, out_of_fold, "confused_pairs", name="list_confused_pairs"),
         node(
-            nodes.list_missed_clips,
+            nodes.list_misclassified_clips,
             [*out_of_fold, "train_folds", *test],
-            "missed_clips",
-            name="list_missed_clips",
+            "misclassified_clips",
+            name="list_misclassified_clips",
         ),
     ]
     if tested:

@@ -115,21 +115,21 @@ def train_mel_pca(
     views: Views,
     seed: int,
 ) -> tuple[Network, pd.DataFrame]:
-    """Train the network of both inputs on one fold, from the trunk of stage mel.
+    """Train the network of both inputs on one fold, from the encoder of stage mel.
 
     Returns:
         The network, and its history, a row an epoch.
     """
     import keras
 
-    from fsat_kedro.modelling.networks import build_network, carry_trunk, load_network
+    from fsat_kedro.modelling.networks import build_network, copy_encoder_weights, load_network
 
     seed = _stage_seed(seed, split["fold"], stage=2)
     keras.utils.clear_session()
     keras.utils.set_random_seed(seed)
     mel_network = load_network(model, mel_weights, **_sizes(mels, classes))
     network = build_network(model, weights=None, **_sizes(mels, classes, components))
-    carry_trunk(mel_network, network)
+    copy_encoder_weights(mel_network, network)
     history = _train(
         network, split, clips, mels, components, mel_statistics, classes, training, views, seed
     )
