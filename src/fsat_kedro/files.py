@@ -1,18 +1,40 @@
-"""Writing a file or a folder so that it is either whole or as it was before.
+"""Files and folders, on this machine or in an object store.
 
-What is written goes beside it and is renamed at the end, so that a killed run, a full disk or an
-object that cannot be written leaves nothing that passes for whole.
+A path is a local path or the url of an object, such as `s3://bucket/run/scores.csv`. What is
+written appears whole at the end or not at all: a local file is written beside its path and renamed,
+and an object store puts objects whole.
 """
 
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timezone
 from pathlib import Path
+from typing import IO
+
+import fsspec
+from fsspec.core import url_to_fs
+
+
+def is_url(path: str | Path) -> bool:
+    """Return whether a path is the url of an object or folder in a store."""
+    return "://" in str(path)
+
+
+@contextmanager
+def open_atomic(path: str | Path) -> Iterator[IO[bytes]]:
+    """Open a file or object for writing; it appears at `path` when the block ends without error."""
+    if is_url(path):
+        with fsspec.open(str(path), "wb") as file:
+            yield file
+        return
+    with replacing(Path(path)) as partial, partial.open("wb") as file:
+        yield file
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write a file or a folder to, which takes its place at the end.
+    """Yield a local path to write a file or folder to; it takes the place of `path` at the end.
 
     If writing fails, what was written is removed, and what was at `path` stays.
     """
@@ -32,12 +54,32 @@ def replacing(path: Path) -> Iterator[Path]:
         else:
             partial.replace(path)
     finally:
-        remove(partial)  # Which is there no more if all went well.
+        remove(partial)  # Already renamed if all went well.
 
 
-def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there."""
-    if path.is_dir():
+def exists(path: str | Path) -> bool:
+    """Return whether there is a file, folder or object."""
+    files, name = url_to_fs(str(path), use_listings_cache=False)
+    return files.exists(name)
+
+
+def modified_at(path: str | Path) -> float | None:
+    """Return when a file or object was last written, in seconds since 1970; None without one."""
+    files, name = url_to_fs(str(path), use_listings_cache=False)
+    try:
+        moment = files.modified(name)
+    except FileNotFoundError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()
+
+
+def remove(path: str | Path) -> None:
+    """Remove a file, folder or object, if it exists."""
+    if is_url(path):
+        files, name = url_to_fs(str(path), use_listings_cache=False)
+        if files.exists(name):
+            files.rm(name, recursive=True)
+    elif Path(path).is_dir():
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)

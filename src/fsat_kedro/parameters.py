@@ -89,7 +89,7 @@ class Folds(_Group):
     """How many."""
 
 
-class Lengths(_Group):
+class CropLengths(_Group):
     """Which lengths training draws and inference looks at."""
 
     percentiles: Annotated[tuple[Percentile, Percentile], AfterValidator(_ascending)]
@@ -302,7 +302,7 @@ class Parameters(_Group):
     log_mel: LogMel
     pca: Pca
     folds: Folds
-    lengths: Lengths
+    crop_lengths: CropLengths
     model: Model
     training: Training
     views: Views

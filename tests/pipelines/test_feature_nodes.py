@@ -7,7 +7,7 @@ import pytest
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.errors import InputError
-from fsat_kedro.parameters import Lengths, LogMel, Pca
+from fsat_kedro.parameters import CropLengths, LogMel, Pca
 from fsat_kedro.pipelines.features import nodes as features
 
 LOG_MEL = LogMel(sample_rate=22050, n_fft=1764, hop_length=220, n_mels=64)
@@ -17,7 +17,7 @@ def test_log_mels_are_frames_by_bands_and_a_rejected_clip_has_no_frame(tmp_path,
     waves = rng.normal(0, 0.1, 11025).astype(np.float32)
     audio = RaggedArray(waves, np.array([0, 4410, 4410, 11025]))
     clips = pd.DataFrame({"fname": ["a.wav", "b.wav", "c.wav"]})
-    mels = features.compute_log_mels(audio, clips, LOG_MEL, n_jobs=1, data_dir=str(tmp_path))
+    mels = features.compute_log_mels(audio, clips, LOG_MEL, n_jobs=1, spool_dir=str(tmp_path))
     assert mels.lengths.tolist() == [1 + 2205 // 220, 0, 1 + 3308 // 220]
     assert mels.values.shape[1] == 64
 
@@ -58,14 +58,14 @@ def test_statistics_are_the_range_and_the_percentiles_of_usable_clips():
     values = np.array([[-80.0, 3.0]] * 110 + [[-20.0, 12.0]] * 110, np.float32)
     lengths = [40, 0, 50, 60, 0, 70]
     mels = RaggedArray(values, np.cumsum([0, *lengths]))
-    statistics = features.fit_mel_statistics(mels, Lengths(percentiles=(0, 100)))
+    statistics = features.fit_mel_statistics(mels, CropLengths(percentiles=(0, 100)))
     assert statistics == {"minimum": -80, "maximum": 12, "shortest": 40, "longest": 70}
 
 
 def test_no_usable_clip_is_an_error():
     mels = RaggedArray(np.zeros((0, 64), np.float32), np.array([0, 0, 0]))
     with pytest.raises(InputError, match="no usable training clip"):
-        features.fit_mel_statistics(mels, Lengths(percentiles=(25, 75)))
+        features.fit_mel_statistics(mels, CropLengths(percentiles=(25, 75)))
 
 
 def test_a_rejected_clip_has_no_part_in_the_projection_and_none_of_its_own(rng):

@@ -9,7 +9,7 @@ from fsat_kedro.audio.summary_features import fit_projector
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.matplotlib_dataset import MatplotlibDataset
 from fsat_kedro.evaluation import metrics
-from fsat_kedro.parameters import Lengths, LogMel, Report
+from fsat_kedro.parameters import CropLengths, LogMel, Report
 from fsat_kedro.pipelines.reporting import create_pipeline, nodes
 
 LABELS = ["Bell", "Drum", "Wind"]
@@ -103,7 +103,7 @@ def make_inputs(n_folds, *, test=True):
         "projector": fit_projector(np.random.default_rng(0).normal(size=(9, 12)), 5),
         "mel_statistics": {"minimum": -80, "maximum": 30, "shortest": 100, "longest": 300},
         "params:log_mel": LOG_MEL,
-        "params:lengths": Lengths(percentiles=(25, 75)),
+        "params:crop_lengths": CropLengths(percentiles=(25, 75)),
         "params:report": Report(max_clips=9, max_seconds=2, max_megabytes=9),
         "params:dataset": "fsdkaggle2018",
         "params:data_dir": "data/mine",
@@ -323,7 +323,12 @@ def test_a_split_of_rejected_clips_has_no_lengths():
     test = make_clips(["Bell"], verified=[None], rejected=[0], split="test")
     statistics = {"shortest": 100, "longest": 100}
     figure = nodes.draw_clip_lengths(
-        statistics, LOG_MEL, Lengths(percentiles=(25, 75)), train, test, splits=["train", "test"]
+        statistics,
+        LOG_MEL,
+        CropLengths(percentiles=(25, 75)),
+        train,
+        test,
+        splits=["train", "test"],
     )
     names = [text.get_text() for text in drawable(figure).axes[0].get_legend().get_texts()]
     assert [name.split(",")[0] for name in names] == ["shown to networks", "train"]

@@ -52,6 +52,8 @@ class ParameterHooks:
             if parameters[folder].startswith("~"):
                 raise ClickException(f"{folder} is {parameters[folder]}: write ~ out")
             parameters[folder] = str(context.project_path / parameters[folder])
+        # For temporary files; of a run into a store, the folder for copies.
+        parameters["spool_dir"] = parameters["data_dir"]
         context.config_loader["parameters"] = parameters
         if is_address(address):
             store = Store(address.rstrip("/"), Path(parameters["data_dir"]))

@@ -19,15 +19,15 @@ from fsat_kedro.data.ragged import RaggedArray, gather
 from fsat_kedro.errors import InputError
 from fsat_kedro.modelling.crop_lengths import length_range
 from fsat_kedro.parallel import map_clips
-from fsat_kedro.parameters import Lengths, LogMel, Pca
+from fsat_kedro.parameters import CropLengths, LogMel, Pca
 
 
 def compute_log_mels(
-    audio: RaggedArray, clips: pd.DataFrame, log_mel: LogMel, n_jobs: int, data_dir: str
+    audio: RaggedArray, clips: pd.DataFrame, log_mel: LogMel, n_jobs: int, spool_dir: str
 ) -> RaggedArray:
     """Log-mel spectrogram of each clip, item i (t_i, m) in dB; no frame for a rejected clip."""
     function = partial(_log_mel_frames, settings=log_mel.model_dump())
-    return gather(_map_waves(function, audio, clips, n_jobs, "log-mels"), spool_dir=data_dir)
+    return gather(_map_waves(function, audio, clips, n_jobs, "log-mels"), spool_dir=spool_dir)
 
 
 def compute_summary_features(audio: RaggedArray, clips: pd.DataFrame, n_jobs: int) -> pd.DataFrame:
@@ -37,7 +37,7 @@ def compute_summary_features(audio: RaggedArray, clips: pd.DataFrame, n_jobs: in
     return pd.DataFrame(np.stack(rows), index=pd.Index(clips["fname"]), columns=feature_names())
 
 
-def fit_mel_statistics(mels: RaggedArray, lengths: Lengths) -> dict[str, float]:
+def fit_mel_statistics(mels: RaggedArray, crop_lengths: CropLengths) -> dict[str, float]:
     """What the networks need to know of the training clips' log-mels.
 
     Returns:
@@ -48,7 +48,7 @@ def fit_mel_statistics(mels: RaggedArray, lengths: Lengths) -> dict[str, float]:
         raise InputError(
             "no usable training clip: the reasons are in 08_reporting/rejected_clips.csv"
         )
-    shortest, longest = length_range(mels.lengths[usable], lengths.percentiles)
+    shortest, longest = length_range(mels.lengths[usable], crop_lengths.percentiles)
     frames = (mels.reader(index)() for index in usable)
     smallest, largest = np.transpose([(values.min(), values.max()) for values in frames])
     return {

@@ -11,7 +11,7 @@ def create_pipeline(splits: list[str]) -> Pipeline:
         [
             node(
                 nodes.fit_mel_statistics,
-                ["train_mels", "params:lengths"],
+                ["train_mels", "params:crop_lengths"],
                 "mel_statistics",
                 name="fit_mel_statistics",
             ),
@@ -25,7 +25,7 @@ def create_pipeline(splits: list[str]) -> Pipeline:
         namespace="features.fit",
         inputs={"train_mels", "train_summary"},
         outputs={"mel_statistics", "projector"},
-        parameters={"lengths", "pca"},
+        parameters={"crop_lengths", "pca"},
     )
     projected = [
         node(
@@ -50,7 +50,7 @@ def _split_pipeline(split: str) -> Pipeline:
         [
             node(
                 nodes.compute_log_mels,
-                ["audio", "clips", "params:log_mel", "params:n_jobs", "params:data_dir"],
+                ["audio", "clips", "params:log_mel", "params:n_jobs", "params:spool_dir"],
                 "mels",
                 name="compute_log_mels",
             ),
@@ -67,5 +67,5 @@ def _split_pipeline(split: str) -> Pipeline:
         namespace=f"features.{split}",
         inputs={name: f"{split}_{name}" for name in ("audio", "clips")},
         outputs={name: f"{split}_{name}" for name in ("mels", "summary")},
-        parameters={"log_mel", "n_jobs", "data_dir"},
+        parameters={"log_mel", "n_jobs", "spool_dir"},
     )

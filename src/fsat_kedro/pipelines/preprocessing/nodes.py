@@ -35,7 +35,7 @@ def read_metadata(
 
 
 def trim_clips(
-    metadata: pd.DataFrame, decoding: Decoding, trim: Trim, n_jobs: int, data_dir: str
+    metadata: pd.DataFrame, decoding: Decoding, trim: Trim, n_jobs: int, spool_dir: str
 ) -> tuple[RaggedArray, pd.DataFrame]:
     """Decode, check and trim every listed clip.
 
@@ -68,7 +68,7 @@ def trim_clips(
             )
             yield clip.samples
 
-    audio = gather(waves(), spool_dir=data_dir)
+    audio = gather(waves(), spool_dir=spool_dir)
     return audio, metadata[["fname"]].join(pd.DataFrame(decode_results, index=metadata.index))
 
 

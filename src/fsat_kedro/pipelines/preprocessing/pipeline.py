@@ -28,7 +28,7 @@ def _split_pipeline(split: str, demo: bool) -> Pipeline:
             ),
             node(
                 nodes.trim_clips,
-                ["metadata", "params:decoding", "params:trim", "params:n_jobs", "params:data_dir"],
+                ["metadata", "params:decoding", "params:trim", "params:n_jobs", "params:spool_dir"],
                 ["audio", "decode_results"],
                 name="trim_clips",
             ),
@@ -39,7 +39,7 @@ def _split_pipeline(split: str, demo: bool) -> Pipeline:
         template,
         namespace=f"preprocessing.{split}",
         inputs=set(made),
-        parameters={"raw_dir", "dataset", "decoding", "trim", "n_jobs", "data_dir"},
+        parameters={"raw_dir", "dataset", "decoding", "trim", "n_jobs", "spool_dir"},
         outputs={name: f"{split}_{name}" for name in outputs},
     )
 

@@ -16,7 +16,7 @@ from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.evaluation import metrics, plots
 from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified, labelled_clips
 from fsat_kedro.evaluation.report import Split, embed_plot, render_report
-from fsat_kedro.parameters import Lengths, LogMel, Report
+from fsat_kedro.parameters import CropLengths, LogMel, Report
 
 OUT_OF_FOLD, TEST = "out-of-fold", "test"
 """What the clips are called in plots and in the page, by whether their labels were trained on."""
@@ -174,7 +174,7 @@ def draw_class_balance(clips: pd.DataFrame) -> Figure:
 def draw_clip_lengths(
     mel_statistics: dict,
     log_mel: LogMel,
-    lengths: Lengths,
+    crop_lengths: CropLengths,
     *clips: pd.DataFrame,
     splits: list[str],
 ) -> Figure:
@@ -185,7 +185,7 @@ def draw_clip_lengths(
     }
     frame = log_mel.hop_length / log_mel.sample_rate
     shown = (mel_statistics["shortest"] * frame, mel_statistics["longest"] * frame)
-    return plots.plot_clip_lengths(seconds, shown, lengths.percentiles)
+    return plots.plot_clip_lengths(seconds, shown, crop_lengths.percentiles)
 
 
 def draw_scores_by_class(

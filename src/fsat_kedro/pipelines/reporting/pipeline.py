@@ -40,7 +40,7 @@ def create_pipeline(splits: list[str]) -> Pipeline:
         _drawing(nodes.draw_class_balance, ["train_clips"]),
         _drawing(
             _of_splits(nodes.draw_clip_lengths, splits),
-            ["mel_statistics", "params:log_mel", "params:lengths", *clips],
+            ["mel_statistics", "params:log_mel", "params:crop_lengths", *clips],
         ),
         _drawing(nodes.draw_explained_variance, ["projector"]),
         _drawing(nodes.draw_learning_curves, ["training_history"]),
@@ -60,7 +60,7 @@ def create_pipeline(splits: list[str]) -> Pipeline:
         name="write_report",
     )
     reports = Pipeline([*tables, *plots, page])
-    parameters = {"report", "log_mel", "lengths", "dataset", "data_dir"}
+    parameters = {"report", "log_mel", "crop_lengths", "dataset", "data_dir"}
     return Pipeline(
         reports,
         namespace="reporting",

@@ -21,10 +21,10 @@ def list_sounds(tag_dir: str | None) -> pd.DataFrame:
     return pd.DataFrame(files, columns=["fname", "location", "reason"])
 
 
-def tag_sounds(tagger: Tagger, sounds: pd.DataFrame, n_jobs: int, data_dir: str) -> pd.DataFrame:
+def tag_sounds(tagger: Tagger, sounds: pd.DataFrame, n_jobs: int, spool_dir: str) -> pd.DataFrame:
     """Tag the sounds, see `tagger.Tagger.tag`."""
     listed = [Sound(*row) for row in sounds.itertuples(index=False)]
-    tags = tagger.tag(listed, n_jobs=n_jobs, spool_dir=data_dir)
+    tags = tagger.tag(listed, n_jobs=n_jobs, spool_dir=spool_dir)
     rejected = tags["reason"] != ""
     logger.info("%d sounds tagged, %d rejected", len(tags) - rejected.sum(), rejected.sum())
     return tags

@@ -12,7 +12,7 @@ def create_pipeline() -> Pipeline:
             node(nodes.list_sounds, "params:tag_dir", "sounds", name="list_sounds"),
             node(
                 nodes.tag_sounds,
-                ["tagger", "sounds", "params:n_jobs", "params:data_dir"],
+                ["tagger", "sounds", "params:n_jobs", "params:spool_dir"],
                 "tags",
                 name="tag_sounds",
                 tags="gpu",
