@@ -1,3 +1,5 @@
+import doctest
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,7 +22,7 @@ def test_precision_is_one_over_the_rank_and_zero_beyond_k():
     assert metrics.map_at_k(np.array([1, 2, 3]), PROBABILITIES, k=4) == pytest.approx(11 / 36)
 
 
-def test_accuracy_counts_first_places_alone():
+def test_accuracy_counts_only_the_first_rank():
     assert metrics.accuracy(np.array([2, 3, 0]), PROBABILITIES) == pytest.approx(2 / 3)
 
 
@@ -39,7 +41,7 @@ def test_fewer_classes_than_k_are_all_ranked():
     assert metrics.map_at_k(np.array([0]), probabilities) == pytest.approx(0.5)
 
 
-def test_a_clip_of_no_known_class_scores_zero():
+def test_a_clip_of_an_unknown_class_scores_zero():
     targets = np.array([-1, 2])
     assert metrics.map_at_k(targets, PROBABILITIES[[0, 0]]) == pytest.approx(0.5)
 
@@ -124,13 +126,13 @@ def test_scores_agree_with_scikit_learn(clips):
         (np.zeros(1, int), np.array([[0.5, np.inf]]), "infinite"),
     ],
 )
-def test_what_cannot_be_scored_is_an_error(targets, probabilities, message):
+def test_invalid_targets_or_probabilities_raise(targets, probabilities, message):
     with pytest.raises(ValueError, match=message):
         metrics.map_at_k(targets, probabilities)
 
 
 @pytest.mark.parametrize("dtype", ["string", object])
-def test_labels_become_positions_and_minus_one_where_there_is_none(dtype):
+def test_class_indices_are_minus_one_for_missing_and_unknown_labels(dtype):
     labels = pd.Series(["Meow", pd.NA, "Bark", "Moo"], dtype=dtype)
     indices = metrics.class_indices(labels, ["Bark", "Meow"])
     assert indices.tolist() == [1, -1, 0, -1]
@@ -144,7 +146,7 @@ one_over_ranks = st.sampled_from([0, 1 / 3, 1 / 2, 1])
 
 @given(arrays(float, st.integers(1, 50), elements=one_over_ranks), st.integers(0, 9))
 @settings(max_examples=30, deadline=None)
-def test_an_interval_holds_the_mean_and_is_the_same_again(scores, seed):
+def test_an_interval_contains_the_mean_and_is_reproducible(scores, seed):
     low, high = metrics.bootstrap_interval(scores, seed=seed)
     assert scores.min() - 1e-12 <= low <= scores.mean() + 1e-12
     assert scores.mean() - 1e-12 <= high <= scores.max() + 1e-12
@@ -152,13 +154,13 @@ def test_an_interval_holds_the_mean_and_is_the_same_again(scores, seed):
 
 
 @pytest.mark.parametrize("n_clips", [1, 2, 100])
-def test_clips_that_are_all_right_have_an_interval_from_one_to_one(n_clips):
+def test_perfect_scores_have_an_interval_from_one_to_one(n_clips):
     scores = metrics.score_clips(np.zeros(n_clips, int), np.tile([0.9, 0.1], (n_clips, 1)), seed=0)
     assert scores.pop("n_clips") == n_clips
     assert set(scores.values()) == {1.0}
 
 
-def test_four_times_the_clips_have_an_interval_of_half_the_width(rng):
+def test_four_times_the_clips_halve_the_interval(rng):
     scores = rng.choice([0, 1 / 3, 1 / 2, 1], size=400)
     (low, high), (low_4, high_4) = (
         metrics.bootstrap_interval(np.tile(scores, n), seed=0) for n in (1, 4)
@@ -166,20 +168,20 @@ def test_four_times_the_clips_have_an_interval_of_half_the_width(rng):
     assert (high_4 - low_4) / (high - low) == pytest.approx(1 / 2, rel=0.1)
 
 
-def test_an_interval_is_that_of_counts_of_clips_drawn_with_replacement(rng):
+def test_an_interval_agrees_with_multinomial_resampling(rng):
     scores = rng.choice([0, 1 / 3, 1 / 2, 1], size=300, p=[0.1, 0.1, 0.2, 0.6])
-    # As often as each of 300 equally likely clips comes in 300 draws.
+    # How often each of 300 equally likely clips is drawn in 300 draws.
     counts = rng.multinomial(300, np.full(300, 1 / 300), size=10_000)
     expected = np.quantile(counts @ scores / 300, [0.025, 0.975])
     np.testing.assert_allclose(metrics.bootstrap_interval(scores, seed=0), expected, atol=0.004)
 
 
-def test_nineteen_of_twenty_intervals_hold_the_true_mean(rng):
-    values, shares = np.array([1, 1 / 2, 1 / 3, 0]), np.array([0.8, 0.08, 0.06, 0.06])
-    low, high = metrics.bootstrap_interval(rng.choice(values, size=(200, 100), p=shares), seed=0)
-    holds = (low <= values @ shares) & (values @ shares <= high)
-    # Three standard deviations of a share of 200, and the percentile bootstrap is a little narrow.
-    assert 0.89 <= holds.mean() <= 0.99
+def test_about_95_percent_of_intervals_contain_the_true_mean(rng):
+    values, fractions = np.array([1, 1 / 2, 1 / 3, 0]), np.array([0.8, 0.08, 0.06, 0.06])
+    low, high = metrics.bootstrap_interval(rng.choice(values, size=(200, 100), p=fractions), seed=0)
+    contains = (low <= values @ fractions) & (values @ fractions <= high)
+    # Three standard deviations for 200 trials; the percentile bootstrap is a little narrow.
+    assert 0.89 <= contains.mean() <= 0.99
 
 
 def test_each_score_has_its_own_interval():
@@ -208,7 +210,7 @@ def test_a_class_without_clips_has_no_recall_and_no_map():
     np.testing.assert_allclose(recall, [0.5, np.nan])
 
 
-def test_a_clip_of_no_known_class_lowers_the_precision_of_what_it_is_taken_for():
+def test_a_clip_of_an_unknown_class_lowers_the_precision_of_its_first_tag():
     n_clips, map_at_3, precision, recall = metrics.scores_by_class(
         np.array([0, -1]), np.array([[0.9, 0.1], [0.8, 0.2]])
     )
@@ -218,12 +220,12 @@ def test_a_clip_of_no_known_class_lowers_the_precision_of_what_it_is_taken_for()
     np.testing.assert_allclose(recall, [1, np.nan])
 
 
-def test_a_target_that_is_no_class_is_an_error_in_the_confusions():
+def test_confusion_counts_require_known_classes():
     with pytest.raises(ValueError, match="-1"):
         metrics.confusion_counts(np.array([0, -1]), np.full((2, 2), 0.5))
 
 
-def test_confused_pairs_stand_by_clips_then_by_class():
+def test_confused_pairs_are_sorted_by_clips_then_by_class():
     counts = np.array([[9, 2, 0], [1, 0, 5], [2, 1, 7]])
     true, predicted = metrics.confused_pairs(counts)
     assert list(zip(true.tolist(), predicted.tolist(), strict=True)) == [
@@ -233,26 +235,32 @@ def test_confused_pairs_stand_by_clips_then_by_class():
     ]
 
 
-def test_without_a_confusion_there_is_no_pair():
+def test_perfect_predictions_have_no_confused_pairs():
     assert [len(x) for x in metrics.confused_pairs(np.diag([3, 0, 2]))] == [0, 0]
 
 
 def test_reliability_worked_by_hand():
-    claimed = np.array([0.9, 0.2, 0.8, 0.3, 0.7, 0.1])
-    right = np.array([True, False, True, True, False, False])
-    means, shares, low, high = metrics.reliability(claimed, right, per_point=3, most=10)
+    confidence = np.array([0.9, 0.2, 0.8, 0.3, 0.7, 0.1])
+    correct = np.array([True, False, True, True, False, False])
+    means, accuracies, low, high = metrics.reliability_curve(confidence, correct, min_per_bin=3)
     np.testing.assert_allclose(means, [0.2, 0.8])
-    np.testing.assert_allclose(shares, [1 / 3, 2 / 3])
+    np.testing.assert_allclose(accuracies, [1 / 3, 2 / 3])
     # Wilson's interval of 1 in 3, with z = 1.96.
     z = 1.959964
     centre, half = (1 + z**2 / 2) / (3 + z**2), z / (3 + z**2) * (2 / 3 + z**2 / 4) ** 0.5
     np.testing.assert_allclose([low[0], high[0]], [centre - half, centre + half], rtol=1e-6)
 
 
-def test_reliability_of_few_or_equal_claims():
+def test_reliability_of_few_or_equally_confident_predictions():
     for n in (1, 5, 500):
-        means, shares, low, high = metrics.reliability(np.ones(n), np.ones(n, bool))
+        means, accuracies, low, high = metrics.reliability_curve(np.ones(n), np.ones(n, bool))
         assert len(means) == min(10, max(1, n // 20))
-        assert (shares == 1).all()
+        assert (accuracies == 1).all()
         assert (low < 1).all()
         np.testing.assert_allclose(high, 1)
+
+
+def test_the_worked_examples_are_right():
+    result = doctest.testmod(metrics)
+    assert result.attempted > 0
+    assert result.failed == 0

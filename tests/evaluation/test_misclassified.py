@@ -3,11 +3,12 @@ import pandas as pd
 import pytest
 
 from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified
+from fsat_kedro.evaluation.predictions import Predictions
 
 LABELS = ["Bark", "Flute", "Meow", "Siren"]
 
 
-def clips_of(labels, *, rejected=(), verified=None):
+def make_clips(labels, *, rejected=(), verified=None):
     n = len(labels)
     return pd.DataFrame(
         {
@@ -31,49 +32,51 @@ PROBABILITIES = np.array(
 )
 
 
-def test_missed_clips_are_those_whose_first_tag_is_not_their_label_surest_first():
-    clips = clips_of(["Bark", "Siren", "Bark", "Flute", pd.NA], rejected=[2])
-    missed = find_misclassified(PROBABILITIES, clips, LABELS, np.array([1, 2, 0, 1, 2]))
-    assert missed["fname"].tolist() == ["1.wav", "3.wav"]
-    assert missed["row"].tolist() == [1, 3]
-    assert missed["fold"].tolist() == [2, 1]
-    assert missed["seconds"].tolist() == [0.5, 0.5]
-    assert missed["rank"].tolist() == [4, 3]
-    assert missed["probability"].tolist() == [0.01, 0.2]
-    tags = missed[["tag_1", "tag_2", "tag_3"]].to_numpy().tolist()
+def test_misclassified_clips_are_sorted_by_confidence():
+    clips = make_clips(["Bark", "Siren", "Bark", "Flute", pd.NA], rejected=[2])
+    folds = np.array([1, 2, 0, 1, 2])
+    misclassified = find_misclassified(Predictions(PROBABILITIES, clips, LABELS, folds))
+    assert misclassified["fname"].tolist() == ["1.wav", "3.wav"]
+    assert misclassified["row"].tolist() == [1, 3]
+    assert misclassified["fold"].tolist() == [2, 1]
+    assert misclassified["seconds"].tolist() == [0.5, 0.5]
+    assert misclassified["rank"].tolist() == [4, 3]
+    assert misclassified["probability"].tolist() == [0.01, 0.2]
+    tags = misclassified[["tag_1", "tag_2", "tag_3"]].to_numpy().tolist()
     assert tags == [["Bark", "Meow", "Flute"], ["Siren", "Meow", "Flute"]]
-    assert missed["probability_2"].tolist() == [0.05, 0.3]
+    assert misclassified["probability_2"].tolist() == [0.05, 0.3]
 
 
-def test_a_clip_whose_label_is_no_class_is_missed_with_neither_rank_nor_probability():
-    clips = clips_of(["Bark", "Harp", pd.NA, "Siren", "Flute"])
-    missed = find_misclassified(PROBABILITIES, clips, LABELS, np.zeros(5, int))
-    assert missed["label"].tolist() == ["Harp"]
-    assert missed[["rank", "probability"]].isna().all(axis=None)
+def test_a_label_that_is_none_of_the_classes_has_no_rank_and_no_probability():
+    clips = make_clips(["Bark", "Harp", pd.NA, "Siren", "Flute"])
+    misclassified = find_misclassified(Predictions(PROBABILITIES, clips, LABELS))
+    assert misclassified["fold"].tolist() == [0]
+    assert misclassified["label"].tolist() == ["Harp"]
+    assert misclassified[["rank", "probability"]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize(("n_classes", "n_tags"), [(1, 1), (2, 2), (3, 3)])
 def test_there_are_no_more_tags_than_classes(n_classes, n_tags):
-    missed = find_misclassified(
-        np.ones((1, n_classes)) / n_classes, clips_of(["Harp"]), LABELS[:n_classes], np.ones(1, int)
-    )
-    assert missed[["tag_1", "tag_2", "tag_3"]].notna().to_numpy().sum() == n_tags
+    probabilities = np.ones((1, n_classes)) / n_classes
+    predictions = Predictions(probabilities, make_clips(["Harp"]), LABELS[:n_classes])
+    misclassified = find_misclassified(predictions)
+    assert misclassified[["tag_1", "tag_2", "tag_3"]].notna().to_numpy().sum() == n_tags
 
 
-def test_nothing_missed_is_a_table_without_rows():
-    clips = clips_of(["Bark", "Bark", pd.NA, "Siren", "Flute"])
-    missed = find_misclassified(PROBABILITIES, clips, LABELS, np.ones(5, int))
-    assert missed.empty
-    assert {"row", "fname", "rank", "tag_1", "probability_3"} <= set(missed)
+def test_without_misclassified_clips_the_table_has_no_rows():
+    clips = make_clips(["Bark", "Bark", pd.NA, "Siren", "Flute"])
+    misclassified = find_misclassified(Predictions(PROBABILITIES, clips, LABELS))
+    assert misclassified.empty
+    assert {"row", "fname", "rank", "tag_1", "probability_3"} <= set(misclassified)
 
 
-def test_the_clear_clip_of_a_class_has_the_greatest_probability_of_it():
-    clips = clips_of(["Bark", "Bark", "Bark", "Flute", "Flute"], rejected=[2])
-    assert find_exemplars(PROBABILITIES, clips, LABELS[:2]) == [1, 4]
+def test_an_exemplar_has_the_highest_probability_of_its_class():
+    clips = make_clips(["Bark", "Bark", "Bark", "Flute", "Flute"], rejected=[2])
+    assert find_exemplars(Predictions(PROBABILITIES, clips, LABELS[:2])) == [1, 4]
 
 
-def test_a_clear_clip_is_verified_where_its_class_has_such():
-    clips = clips_of(["Bark"] * 3 + ["Flute"] * 2, verified=[True, False, True, None, False])
+def test_an_exemplar_is_verified_if_its_class_has_verified_clips():
+    clips = make_clips(["Bark"] * 3 + ["Flute"] * 2, verified=[True, False, True, None, False])
     clips["status"] = "ok"
     probabilities = np.nan_to_num(PROBABILITIES)
-    assert find_exemplars(probabilities, clips, LABELS[:2]) == [0, 4]
+    assert find_exemplars(Predictions(probabilities, clips, LABELS[:2])) == [0, 4]

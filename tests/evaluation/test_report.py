@@ -1,29 +1,37 @@
-"""The page: what stands in it, and what a browser makes of it."""
+"""Content of the report, and its behaviour in a browser."""
 
 import base64
 import io
 import shutil
 from html.parser import HTMLParser
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 from matplotlib.figure import Figure
-from PIL import Image
 
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.data.ragged import RaggedArray
-from fsat_kedro.evaluation.report import Split, draw_mel, embed_plot, encode_wave, render_report
+from fsat_kedro.evaluation.predictions import Predictions
+from fsat_kedro.evaluation.previews import preview_predictions
+from fsat_kedro.evaluation.report import embed_plot, render_report
 from fsat_kedro.parameters import Report
 
 LABELS = ["Bark", "Flute", "Meow", "Siren"]
 ATTACK = '"><img src=x onerror="window.hacked=1"></script><script>window.hacked=1</script>'
-FRAME = 0.01
+HOP_SECONDS = 0.01
 
 
-def make_split(labels, probabilities, *, name="out-of-fold", seconds=0.4, verified=None):
-    n = len(labels)
+class Split(NamedTuple):
+    predictions: Predictions
+    audio: RaggedArray
+    mels: RaggedArray
+
+
+def make_split(labels, probabilities, *, classes=LABELS, test=False, verified=None):
+    n, name, seconds = len(labels), "test" if test else "out-of-fold", 0.4
     clips = pd.DataFrame(
         {
             "fname": pd.array([f"{name} {i}.wav" for i in range(n)], dtype="string"),
@@ -36,12 +44,10 @@ def make_split(labels, probabilities, *, name="out-of-fold", seconds=0.4, verifi
     rng = np.random.default_rng(0)
     times = np.arange(clips["length"].iloc[0]) / SAMPLE_RATE
     waves = [0.01 * np.sin(2 * np.pi * 440 * (1 + i) * times) for i in range(n)]
-    n_frames = round(seconds / FRAME)
+    n_frames = round(seconds / HOP_SECONDS)
+    folds = None if test else np.ones(n, int)
     return Split(
-        name,
-        clips,
-        np.array(probabilities, float),
-        np.ones(n, int) if name == "out-of-fold" else np.zeros(n, int),
+        Predictions(np.array(probabilities, float), clips, classes, folds),
         RaggedArray(np.concatenate(waves).astype(np.float32), np.arange(n + 1) * len(times)),
         RaggedArray(
             rng.normal(-40, 9, (n * n_frames, 64)).astype(np.float32), np.arange(n + 1) * n_frames
@@ -49,11 +55,11 @@ def make_split(labels, probabilities, *, name="out-of-fold", seconds=0.4, verifi
     )
 
 
-def one_hot(*indices, sure=0.9):
-    """Probabilities with one sure class a clip."""
-    rest = (1 - sure) / (len(LABELS) - 1)
+def one_hot(*indices, confidence=0.9):
+    """Return probabilities with one confident class per clip."""
+    rest = (1 - confidence) / (len(LABELS) - 1)
     return np.full((len(indices), len(LABELS)), rest) + np.eye(len(LABELS))[list(indices)] * (
-        sure - rest
+        confidence - rest
     )
 
 
@@ -65,32 +71,35 @@ def make_plot():
     return embed_plot(file.getvalue(), "A plot", "How to read it.")
 
 
-def render(splits, labels=LABELS, *, max_clips=9, max_seconds=10, max_megabytes=20, **content):
+def render(splits, *, max_clips=9, max_seconds=10, max_megabytes=20, **content):
     score = dict.fromkeys(["map_at_3", "map_at_3_low", "map_at_3_high"], 0.8125)
     score |= dict.fromkeys(["accuracy", "accuracy_low", "accuracy_high"], 0.5)
     content = {
         "name": "mine",
         "facts": ["4 classes"],
         "scores": [{"clips": "cross-validation", "n_clips": 5, **score}],
-        "pairs": [{"true": "Bark", "predicted": "Meow", "clips": 2, "share": 0.5}],
+        "pairs": [{"true": "Bark", "predicted": "Meow", "clips": 2, "fraction": 0.5}],
         "plots": [make_plot()],
         **content,
     }
     settings = Report(max_clips=max_clips, max_seconds=max_seconds, max_megabytes=max_megabytes)
-    return render_report(splits=splits, labels=labels, settings=settings, frame=FRAME, **content)
+    previewed = [
+        preview_predictions(*split, settings=settings, hop_seconds=HOP_SECONDS) for split in splits
+    ]
+    return render_report(splits=previewed, settings=settings, **content)
 
 
 @pytest.fixture(scope="module")
 def splits():
-    """Three training clips and one test clip that are missed, and others that are not."""
+    """Return three misclassified training clips, one misclassified test clip, and others."""
     probabilities = one_hot(0, 1, 2, 3, 2, 2, 1)
-    probabilities[4] = one_hot(2, sure=0.6)
+    probabilities[4] = one_hot(2, confidence=0.6)
     train = make_split(
         ["Bark", "Flute", "Meow", "Siren", "Bark", "Bark", "Siren"],
         probabilities,
         verified=[True, True, True, True, False, True, False],
     )
-    return [train, make_split(["Siren", "Meow"], one_hot(3, 0, sure=0.99), name="test")]
+    return [train, make_split(["Siren", "Meow"], one_hot(3, 0, confidence=0.99), test=True)]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +127,7 @@ class Elements(HTMLParser):
         if not {"script", "style"} & set(self.open):
             self.text += data
 
-    def of(self, tag, **attributes):
+    def find(self, tag, **attributes):
         return [
             found
             for name, found in self.tags
@@ -134,12 +143,12 @@ def content_of(uri):
 # Structure
 
 
-def test_what_is_opened_is_closed(page):
+def test_every_element_is_closed(page):
     assert Elements(page).open == []
 
 
-def test_missed_clips_stand_surest_first_with_their_tags(page):
-    clips = Elements(page).of("article", **{"class": "card clip"})
+def test_misclassified_clips_are_sorted_by_confidence(page):
+    clips = Elements(page).find("article", **{"class": "card clip"})
     assert [clip["data-fname"] for clip in clips] == [
         "test 1.wav",
         "out-of-fold 5.wav",
@@ -155,7 +164,7 @@ def test_missed_clips_stand_surest_first_with_their_tags(page):
     assert [clip["data-verified"] for clip in clips] == ["", "yes", "no", "no"]
 
 
-def test_nothing_is_fetched(page):
+def test_the_page_loads_nothing_from_outside(page):
     for tag, attributes in Elements(page).tags:
         for name in ("src", "href", "srcset", "poster", "data"):
             value = attributes.get(name, "data:")
@@ -164,9 +173,9 @@ def test_nothing_is_fetched(page):
     assert "@import" not in page
 
 
-def test_every_sound_can_be_read_and_has_its_length_and_a_name(page):
-    sounds = Elements(page).of("audio")
-    # Four missed clips, and a clear one of each class.
+def test_every_sound_is_readable_and_has_its_length_and_a_name(page):
+    sounds = Elements(page).find("audio")
+    # Four misclassified clips, and an exemplar of each class.
     assert len(sounds) == 4 + 4
     for sound in sounds:
         _, content = content_of(sound["src"])
@@ -175,109 +184,76 @@ def test_every_sound_can_be_read_and_has_its_length_and_a_name(page):
         assert sound["aria-label"]
 
 
-def test_a_label_beyond_the_third_place_is_told_with_its_place():
+def test_a_label_after_the_third_tag_is_shown_with_its_rank():
     train = make_split(LABELS, one_hot(0, 1, 2, 3))
-    test = make_split(["Siren"], [[0.9, 0.05, 0.03, 0.02]], name="test")
+    test = make_split(["Siren"], [[0.9, 0.05, 0.03, 0.02]], test=True)
     text = " ".join(Elements(render([train, test])).text.split())
-    assert "Meow 3% ▶ Siren label place 4 2%" in text
+    assert "Meow 3% ▶ Siren label rank 4 2%" in text
 
 
-def test_markup_in_labels_names_and_facts_stays_text(splits):
-    labels = [ATTACK, *LABELS[1:]]
-    train = make_split([ATTACK, *LABELS[1:], ATTACK], one_hot(0, 1, 2, 3, 1))
-    train.clips["fname"] = ATTACK
+def test_markup_in_labels_names_and_facts_is_escaped():
+    classes = [ATTACK, *LABELS[1:]]
+    train = make_split([*classes, ATTACK], one_hot(0, 1, 2, 3, 1), classes=classes)
+    train.predictions.clips["fname"] = ATTACK
     page = render(
         [train],
-        labels,
         name=ATTACK,
         facts=[ATTACK],
-        pairs=[{"true": ATTACK, "predicted": "Flute", "clips": 1, "share": 1}],
+        pairs=[{"true": ATTACK, "predicted": "Flute", "clips": 1, "fraction": 1}],
     )
     elements = Elements(page)
     assert ATTACK in elements.text
-    assert len(elements.of("script")) == 1
+    assert len(elements.find("script")) == 1
     assert not [found for _, found in elements.tags if "onerror" in found]
-    (clip,) = elements.of("article", **{"class": "card clip"})
+    (clip,) = elements.find("article", **{"class": "card clip"})
     assert clip["data-label"] == ATTACK
 
 
-def test_no_more_clips_than_asked_for_and_the_rest_is_told(splits):
+def test_max_clips_limits_the_clips_of_each_split(splits):
     elements = Elements(render(splits, max_clips=1))
-    # One of each split.
-    assert len(elements.of("article", **{"class": "card clip"})) == 2
-    assert "The 2 surest are here" in elements.text
-    assert "the other\n    2 are left out, for the page holds\n    1 of each kind" in elements.text
+    # One per split.
+    assert len(elements.find("article", **{"class": "card clip"})) == 2
+    text = " ".join(elements.text.split())
+    assert "The page shows the 2 most confident. It leaves out the other 2" in text
+    assert "limited to 1 clips of each kind" in text
 
 
-def test_the_page_stays_below_its_bound_and_says_what_it_leaves_out(splits, page):
+def test_max_megabytes_limits_the_page(splits, page):
     limit = 0.6 * len(page) / 1e6
     small = render(splits, max_megabytes=limit)
     elements = Elements(small)
-    clips = elements.of("article", **{"class": "card clip"})
-    assert 0 < len(clips) + len(elements.of("audio")) < 4 + 8
-    assert sum(len(x["src"]) for x in elements.of("audio") + elements.of("img")) <= 1e6 * limit
-    assert "left out" in elements.text or "no room" in elements.text
+    clips = elements.find("article", **{"class": "card clip"})
+    assert 0 < len(clips) + len(elements.find("audio")) < 4 + 8
+    assert sum(len(x["src"]) for x in elements.find("audio") + elements.find("img")) <= 1e6 * limit
+    assert "leaves out" in elements.text or "do not fit" in elements.text
 
 
-def test_long_sounds_are_cut(splits):
+def test_max_seconds_limits_the_sounds(splits):
     elements = Elements(render(splits, max_seconds=0.2))
-    for sound in elements.of("audio"):
+    for sound in elements.find("audio"):
         _, content = content_of(sound["src"])
         assert soundfile.info(io.BytesIO(content)).duration == pytest.approx(0.2, abs=0.01)
-    assert "Sounds are cut after 0.2 s." in elements.text
+    assert "Sounds stop after 0.2 s." in elements.text
 
 
-def test_one_class_of_which_nothing_is_missed():
-    page = render([make_split(["Bark"] * 3, np.ones((3, 1)))], ["Bark"], pairs=[])
+def test_a_single_class_without_misclassified_clips():
+    split = make_split(["Bark"] * 3, np.ones((3, 1)), classes=["Bark"])
+    page = render([split], pairs=[])
     elements = Elements(page)
-    assert elements.of("form") == []
-    assert len(elements.of("audio")) == 1
+    assert elements.find("form") == []
+    assert len(elements.find("audio")) == 1
 
 
-def test_a_test_label_that_is_no_class():
+def test_a_test_label_that_is_none_of_the_classes():
     train = make_split(LABELS, one_hot(0, 1, 2, 3))
-    test = make_split(["Harp"], one_hot(0), name="test")
+    test = make_split(["Harp"], one_hot(0), test=True)
     elements = Elements(render([train, test]))
-    (clip,) = elements.of("article", **{"class": "card clip"})
+    (clip,) = elements.find("article", **{"class": "card clip"})
     assert clip["data-label"] == "Harp"
-    assert "no class of the training clips" in elements.text
+    assert "not a class of the training clips" in elements.text
 
 
-# Pictures and sounds
-
-
-def test_the_picture_of_a_mel_has_time_to_the_right_and_low_frequencies_below():
-    mel = np.full((50, 64), -90.0)
-    mel[:10, :5] = 0
-    image = np.asarray(Image.open(io.BytesIO(content_of(draw_mel(mel))[1])).convert("L"))
-    assert image.shape == (64, 50)
-    assert image[-5:, :10].min() > 200
-    assert image[:-5].max() == image[:, 10:].max() < 10
-
-
-def test_a_long_mel_becomes_a_picture_of_bounded_width():
-    mel = np.random.default_rng(0).normal(size=(5000, 64))
-    assert Image.open(io.BytesIO(content_of(draw_mel(mel))[1])).size == (640, 64)
-
-
-@pytest.mark.parametrize(("formats", "kind"), [({"MP3": ""}, "audio/mpeg"), ({}, "audio/flac")])
-def test_a_quiet_wave_is_as_loud_as_others(monkeypatch, formats, kind):
-    monkeypatch.setattr(soundfile, "available_formats", lambda: formats)
-    times = np.arange(SAMPLE_RATE) / SAMPLE_RATE
-    wave = 0.001 * np.sin(2 * np.pi * 440 * times).astype(np.float32)
-    found, content = content_of(encode_wave(wave))
-    assert found == f"data:{kind}"
-    heard, rate = soundfile.read(io.BytesIO(content))
-    assert rate == SAMPLE_RATE
-    assert np.abs(heard).max() == pytest.approx(0.9, abs=0.05)
-
-
-def test_silence_stays_silence():
-    _, content = content_of(encode_wave(np.zeros(100, np.float32)))
-    assert np.abs(soundfile.read(io.BytesIO(content))[0]).max() == 0
-
-
-# In a browser: Chromium or Chrome, where there is one, driven by playwright, which fetches none.
+# Tests in a browser: an installed Chromium or Chrome, driven by playwright.
 
 
 @pytest.fixture(scope="module")
@@ -296,9 +272,9 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, tmp_path):
-    """Open a page from a file and check that it asks for nothing and complains of nothing."""
+    """Open a page from a file, and check that it requests nothing and logs no error."""
     context = browser.new_context(viewport={"width": 1200, "height": 900})
-    asked, complaints = [], []
+    requests, messages = [], []
     path = tmp_path / "report.html"
 
     def open_(page, *, scheme="light", width=1200):
@@ -306,25 +282,25 @@ def open_page(browser, tmp_path):
         tab = context.new_page()
         tab.set_viewport_size({"width": width, "height": 900})
         tab.emulate_media(color_scheme=scheme)
-        tab.on("request", lambda request: asked.append(request.url))
-        tab.on("console", lambda message: complaints.append(message.text))
-        tab.on("pageerror", lambda error: complaints.append(str(error)))
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.on("pageerror", lambda error: messages.append(str(error)))
         tab.goto(path.as_uri())
         return tab
 
     yield open_
-    assert [url for url in asked if not url.startswith(("data:", path.as_uri()))] == []
-    assert complaints == []
+    assert [url for url in requests if not url.startswith(("data:", path.as_uri()))] == []
+    assert messages == []
     context.close()
 
 
 def wait_for(tab, expression):
-    # The page's policy forbids what playwright's own `wait_for_function` does.
+    # The page's policy forbids the evaluation that playwright's `wait_for_function` uses.
     for _ in range(200):
         if tab.evaluate(expression):
             return
         tab.wait_for_timeout(50)
-    raise AssertionError(f"{expression} does not come true")
+    raise AssertionError(f"{expression} did not become true")
 
 
 def shown(tab):
@@ -333,7 +309,7 @@ def shown(tab):
     )
 
 
-def test_clips_are_filtered_and_sorted_in_a_browser(open_page, page):
+def test_clips_can_be_filtered_and_sorted(open_page, page):
     tab = open_page(page)
     assert len(shown(tab)) == 4
     tab.select_option("select[name=label]", "Bark")
@@ -349,34 +325,34 @@ def test_clips_are_filtered_and_sorted_in_a_browser(open_page, page):
     assert shown(tab) == ["out-of-fold 5.wav", "out-of-fold 4.wav"]
 
 
-def test_sounds_play_one_at_a_time_in_a_browser(open_page, page):
+def test_one_sound_plays_at_a_time(open_page, page):
     tab = open_page(page)
     wait_for(tab, "[...document.querySelectorAll('audio')].every(x => x.duration > 0.35)")
     tab.evaluate("document.querySelector('.clip audio').loop = true")
     tab.evaluate("document.querySelector('.clip audio').play()")
     wait_for(tab, "document.querySelector('.clip audio').currentTime > 0")
-    tab.click(".hear >> nth=0")
-    wait_for(tab, "document.querySelector('.examples audio').currentTime > 0")
+    tab.click(".play >> nth=0")
+    wait_for(tab, "document.querySelector('.exemplars audio').currentTime > 0")
     assert tab.evaluate("document.querySelector('.clip audio').paused")
 
 
-def test_all_that_can_be_used_is_reached_by_keyboard(open_page, splits):
+def test_every_control_is_reached_by_keyboard(open_page, splits):
     tab = open_page(render(splits, max_clips=1))
-    wanted = tab.eval_on_selector_all(
-        "a, select, audio, .clip .hear, button:enabled", "all => all.length"
+    expected = tab.eval_on_selector_all(
+        "a, select, audio, .clip .play, button:enabled", "all => all.length"
     )
     tab.evaluate(
         "document.addEventListener('focusin', x => (window.reached ??= new Set).add(x.target))"
     )
-    for _ in range(15):  # A player has several stops of its own.
+    for _ in range(15):  # An audio player has several tab stops.
         for _ in range(10):
             tab.keyboard.press("Tab")
-        if tab.evaluate("window.reached.size") >= wanted:
+        if tab.evaluate("window.reached.size") >= expected:
             return
-    raise AssertionError(f"{tab.evaluate('window.reached.size')} of {wanted} were reached")
+    raise AssertionError(f"reached {tab.evaluate('window.reached.size')} of {expected} controls")
 
 
-def test_verdicts_are_saved_and_still_there_when_the_page_is_opened_again(open_page, page):
+def test_verdicts_survive_a_reload_and_are_saved_as_csv(open_page, page):
     tab = open_page(page)
     assert tab.is_disabled("#save")
     tab.check(".clip >> nth=1 >> input[value=label]")
@@ -389,41 +365,41 @@ def test_verdicts_are_saved_and_still_there_when_the_page_is_opened_again(open_p
     ]
 
 
-def test_markup_in_labels_does_nothing_in_a_browser(open_page):
-    labels = [ATTACK, *LABELS[1:]]
-    train = make_split([ATTACK, *LABELS[1:], ATTACK], one_hot(0, 1, 2, 3, 1))
-    tab = open_page(render([train], labels, pairs=[]))
+def test_markup_in_labels_runs_nothing(open_page):
+    classes = [ATTACK, *LABELS[1:]]
+    train = make_split([*classes, ATTACK], one_hot(0, 1, 2, 3, 1), classes=classes)
+    tab = open_page(render([train], pairs=[]))
     tab.select_option("select[name=label]", ATTACK)
     assert shown(tab) == ["out-of-fold 4.wav"]
     assert tab.evaluate("window.hacked") is None
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_its_ground_in_light_and_dark(open_page, page, scheme):
+def test_text_has_enough_contrast(open_page, page, scheme):
     tab = open_page(page, scheme=scheme)
     pairs = tab.evaluate(
         """() => [["body", "body"], [".card .grey", ".card"], [".first .name", ".card"],
-                  [".label .name", ".card"], ["select", "select"]].map(([text, ground]) =>
+                  [".label .name", ".card"], ["select", "select"]].map(([text, background]) =>
             [getComputedStyle(document.querySelector(text)).color,
-             getComputedStyle(document.querySelector(ground)).backgroundColor])"""
+             getComputedStyle(document.querySelector(background)).backgroundColor])"""
     )
-    grounds = []
-    for text, ground in pairs:
-        lighter, darker = sorted((luminance(text), luminance(ground)), reverse=True)
-        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (text, ground)
-        grounds.append(luminance(ground))
-    assert all(x > 0.5 if scheme == "light" else x < 0.1 for x in grounds)
+    backgrounds = []
+    for text, background in pairs:
+        lighter, darker = sorted((luminance(text), luminance(background)), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5, (text, background)
+        backgrounds.append(luminance(background))
+    assert all(x > 0.5 if scheme == "light" else x < 0.1 for x in backgrounds)
 
 
 @pytest.mark.parametrize("width", [360, 1600])
 def test_the_page_is_no_wider_than_its_window(open_page, splits, width):
-    splits[0].clips["fname"] = "a" * 200
+    splits[0].predictions.clips["fname"] = "a" * 200
     tab = open_page(render(splits), width=width)
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def luminance(colour):
-    """Of an sRGB colour as CSS writes it, as WCAG defines it."""
-    parts = np.array([int(x) for x in colour.removeprefix("rgb(").rstrip(")").split(",")]) / 255
+def luminance(color):
+    """Compute the relative luminance of a CSS color, as WCAG defines it."""
+    parts = np.array([int(x) for x in color.removeprefix("rgb(").rstrip(")").split(",")]) / 255
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])

@@ -9,6 +9,7 @@ from fsat_kedro.audio.summary_features import fit_projector
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.matplotlib_dataset import MatplotlibDataset
 from fsat_kedro.evaluation import metrics
+from fsat_kedro.evaluation.predictions import Predictions
 from fsat_kedro.parameters import CropLengths, LogMel, Report
 from fsat_kedro.pipelines.reporting import create_pipeline, nodes
 
@@ -21,17 +22,17 @@ LOG_MEL = LogMel(sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
 PROBABILITIES = np.array(
     [
         [0.7, 0.2, 0.1],  # Bell first
-        [0.3, 0.6, 0.1],  # Bell second, taken for Drum
+        [0.3, 0.6, 0.1],  # Bell second, predicted as Drum
         [0.1, 0.8, 0.1],  # Drum first
-        [0.5, 0.2, 0.3],  # Drum third, taken for Bell
+        [0.5, 0.2, 0.3],  # Drum third, predicted as Bell
         [np.nan] * 3,
-        [0.5, 0.3, 0.2],  # Wind third, taken for Bell
+        [0.5, 0.3, 0.2],  # Wind third, predicted as Bell
     ]
 )
 
 
 def make_clips(labels, *, verified, rejected=(), split="train"):
-    """The table of a split; the rows in `rejected` are not usable."""
+    """Return the clips of a split; the rows in `rejected` are not usable."""
     unusable = np.isin(np.arange(len(labels)), rejected)
     return pd.DataFrame(
         {
@@ -58,8 +59,8 @@ def make_history(phases, *, loss=1.0):
     )
 
 
-def join(stages):
-    """The histories of each stage's folds in one table."""
+def join_histories(stages):
+    """Join the histories of all stages and folds into one table."""
     histories = [
         history.assign(stage=stage, fold=fold)
         for stage, folds in stages.items()
@@ -69,18 +70,18 @@ def join(stages):
 
 
 def make_ragged(lengths, *shape):
-    """Noise of these lengths."""
+    """Return noise of these lengths."""
     values = np.random.default_rng(0).normal(-40, 10, (sum(lengths), *shape)).astype(np.float32)
     return RaggedArray(values, np.cumsum([0, *lengths]))
 
 
 def make_sounds(clips):
-    """Audio and log-mels of a split."""
+    """Return audio and log-mels of a split."""
     return make_ragged(clips["length"]), make_ragged(clips["length"] // 441, LOG_MEL.n_mels)
 
 
-def scores_of(map_at_3, accuracy):
-    """Those of five clips, with intervals of 0.1 to each side."""
+def make_scores(map_at_3, accuracy):
+    """Return the scores of five clips, with intervals of 0.1 to each side."""
     ends = [-0.1, 0.1]
     numbers = [5, *[x + end for x in (map_at_3, accuracy) for end in (0, *ends)]]
     return dict(zip(metrics.SCORES, numbers, strict=True))
@@ -108,10 +109,12 @@ def make_inputs(n_folds, *, test=True):
         "params:dataset": "fsdkaggle2018",
         "params:data_dir": "data/mine",
         "cv_scores": {
-            **scores_of(0.6, 0.4),
-            "per_fold": [{"fold": fold, **scores_of(0.75, 0.5)} for fold in range(1, n_folds + 1)],
+            **make_scores(0.6, 0.4),
+            "per_fold": [
+                {"fold": fold, **make_scores(0.75, 0.5)} for fold in range(1, n_folds + 1)
+            ],
         },
-        "training_history": join(
+        "training_history": join_histories(
             {
                 stage: [make_history(PHASES, loss=loss + fold) for fold in range(1, n_folds + 1)]
                 for stage, loss in [("mel", 0), ("mel_pca", 20)]
@@ -124,9 +127,9 @@ def make_inputs(n_folds, *, test=True):
         )
         inputs["test_audio"], inputs["test_mels"] = make_sounds(inputs["test_clips"])
         inputs["fold_test_scores"] = pd.DataFrame(
-            [{"fold": fold, **scores_of(0.5, 0.5)} for fold in range(1, n_folds + 1)]
+            [{"fold": fold, **make_scores(0.5, 0.5)} for fold in range(1, n_folds + 1)]
         )
-        private, pooled = scores_of(0.7, 0.5), scores_of(0.8, 0.6)
+        private, pooled = make_scores(0.7, 0.5), make_scores(0.8, 0.6)
         inputs["test_scores"] = {
             score: {"private": private[score], "pooled": pooled[score]} for score in metrics.SCORES
         }
@@ -136,7 +139,7 @@ def make_inputs(n_folds, *, test=True):
 
 
 def run(inputs, splits):
-    """All outputs but the page."""
+    """Run the pipeline without the report, and return its outputs."""
     pipeline = create_pipeline(splits)
     pipeline -= pipeline.only_nodes("reporting.write_report")
     catalog = DataCatalog({name: MemoryDataset(data) for name, data in inputs.items()})
@@ -157,7 +160,7 @@ def reports():
     return run(make_inputs(2), ["train", "test"])
 
 
-def drawable(figure):
+def require_drawable(figure):
     assert isinstance(figure, Figure)
     figure.draw_without_rendering()
     return figure
@@ -173,7 +176,7 @@ def test_scores_of_each_class_worked_by_hand(reports):
     assert scores["verified"].tolist() == [0.5, 0, 1]
     # Bell: ranks 1 and 2; Drum: 1 and 3; Wind: 3.
     np.testing.assert_allclose(scores["map_at_3"], [(1 + 1 / 2) / 2, (1 + 1 / 3) / 2, 1 / 3])
-    # Taken for Bell: clips 1, 4 and 6; for Drum: 2 and 3; for Wind: none.
+    # Predicted as Bell: clips 1, 4 and 6; as Drum: 2 and 3; as Wind: none.
     np.testing.assert_allclose(scores["precision"], [1 / 3, 1 / 2, np.nan])
     np.testing.assert_allclose(scores["recall"], [1 / 2, 1 / 2, 0])
 
@@ -221,7 +224,7 @@ def test_confused_pairs_worked_by_hand(reports):
     assert pairs["true"].tolist() == ["Bell", "Drum", "Wind"]
     assert pairs["predicted"].tolist() == ["Drum", "Bell", "Bell"]
     assert pairs["clips"].tolist() == [1, 1, 1]
-    assert pairs["share"].tolist() == [1 / 2, 1 / 2, 1]
+    assert pairs["fraction"].tolist() == [1 / 2, 1 / 2, 1]
 
 
 # Plots
@@ -231,7 +234,9 @@ def test_confused_pairs_worked_by_hand(reports):
 def test_every_fold_has_a_curve_of_each_metric_in_each_stage(n_folds):
     stages = [[make_history(PHASES, loss=fold) for fold in range(n_folds)] for _ in range(2)]
     stages[1] = [history.assign(val_loss=history["val_loss"] + 20) for history in stages[1]]
-    figure = drawable(nodes.draw_learning_curves(join({"mel": stages[0], "mel_pca": stages[1]})))
+    figure = require_drawable(
+        nodes.draw_learning_curves(join_histories({"mel": stages[0], "mel_pca": stages[1]}))
+    )
     loss_mel, loss_mel_pca, map_mel, map_mel_pca = figure.axes
     for axes, folds, metric in [
         (loss_mel, stages[0], "val_loss"),
@@ -248,18 +253,18 @@ def test_every_fold_has_a_curve_of_each_metric_in_each_stage(n_folds):
 
 
 def test_each_history_is_drawn_in_its_stage_and_order(reports):
-    mel, mel_pca, *_ = drawable(reports["learning_curves"]).axes
+    mel, mel_pca, *_ = require_drawable(reports["learning_curves"]).axes
     assert mel.get_title(loc="left") == "stage mel"
     assert [line.get_ydata()[0] for line in mel.get_lines()] == [2, 3]
     assert mel_pca.get_title(loc="left") == "stage mel_pca"
     assert [line.get_ydata()[0] for line in mel_pca.get_lines()] == [22, 23]
 
 
-def test_phases_of_folds_that_stopped_early_stand_above_each_other():
+def test_phases_are_aligned_across_folds():
     short, long = make_history({**PHASES, "low": 1}), make_history({**PHASES, "low": 5})
-    figure = nodes.draw_learning_curves(join({"mel": [short, long]}))
+    figure = nodes.draw_learning_curves(join_histories({"mel": [short, long]}))
     first, second = figure.axes[0].get_lines()
-    # Four cyclic epochs, then room for five low ones; the short fold waits for four of them.
+    # Four cyclic epochs, then five low ones; the short fold lacks four of them.
     assert np.flatnonzero(np.isnan(first.get_ydata())).tolist() == [5, 6, 7, 8]
     np.testing.assert_allclose(first.get_ydata()[9:], short["val_loss"][5:])
     np.testing.assert_allclose(second.get_ydata(), long["val_loss"])
@@ -267,19 +272,19 @@ def test_phases_of_folds_that_stopped_early_stand_above_each_other():
 
 def test_a_phase_of_no_epochs_is_left_out():
     history = make_history({"cyclic": 3, "high": 2})
-    figure = drawable(nodes.draw_learning_curves(join({"mel": [history] * 2})))
+    figure = require_drawable(nodes.draw_learning_curves(join_histories({"mel": [history] * 2})))
     assert [text.get_text() for text in figure.axes[0].texts] == ["cyclic", "high"]
 
 
-def test_rows_of_the_confusion_matrix_are_shares_of_the_true_class(reports):
-    axes = drawable(reports["confusion_matrix"]).axes[0]
+def test_rows_of_the_confusion_matrix_are_fractions_of_the_true_class(reports):
+    axes = require_drawable(reports["confusion_matrix"]).axes[0]
     expected = [[0.5, 0.5, 0], [0.5, 0.5, 0], [1, 0, 0]]
     np.testing.assert_allclose(axes.images[0].get_array(), expected)
     assert [text.get_text() for text in axes.get_yticklabels()] == LABELS
 
 
-def test_the_kept_components_and_their_variance_are_told(reports):
-    axes = drawable(reports["explained_variance"]).axes[0]
+def test_the_kept_components_and_their_variance_are_shown(reports):
+    axes = require_drawable(reports["explained_variance"]).axes[0]
     explained = axes.get_lines()[0].get_ydata()
     assert len(explained) == 1 + 5
     assert explained[0] == 0
@@ -293,7 +298,7 @@ def test_bars_are_clips_and_the_most_frequent_class_is_on_top():
         verified=[True, True, False, False, False, None],
         rejected=[5],
     )
-    axes = drawable(nodes.draw_class_balance(clips)).axes[0]
+    axes = require_drawable(nodes.draw_class_balance(clips)).axes[0]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["Wind", "Bell", "Drum"]
     bottom, top = axes.get_ylim()
     assert bottom > top
@@ -303,8 +308,8 @@ def test_bars_are_clips_and_the_most_frequent_class_is_on_top():
     assert [bar.get_x() for bar in unverified] == [1, 1, 0]
 
 
-def test_lengths_are_in_seconds_and_the_shown_span_is_marked(reports):
-    axes = drawable(reports["clip_lengths"]).axes[0]
+def test_lengths_are_in_seconds_and_crop_lengths_are_marked(reports):
+    axes = require_drawable(reports["clip_lengths"]).axes[0]
     # 100 and 300 frames of 10 ms.
     assert [line.get_xdata()[0] for line in axes.get_lines()] == pytest.approx([1, 3])
     train, test = (patch for patch in axes.patches if hasattr(patch, "get_data"))
@@ -328,19 +333,18 @@ def test_a_split_of_rejected_clips_has_no_lengths():
         CropLengths(percentiles=(25, 75)),
         train,
         test,
-        splits=["train", "test"],
     )
-    names = [text.get_text() for text in drawable(figure).axes[0].get_legend().get_texts()]
-    assert [name.split(",")[0] for name in names] == ["shown to networks", "train"]
+    names = [text.get_text() for text in require_drawable(figure).axes[0].get_legend().get_texts()]
+    assert [name.split(",")[0] for name in names] == ["crop lengths", "train"]
 
 
-def test_the_percentiles_that_the_shown_span_comes_from_are_named(reports):
+def test_the_percentiles_of_the_crop_lengths_are_named(reports):
     texts = [text.get_text() for text in reports["clip_lengths"].axes[0].texts]
     assert texts == ["25 %", "75 %"]
 
 
 def test_classes_are_drawn_worst_first_with_their_clips(reports):
-    axes = drawable(reports["scores_by_class"]).axes[0]
+    axes = require_drawable(reports["scores_by_class"]).axes[0]
     # 1/3 of Wind, (1 + 1/3) / 2 of Drum, (1 + 1/2) / 2 of Bell.
     assert [text.get_text() for text in axes.get_yticklabels()] == ["Wind", "Drum", "Bell"]
     widths = [bar.get_width() for bar in axes.containers[0]]
@@ -351,11 +355,11 @@ def test_classes_are_drawn_worst_first_with_their_clips(reports):
     assert numbers == ["1", "2", "2", "train\nclips", "1", "0", "1", "test\nclips"]
 
 
-def test_folds_are_drawn_beside_all_of_them_together(reports):
-    held_out, test = drawable(reports["scores_by_fold"]).axes
-    assert held_out.texts[0].get_text() == "all of them: 0.600 (0.500 to 0.700)"
-    assert test.texts[0].get_text() == "the ensemble: 0.800 (0.700 to 0.900)"
-    for axes, score in ((held_out, 0.75), (test, 0.5)):
+def test_folds_are_drawn_beside_all_folds_together(reports):
+    out_of_fold, test = require_drawable(reports["scores_by_fold"]).axes
+    assert out_of_fold.texts[0].get_text() == "all folds: 0.600 (0.500 to 0.700)"
+    assert test.texts[0].get_text() == "ensemble: 0.800 (0.700 to 0.900)"
+    for axes, score in ((out_of_fold, 0.75), (test, 0.5)):
         np.testing.assert_allclose(axes.get_lines()[1].get_xdata(), [score] * 2)
         assert axes.get_lines()[1].get_ydata().tolist() == [1, 2]
 
@@ -366,24 +370,24 @@ def test_without_a_labelled_test_clip_folds_are_drawn_out_of_fold_only():
     inputs["test_scores"] = {score: {} for score in metrics.SCORES}
     inputs["fold_test_scores"] = inputs["fold_test_scores"].head(0)
     reports = run(inputs, ["train", "test"])
-    assert len(drawable(reports["scores_by_fold"]).axes) == 1
-    assert len(drawable(reports["reliability"]).axes[0].containers) == 1
-    assert drawable(reports["scores_by_class"]).axes[0].get_lines() == []
+    assert len(require_drawable(reports["scores_by_fold"]).axes) == 1
+    assert len(require_drawable(reports["reliability"]).axes[0].containers) == 1
+    assert require_drawable(reports["scores_by_class"]).axes[0].get_lines() == []
     assert set(reports["misclassified_clips"]["split"]) == {"train"}
 
 
 def test_reliability_is_that_of_the_first_tag(reports):
-    out_of_fold, test = drawable(reports["reliability"]).axes[0].containers
-    # Three of five first tags are wrong; the one usable labelled test clip is tagged right.
+    out_of_fold, test = require_drawable(reports["reliability"]).axes[0].containers
+    # Three of five first tags are wrong; that of the one usable labelled test clip is correct.
     line = out_of_fold.lines[0]
     np.testing.assert_allclose(line.get_xdata(), [np.mean([0.7, 0.6, 0.8, 0.5, 0.5])])
     np.testing.assert_allclose(line.get_ydata(), [2 / 5])
     np.testing.assert_allclose(test.lines[0].get_xydata(), [[0.6, 1]])
 
 
-def test_the_gallery_has_a_clear_clip_of_each_class_over_its_length(reports):
-    bell, drum, wind = drawable(reports["mel_gallery"]).axes
-    # The first Bell is verified; so is no Drum but the rejected one, of the others the first.
+def test_the_gallery_has_an_exemplar_of_each_class_over_its_length(reports):
+    bell, drum, wind = require_drawable(reports["mel_gallery"]).axes
+    # The first Bell is verified. The verified Drum is rejected; the first of the others remains.
     assert [axes.get_title(loc="left") for axes in (bell, drum, wind)] == LABELS
     assert [axes.get_title(loc="right") for axes in (bell, drum, wind)] == [
         "1.0 s",
@@ -392,19 +396,18 @@ def test_the_gallery_has_a_clear_clip_of_each_class_over_its_length(reports):
     ]
 
 
-def test_labels_are_drawn_as_they_are_not_as_formulas():
+def test_labels_are_drawn_literally_not_as_formulas():
     labels = ["$\\frac$", "_under", "a" * 300]
     clips = make_clips(labels, verified=[None] * 3)
-    classes = {"labels": labels}
-    probabilities = np.eye(3)
+    predictions = Predictions(np.eye(3), clips, labels)
     mels = make_ragged([40] * 3, LOG_MEL.n_mels)
     for figure in (
         nodes.draw_class_balance(clips),
-        nodes.draw_confusion_matrix(probabilities, clips, classes),
-        nodes.draw_scores_by_class(probabilities, clips, classes),
-        nodes.draw_mel_gallery(probabilities, clips, classes, mels, LOG_MEL),
+        nodes.draw_confusion_matrix(predictions),
+        nodes.draw_scores_by_class(predictions),
+        nodes.draw_mel_gallery(predictions, mels, LOG_MEL),
     ):
-        assert drawable(figure)
+        assert require_drawable(figure)
 
 
 @pytest.mark.parametrize("n_folds", [2, 50])
@@ -417,30 +420,32 @@ def test_one_class_can_be_drawn(n_folds):
     assert reports["misclassified_clips"].empty
     for report in reports.values():
         if isinstance(report, Figure):
-            drawable(report)
+            require_drawable(report)
 
 
-def test_missed_clips_of_all_splits_are_listed(reports):
-    missed = reports["misclassified_clips"]
-    assert missed["split"].tolist() == ["train"] * 3
-    assert missed["fname"].tolist() == ["train_1.wav", "train_3.wav", "train_5.wav"]
-    assert missed["fold"].tolist() == [2, 2, 2]
+def test_misclassified_clips_of_all_splits_are_listed(reports):
+    misclassified = reports["misclassified_clips"]
+    assert misclassified["split"].tolist() == ["train"] * 3
+    assert misclassified["fname"].tolist() == ["train_1.wav", "train_3.wav", "train_5.wav"]
+    assert misclassified["fold"].tolist() == [2, 2, 2]
 
 
-# The page
+# The report
 
 
-def test_the_page_shows_scores_plots_and_missed_clips(tmp_path):
+def test_the_report_shows_scores_plots_and_misclassified_clips(tmp_path):
     page = write_page(make_inputs(2), ["train", "test"], tmp_path)
     assert "<title>mine: report</title>" in page
-    assert page.count("<figure") == len(nodes.PLOTS)
+    titles = [plot.title for plot in nodes.PLOTS.values() if plot.title]
+    assert page.count("<figure") == len(titles) == 8
+    assert all(f"<h3>{title}</h3>" in page for title in titles)
     assert page.count('<article class="card clip"') == 3
     assert "0.500 to 0.700" in page
     assert "6 training clips, 1 rejected" in page
     assert "3 test clips, 2 rejected, 2 labelled" in page
 
 
-def test_the_page_of_a_data_set_without_test_clips(tmp_path):
+def test_the_report_of_a_data_set_without_test_clips(tmp_path):
     page = write_page(make_inputs(2, test=False), ["train"], tmp_path)
     assert page.count('<article class="card clip"') == 3
     assert "test clips" not in page
@@ -455,7 +460,7 @@ def test_without_verified_and_without_a_test_split():
     assert "test_class_scores" not in reports
     assert reports["class_scores"]["verified"].isna().all()
     assert reports["scores"]["clips"].tolist()[-2:] == ["fold 10", "cross-validation"]
-    balance = drawable(reports["class_balance"])
+    balance = require_drawable(reports["class_balance"])
     assert len(balance.axes[0].containers) == 1
     assert not balance.legends
 

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import binomtest, bootstrap
 
 N_TAGS = 3
-"""Tags of a clip that count: the challenge scores three."""
+"""Number of ranked tags per clip that the challenge scores."""
 
 SCORES = (
     "n_clips",
@@ -20,13 +20,17 @@ SCORES = (
 
 
 def class_indices(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """Targets (n,) int64 from labels; −1 for a label that is none of the classes, or missing."""
+    """Return the class index of each label; −1 if it is missing or none of the classes.
+
+    Returns:
+        (n,) int64.
+    """
     positions = {label: index for index, label in enumerate(classes)}
     return np.array([-1 if pd.isna(x) else positions.get(x, -1) for x in labels], dtype=np.int64)
 
 
 def top_k(probabilities: np.ndarray, *, k: int) -> np.ndarray:
-    """The k most probable classes, best first; equal ones in the order of the classes.
+    """Return the k most probable classes, best first; ties keep the order of the classes.
 
     Returns:
         (n, min(k, c)) int64.
@@ -35,15 +39,19 @@ def top_k(probabilities: np.ndarray, *, k: int) -> np.ndarray:
 
 
 def average_precision_at_k(
-    targets: np.ndarray, probabilities: np.ndarray, *, k: int = 3
+    targets: np.ndarray, probabilities: np.ndarray, *, k: int = N_TAGS
 ) -> np.ndarray:
-    """One over the rank of the true class, 0 where it is not among the first k.
+    """Compute 1 / rank of the true class of each clip, or 0 if it is not in the first k.
 
-    With one true class a clip this is the average precision at k; its mean is the challenge's
+    With one true class per clip this is the average precision at k. Its mean is the challenge's
     MAP@k.
 
     Returns:
         (n,) float64.
+
+    Example:
+        >>> average_precision_at_k(np.array([0, 1]), np.array([[0.3, 0.7], [0.2, 0.8]]))
+        array([0.5, 1. ])
     """
     _validate(targets, probabilities)
     ranked = top_k(probabilities, k=k)
@@ -51,95 +59,99 @@ def average_precision_at_k(
     return (hits / np.arange(1, ranked.shape[1] + 1)).sum(axis=1)
 
 
-def map_at_k(targets: np.ndarray, probabilities: np.ndarray, *, k: int = 3) -> float:
-    """Mean average precision at k, 0 to 1."""
+def map_at_k(targets: np.ndarray, probabilities: np.ndarray, *, k: int = N_TAGS) -> float:
+    """Compute the mean average precision at k, 0 to 1."""
     return float(average_precision_at_k(targets, probabilities, k=k).mean())
 
 
 def accuracy(targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """Share of clips whose most probable class is the true one, 0 to 1."""
+    """Compute the fraction of clips whose most probable class is the true one, 0 to 1."""
     return map_at_k(targets, probabilities, k=1)
 
 
 def score_clips(targets: np.ndarray, probabilities: np.ndarray, *, seed: int) -> dict[str, float]:
-    """The number of clips, MAP@3 and accuracy, each with its 95 % interval.
+    """Compute MAP@3 and accuracy, each with its 95 % interval.
 
     Args:
-        targets: (n,), −1 for a clip that counts as missed.
+        targets: (n,); a clip of an unknown class, −1, scores 0.
         probabilities: (n, c).
         seed: of the intervals.
 
     Returns:
         A number for each name in `SCORES`.
     """
-    scores = np.array([average_precision_at_k(targets, probabilities, k=k) for k in (3, 1)])
+    scores = np.array([average_precision_at_k(targets, probabilities, k=k) for k in (N_TAGS, 1)])
     low, high = bootstrap_interval(scores, seed=seed)
     numbers = np.column_stack([scores.mean(axis=1), low, high]).ravel()
     return dict(zip(SCORES, [len(targets), *numbers.tolist()], strict=True))
 
 
 def bootstrap_interval(
-    scores: np.ndarray, *, seed: int, confidence: float = 0.95
+    scores: np.ndarray, *, seed: int, confidence_level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile bootstrap interval of mean scores: 9,999 resamples of the clips.
+    """Compute the percentile bootstrap interval of mean scores, from 9,999 resamples.
 
-    It tells what other clips of the same kind would have changed, with the same networks; what
-    another training would change is not in it. It has no width where all clips score the same,
-    which says too much where they are few.
+    The interval covers the choice of the clips. It does not cover the randomness of training. If
+    all clips have the same score, its width is 0, which is too optimistic for few clips.
 
     Args:
-        scores: (..., n), of every clip. The clips of a resample are the same in every row.
+        scores: (..., n), one per clip. Each resample takes the same clips in every row.
         seed: of the resamples.
-        confidence: of the interval, 0 to 1.
+        confidence_level: 0 to 1.
 
     Returns:
         Lower and upper ends, (...) each.
     """
-    if scores.shape[-1] == 1:  # All its resamples are the clip itself; SciPy wants two.
+    if scores.shape[-1] == 1:  # SciPy requires two observations.
         return scores[..., 0], scores[..., 0]
-    resampled = bootstrap(
+    interval = bootstrap(
         (scores,),
         np.mean,
         axis=-1,
         method="percentile",
-        confidence_level=confidence,
+        confidence_level=confidence_level,
         batch=100,
         rng=np.random.default_rng(seed),
-    )
-    return resampled.confidence_interval.low, resampled.confidence_interval.high
+    ).confidence_interval
+    return interval.low, interval.high
 
 
-def reliability(
-    claimed: np.ndarray, right: np.ndarray, *, per_point: int = 20, most: int = 10
+def reliability_curve(
+    confidence: np.ndarray, correct: np.ndarray, *, min_per_bin: int = 20, max_bins: int = 10
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """How often claims come true, by the probability that they were made with.
+    """Compute the accuracy of predictions as a function of their confidence.
 
-    The claims are divided by their probability into parts of the same number, up to one. (The
-    `calibration_curve` of scikit-learn does not tell that number, which intervals need.)
+    The predictions are sorted by confidence and divided into bins of equal size, up to one.
+    (`sklearn.calibration.calibration_curve` does not return the bin sizes, which the intervals
+    need.)
 
     Args:
-        claimed: (n,) probabilities.
-        right: (n,) whether the claim came true.
-        per_point: claims in a part, at least, where there are as many.
-        most: parts.
+        confidence: (n,) probability of each prediction.
+        correct: (n,) bool.
+        min_per_bin: smallest bin; with fewer predictions than that there is one bin.
+        max_bins: largest number of bins.
 
     Returns:
-        Of each part, with the least probable claims first: the mean probability; the share that
-        came true; lower and upper end of the share's 95 % interval (Wilson).
+        For each bin, in order of confidence: mean confidence; accuracy; lower and upper end of
+        the accuracy's 95 % interval (Wilson).
+
+    Example:
+        >>> confidence, correct = np.array([0.9, 0.2, 0.8, 0.4]), np.array([1, 0, 0, 1])
+        >>> mean_confidence, accuracy, *_ = reliability_curve(confidence, correct, min_per_bin=2)
+        >>> mean_confidence.round(2), accuracy
+        (array([0.3 , 0.85]), array([0.5, 0.5]))
     """
-    n_parts = int(np.clip(len(claimed) // per_point, 1, most))
-    parts = np.array_split(np.argsort(claimed, kind="stable"), n_parts)
-    means = np.array([claimed[part].mean() for part in parts])
-    shares = np.array([right[part].mean() for part in parts])
+    n_bins = int(np.clip(len(confidence) // min_per_bin, 1, max_bins))
+    bins = np.array_split(np.argsort(confidence, kind="stable"), n_bins)
     intervals = [
-        binomtest(int(right[part].sum()), len(part)).proportion_ci(method="wilson")
-        for part in parts
+        binomtest(int(correct[x].sum()), len(x)).proportion_ci(method="wilson") for x in bins
     ]
-    return means, shares, *np.transpose(intervals)
+    mean_confidence = np.array([confidence[x].mean() for x in bins])
+    return mean_confidence, np.array([correct[x].mean() for x in bins]), *np.transpose(intervals)
 
 
 def confusion_counts(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """How often clips of each class (rows) have each class as their most probable (columns).
+    """Count the clips of each class (rows) by their most probable class (columns).
 
     Returns:
         (c, c) int64.
@@ -159,14 +171,18 @@ def confusion_counts(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 
 
 def confused_pairs(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of a true class and another that clips of it are taken for, most clips first.
+    """Find the pairs of true and predicted class that are confused, most frequent first.
 
     Args:
-        counts: (c, c), as from `confusion_counts`.
+        counts: (c, c), from `confusion_counts`.
 
     Returns:
-        True and predicted classes, (pairs,) each; pairs of as many clips in the order of the
-        true, then of the predicted classes.
+        True and predicted classes, (pairs,) each. Equally frequent pairs are in the order of the
+        true class, then of the predicted class.
+
+    Example:
+        >>> confused_pairs(np.array([[5, 1], [2, 7]]))
+        (array([1, 0]), array([0, 1]))
     """
     true, predicted = np.nonzero(counts - np.diag(np.diag(counts)))
     order = np.argsort(-counts[true, predicted], kind="stable")
@@ -174,16 +190,15 @@ def confused_pairs(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scores_by_class(
-    targets: np.ndarray, probabilities: np.ndarray, *, k: int = 3
+    targets: np.ndarray, probabilities: np.ndarray, *, k: int = N_TAGS
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Scores of each class, (c,) each.
+    """Compute the scores of each class.
 
-    A clip whose target is no class, −1, is in the precision of the class that it is taken for.
+    A clip of an unknown class, −1, lowers the precision of its most probable class.
 
     Returns:
-        The number of its clips; their mean average precision at k; precision and recall of the
-        most probable class. NaN for a precision of a class that is never predicted, and where
-        there are no clips.
+        (c,) each: number of clips; mean average precision at k; precision and recall of the most
+        probable class. NaN where a class has no clips, or is never predicted (precision).
     """
     n_classes = probabilities.shape[1]
     precisions = average_precision_at_k(targets, probabilities, k=k)
@@ -192,8 +207,8 @@ def scores_by_class(
     clips = np.bincount(targets[known], minlength=n_classes)
     sums = np.bincount(targets[known], weights=precisions[known], minlength=n_classes)
     hits = np.bincount(first[first == targets], minlength=n_classes)
-    tagged = np.bincount(first, minlength=n_classes)
-    return clips, _divide(sums, clips), _divide(hits, tagged), _divide(hits, clips)
+    predicted = np.bincount(first, minlength=n_classes)
+    return clips, _divide(sums, clips), _divide(hits, predicted), _divide(hits, clips)
 
 
 def _validate(targets: np.ndarray, probabilities: np.ndarray) -> None:
@@ -205,9 +220,10 @@ def _validate(targets: np.ndarray, probabilities: np.ndarray) -> None:
     if len(targets) == 0:
         raise ValueError("no clips to score")
     if not np.isfinite(probabilities).all():
-        raise ValueError("probabilities hold NaN or infinite values")
+        raise ValueError("probabilities contain NaN or infinite values")
 
 
-def _divide(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    """Shares, NaN where there is nothing to divide."""
-    return np.divide(parts, wholes, out=np.full(len(parts), np.nan), where=wholes > 0)
+def _divide(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
+    """Divide element by element; NaN where the denominator is 0."""
+    ratios = np.full(len(numerators), np.nan)
+    return np.divide(numerators, denominators, out=ratios, where=denominators > 0)

@@ -1,7 +1,6 @@
-"""One page about a run that opens without a network: scores, plots, and clips to hear.
+"""Report of a run: one HTML page with scores, plots and playable clips.
 
-Pictures and sounds are in the page itself. Axes: n clips or samples, c classes, t frames, m mel
-bands.
+The page opens without a network, because images and sounds are embedded.
 """
 
 import base64
@@ -10,86 +9,44 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import accumulate
 
-import numpy as np
 import pandas as pd
-import soundfile
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib import colormaps
 from PIL import Image
 
-from fsat_kedro.audio.decoding import SAMPLE_RATE
-from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.evaluation.metrics import N_TAGS
-from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified, labelled_clips
+from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified
+from fsat_kedro.evaluation.previews import AudioPreview, PreviewedPredictions, data_uri
 from fsat_kedro.parameters import Report
 
-_DECIBELS = 80  # From the darkest colour of a spectrogram to the brightest.
-_COLUMNS = 640  # Of a spectrogram, at most.
-_PEAK = 0.9  # Of every sound, so that quiet ones are heard too.
 _PLOT_DPI = 150
-_SCREEN_DPI = 96
-_WIDE = 700  # CSS pixels of a plot.
+_CSS_DPI = 96
+_MAX_COLUMN_WIDTH = 700  # CSS pixels; a wider plot takes the width of the page.
 
 
 @dataclass(frozen=True)
-class Split:
-    """Clips with what was predicted for them.
+class EmbeddedPlot:
+    """A figure with its explanation.
 
     Attributes:
-        name: what they are called in the page.
-        clips: the table of the split, n rows.
-        probabilities: (n, c).
-        folds: (n,) the fold that held each clip out; 0 if none did.
-        audio: item i (n_i,), trimmed, at 44.1 kHz.
-        mels: item i (t_i, m), dB.
-    """
-
-    name: str
-    clips: pd.DataFrame
-    probabilities: np.ndarray
-    folds: np.ndarray
-    audio: RaggedArray
-    mels: RaggedArray
-
-
-@dataclass(frozen=True)
-class Heard:
-    """What the page holds of a clip.
-
-    Attributes:
-        picture: its spectrogram, a data URI.
-        sound: a data URI.
-        seconds: length of both.
-    """
-
-    picture: str
-    sound: str
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A figure with what helps to read it.
-
-    Attributes:
-        title: what it shows, in a few words.
+        title: subject of the plot, in a few words.
         caption: how to read it.
-        picture: a data URI.
+        image: a data URI.
         width: in CSS pixels.
         height: in CSS pixels.
     """
 
     title: str
     caption: str
-    picture: str
+    image: str
     width: int
     height: int
 
     @property
     def is_wide(self) -> bool:
-        """Whether it needs the width of the page."""
-        return self.width > _WIDE
+        """Return whether the plot needs the width of the page."""
+        return self.width > _MAX_COLUMN_WIDTH
 
 
 def render_report(
@@ -98,167 +55,111 @@ def render_report(
     facts: Sequence[str],
     scores: Sequence[Mapping[str, object]],
     pairs: Sequence[Mapping[str, object]],
-    plots: Sequence[Plot],
-    splits: Sequence[Split],
-    labels: Sequence[str],
+    plots: Sequence[EmbeddedPlot],
+    splits: Sequence[PreviewedPredictions],
     settings: Report,
-    frame: float,
 ) -> str:
-    """The page.
+    """Render the page as HTML.
 
     Args:
-        name: of what it is about.
-        facts: about that, a few words each.
-        scores: `metrics.SCORES` of each set of clips, and clips, what it is called.
+        name: title of the page.
+        facts: about the run, a few words each.
+        scores: for each set of clips, its name (clips) and `metrics.SCORES`.
         pairs: of classes that are confused, most frequent first: true and predicted label, clips,
-            share of the true class's.
-        plots: in the order that they are shown in.
-        splits: the training clips, predicted out of fold; then others.
-        labels: of the c classes.
-        settings: how much the page holds.
-        frame: s from a frame of a log-mel to the next.
+            and their fraction of the true class's clips.
+        plots: in the order of the page.
+        splits: out-of-fold predictions of the training clips, then those of other splits.
+        settings: limits of the page.
     """
-    tables = [find_misclassified(x.probabilities, x.clips, labels, x.folds) for x in splits]
-    firsts = [table.head(settings.max_clips).assign(split=i) for i, table in enumerate(tables)]
-    listed = pd.concat(firsts).sort_values("probability_1", ascending=False, kind="stable")
-    shown = listed.to_dict("records")
-    room = int(1e6 * settings.max_megabytes) - sum(len(plot.picture) for plot in plots)
-    sounds, room = _take_while_fits(
-        (_hear(splits[clip["split"]], clip["row"], settings, frame) for clip in shown), room
+    tables = [find_misclassified(split.predictions) for split in splits]
+    candidates = pd.concat(
+        [table.head(settings.max_clips).assign(split=i) for i, table in enumerate(tables)]
     )
-    missed = [
-        _describe(clip, splits[clip["split"]], heard)
-        for clip, heard in zip(shown, sounds, strict=False)
-    ]
-    return _render(
+    candidates = candidates.sort_values("probability_1", ascending=False, kind="stable")
+    max_bytes = int(1e6 * settings.max_megabytes) - sum(len(plot.image) for plot in plots)
+    misclassified = [_clip_card(clip, splits) for clip in candidates.to_dict("records")]
+    previews = [clip["preview"] for clip in misclassified]
+    n_clips = _count_fitting(previews, max_bytes)
+    misclassified = misclassified[:n_clips]
+    max_bytes -= sum(preview.size for preview in previews[:n_clips])
+    out_of_fold = splits[0].predictions
+    return _render_template(
         name=name,
         facts=facts,
         scores=scores,
         pairs=pairs,
         plots=plots,
-        missed=missed,
-        n_missed={
-            split.name: (len(table), int(labelled_clips(split.clips).sum()))
-            for split, table in zip(splits, tables, strict=True)
+        misclassified=misclassified,
+        n_misclassified={
+            x.name: (len(table), int((x.is_usable & x.is_labelled).sum()))
+            for x, table in zip([split.predictions for split in splits], tables, strict=True)
         },
-        cut=any(clip["seconds"] > clip["heard"].seconds for clip in missed),
-        examples=_clear_examples(splits[0], labels, missed, settings, frame, room),
-        verified_known=splits[0].clips["verified"].notna().any(),
-        labels=labels,
+        is_truncated=any(clip["seconds"] > clip["preview"].seconds for clip in misclassified),
+        exemplars=_exemplars(splits[0], misclassified, max_bytes),
+        is_verified_known=out_of_fold.clips["verified"].notna().any(),
+        labels=out_of_fold.labels,
         settings=settings,
+        n_tags=N_TAGS,
     )
 
 
-def embed_plot(png: bytes, title: str, caption: str) -> Plot:
-    """A figure saved as PNG at 150 dots an inch."""
+def embed_plot(png: bytes, title: str, caption: str) -> EmbeddedPlot:
+    """Embed a figure that was saved as a PNG at 150 dots per inch."""
     with Image.open(io.BytesIO(png)) as image:
-        width, height = (round(side / _PLOT_DPI * _SCREEN_DPI) for side in image.size)
-    return Plot(title, caption, _data_uri("image/png", png), width, height)
+        width, height = (round(side / _PLOT_DPI * _CSS_DPI) for side in image.size)
+    return EmbeddedPlot(title, caption, data_uri("image/png", png), width, height)
 
 
-def draw_mel(mel: np.ndarray) -> str:
-    """A log-mel spectrogram (t, m) in dB as a data URI, low frequencies below.
-
-    The colours reach from 80 dB below its loudest value.
-    """
-    levels = np.clip((mel - mel.max()) / _DECIBELS + 1, 0, 1)
-    image = Image.fromarray(np.round(255 * levels.T[::-1]).astype(np.uint8))
-    if len(mel) > _COLUMNS:
-        image = image.resize((_COLUMNS, mel.shape[1]), Image.Resampling.BOX)
-    colours = np.round(255 * np.array(colormaps["magma"].colors)).astype(np.uint8)
-    image.putpalette(colours.tobytes())
-    file = io.BytesIO()
-    image.save(file, "PNG", optimize=True)
-    return _data_uri("image/png", file.getvalue())
+def _count_fitting(previews: Iterable[AudioPreview], max_bytes: int) -> int:
+    """Count the first previews that fit into `max_bytes` together."""
+    return sum(total <= max_bytes for total in accumulate(preview.size for preview in previews))
 
 
-def encode_wave(wave: np.ndarray) -> str:
-    """A wave (n,) at 44.1 kHz as a data URI, all of them as loud.
-
-    It is MP3, which every browser plays, or FLAC where libsndfile is built without that.
-    """
-    mp3 = "MP3" in soundfile.available_formats()
-    loudest = np.abs(wave).max()
-    file = io.BytesIO()
-    louder = wave * (_PEAK / loudest if loudest else 1)
-    soundfile.write(file, louder, SAMPLE_RATE, format="MP3" if mp3 else "FLAC")
-    return _data_uri("audio/mpeg" if mp3 else "audio/flac", file.getvalue())
-
-
-def _hear(split: Split, row: int, settings: Report, frame: float) -> Heard:
-    """The beginning of a clip."""
-    wave = split.audio.reader(row)()[: round(settings.max_seconds * SAMPLE_RATE)]
-    seconds = len(wave) / SAMPLE_RATE
-    mel = split.mels.reader(row)()[: max(1, round(seconds / frame))]
-    return Heard(draw_mel(mel), encode_wave(wave), seconds)
-
-
-def _take_while_fits(sounds: Iterable[Heard], room: int) -> tuple[list[Heard], int]:
-    """The first ones that fit into so many bytes, and how many bytes are left."""
-    taken = []
-    for heard in sounds:
-        size = len(heard.picture) + len(heard.sound)
-        if size > room:
-            break
-        taken.append(heard)
-        room -= size
-    return taken, room
-
-
-def _describe(clip: dict, split: Split, heard: Heard) -> dict:
-    """What the page tells of a missed clip, a row of `find_misclassified`."""
+def _clip_card(clip: dict, splits: Sequence[PreviewedPredictions]) -> dict:
+    """Return what the page shows of a clip, a row of `find_misclassified` with its split."""
     tags = [
-        {"label": clip[f"tag_{place}"], "probability": clip[f"probability_{place}"], "place": place}
-        for place in range(1, N_TAGS + 1)
-        if not pd.isna(clip[f"tag_{place}"])
+        {"label": clip[f"tag_{rank}"], "probability": clip[f"probability_{rank}"], "rank": rank}
+        for rank in range(1, N_TAGS + 1)
+        if not pd.isna(clip[f"tag_{rank}"])
     ]
-    known = not pd.isna(clip["rank"])
-    if not known:
-        tags.append({"label": clip["label"], "probability": None, "place": None})
-    elif clip["rank"] > len(tags):
-        true = {"label": clip["label"], "probability": clip["probability"], "place": clip["rank"]}
-        tags.append(true)
+    label = {key: None if pd.isna(clip[key]) else clip[key] for key in ("probability", "rank")}
+    if label["rank"] is None or label["rank"] > len(tags):
+        tags.append({"label": clip["label"], **label})
+    split = splits[clip["split"]]
     return {
-        "fname": clip["fname"],
-        "label": clip["label"],
+        **{key: clip[key] for key in ("fname", "label", "fold", "seconds")},
         "verified": None if pd.isna(clip["verified"]) else bool(clip["verified"]),
-        "split": split.name,
-        "fold": clip["fold"],
-        "seconds": clip["seconds"],
-        "doubt": 1 - clip["probability"] if known else 1,
+        "split": split.predictions.name,
+        "label_probability": label["probability"] or 0,
         "tags": tags,
-        "heard": heard,
+        "preview": split.previews[clip["row"]],
     }
 
 
-def _clear_examples(
-    split: Split,
-    labels: Sequence[str],
-    missed: list[dict],
-    settings: Report,
-    frame: float,
-    room: int,
+def _exemplars(
+    split: PreviewedPredictions, misclassified: Sequence[dict], max_bytes: int
 ) -> dict[str, dict]:
-    """A clear clip of each class by its label; first of those that missed clips are about."""
-    about = [tag["label"] for clip in missed for tag in clip["tags"]]
-    order = sorted(range(len(labels)), key=lambda index: -about.count(labels[index]))
-    rows = find_exemplars(split.probabilities, split.clips, labels)
-    sounds, _ = _take_while_fits(
-        (_hear(split, rows[index], settings, frame) for index in order), room
-    )
-    taken = dict(zip(order, sounds, strict=False))
+    """Return the exemplars by label, as many as fit.
+
+    Those of the classes that occur most often among the tags of the misclassified clips come first.
+    """
+    labels, clips = split.predictions.labels, split.predictions.clips
+    tags = [tag["label"] for clip in misclassified for tag in clip["tags"]]
+    order = sorted(range(len(labels)), key=lambda index: -tags.count(labels[index]))
+    rows = find_exemplars(split.predictions)
+    n_exemplars = _count_fitting((split.previews[rows[index]] for index in order), max_bytes)
     return {
         labels[index]: {
             "index": index,
-            "fname": split.clips["fname"].iloc[rows[index]],
-            "probability": split.probabilities[rows[index], index],
-            "heard": taken[index],
+            "fname": clips["fname"].iloc[rows[index]],
+            "probability": split.predictions.probabilities[rows[index], index],
+            "preview": split.previews[rows[index]],
         }
-        for index in sorted(taken)
+        for index in sorted(order[:n_exemplars])
     }
 
 
-def _render(**content: object) -> str:
+def _render_template(**content: object) -> str:
     environment = Environment(
         loader=PackageLoader("fsat_kedro.evaluation"),
         autoescape=True,
@@ -266,10 +167,10 @@ def _render(**content: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = _percent
+    environment.filters["percent"] = _format_percent
     templates = files("fsat_kedro.evaluation") / "templates"
     script = (templates / "report.js").read_text("utf-8")
-    # No other script runs in the page, whatever stands in a label.
+    # The page's policy allows this script only, whatever markup a label contains.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.jinja").render(
         script=script,
@@ -279,14 +180,10 @@ def _render(**content: object) -> str:
     )
 
 
-def _percent(share: float) -> str:
-    """Of a probability, as many digits as keep what is not sure from being 0 or 100 %."""
-    if 0 < share < 0.001:
+def _format_percent(fraction: float) -> str:
+    """Format a probability so that only an exact 0 or 1 is shown as 0 or 100 %."""
+    if 0 < fraction < 0.001:
         return "<0.1%"
-    if 0.999 < share < 1:
+    if 0.999 < fraction < 1:
         return ">99.9%"
-    return f"{share:.1%}" if share < 0.01 or share > 0.99 else f"{share:.0%}"
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return f"{fraction:.1%}" if fraction < 0.01 or fraction > 0.99 else f"{fraction:.0%}"

@@ -2,7 +2,7 @@
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
 const playerOf = (card) => card.querySelector("audio");
 
-// One sound at a time, with a line that runs through its spectrogram.
+// Play one sound at a time, with a line that moves through its spectrogram.
 for (const audio of all("audio")) {
   const spectrogram = audio.previousElementSibling;
   const line = spectrogram.lastElementChild;
@@ -10,15 +10,15 @@ for (const audio of all("audio")) {
     line.style.left = `${(100 * audio.currentTime) / (audio.duration || 1)}%`;
     if (!audio.paused) requestAnimationFrame(follow);
   };
-  const button = () => all(`.hear[data-example="${audio.parentElement.id}"]`);
+  const buttons = all(`.play[data-exemplar="${audio.parentElement.id}"]`);
   audio.addEventListener("play", () => {
     for (const other of all("audio")) if (other !== audio) other.pause();
-    for (const hear of button()) hear.setAttribute("aria-pressed", "true");
+    for (const button of buttons) button.setAttribute("aria-pressed", "true");
     spectrogram.classList.add("played");
     follow();
   });
   audio.addEventListener("pause", () => {
-    for (const hear of button()) hear.setAttribute("aria-pressed", "false");
+    for (const button of buttons) button.setAttribute("aria-pressed", "false");
   });
   audio.addEventListener("seeked", follow);
   spectrogram.addEventListener("click", (event) => {
@@ -27,10 +27,10 @@ for (const audio of all("audio")) {
     audio.play();
   });
 }
-for (const hear of all(".hear")) {
-  hear.setAttribute("aria-pressed", "false");
-  hear.addEventListener("click", () => {
-    const audio = playerOf(document.getElementById(hear.dataset.example));
+for (const button of all(".play")) {
+  button.setAttribute("aria-pressed", "false");
+  button.addEventListener("click", () => {
+    const audio = playerOf(document.getElementById(button.dataset.exemplar));
     if (audio.paused) {
       audio.currentTime = 0;
       audio.play();
@@ -44,7 +44,7 @@ if (form) {
   const filters = all("select", form).filter((select) => select.name !== "sort");
   const order = {
     confidence: (a, b) => b.confidence - a.confidence,
-    doubt: (a, b) => b.doubt - a.doubt,
+    labelProbability: (a, b) => a.labelProbability - b.labelProbability,
     seconds: (a, b) => b.seconds - a.seconds,
     label: (a, b) => a.label.localeCompare(b.label),
     tag: (a, b) => a.tag.localeCompare(b.tag),
@@ -56,7 +56,7 @@ if (form) {
       if (card.hidden) playerOf(card).pause();
     }
     const by = order[form.elements.sort.value];
-    // Those alike stay in the order of confidence that they came in.
+    // Equal clips keep the order of confidence, which is that of the page.
     const sorted = [...cards].sort((a, b) => by(a.dataset, b.dataset));
     sorted.forEach((card) => card.parentElement.append(card));
     const shown = cards.filter((card) => !card.hidden).length;
@@ -75,21 +75,21 @@ if (form) {
     });
   }
 
-  // Verdicts are kept by what the clip is and was tagged with, so that another run asks anew.
+  // The key of a verdict contains label and first tag: if they change, the question is open again.
   const save = document.getElementById("save");
   const keyOf = ({ split, fname, label, tag }) =>
     "verdict " + JSON.stringify([document.title, split, fname, label, tag]);
-  const verdictOf = (card) => card.querySelector(".judge input:checked")?.value;
-  const judged = () => cards.filter(verdictOf);
+  const verdictOf = (card) => card.querySelector(".verdict input:checked")?.value;
+  const cardsWithVerdict = () => cards.filter(verdictOf);
   for (const card of cards) {
-    let kept = null;
+    let stored = null;
     try {
-      kept = localStorage.getItem(keyOf(card.dataset));
+      stored = localStorage.getItem(keyOf(card.dataset));
     } catch {
-      // A browser that keeps nothing of local files.
+      // This browser stores nothing for local files.
     }
-    for (const input of all(".judge input", card)) {
-      input.checked = input.value === kept;
+    for (const input of all(".verdict input", card)) {
+      input.checked = input.value === stored;
       input.addEventListener("change", () => {
         save.disabled = false;
         try {
@@ -100,10 +100,10 @@ if (form) {
       });
     }
   }
-  save.disabled = judged().length === 0;
+  save.disabled = cardsWithVerdict().length === 0;
   save.addEventListener("click", () => {
     const quoted = (text) => `"${String(text).replaceAll('"', '""')}"`;
-    const rows = judged().map((card) => {
+    const rows = cardsWithVerdict().map((card) => {
       const { split, fname, label, tag, confidence } = card.dataset;
       return [split, fname, label, tag, confidence, verdictOf(card)].map(quoted).join(",");
     });

@@ -1,8 +1,10 @@
-"""Nodes that make plots and tables for people.
+"""Nodes that make the plots, the tables and the report.
 
 Axes: n clips, c classes.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import librosa
@@ -14,139 +16,186 @@ from sklearn.pipeline import Pipeline as Projector
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.evaluation import metrics, plots
-from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified, labelled_clips
-from fsat_kedro.evaluation.report import Split, embed_plot, render_report
+from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified
+from fsat_kedro.evaluation.predictions import Predictions
+from fsat_kedro.evaluation.previews import PreviewedPredictions, preview_predictions
+from fsat_kedro.evaluation.report import embed_plot, render_report
 from fsat_kedro.parameters import CropLengths, LogMel, Report
-
-OUT_OF_FOLD, TEST = "out-of-fold", "test"
-"""What the clips are called in plots and in the page, by whether their labels were trained on."""
-
-PLOTS = {
-    "scores_by_fold": (
-        "Folds and all of them",
-        "Lines are 95 % intervals; the band is that of all folds together. A fold far off the "
-        "others has odd clips or went wrong: look at its learning curves.",
-    ),
-    "scores_by_class": (
-        "Scores by class",
-        "The worst class on top, with the number of its clips, on which the scores rest.",
-    ),
-    "confusion_matrix": (
-        "Confusions",
-        "Out-of-fold. Each row is a class's clips by the class they are taken for.",
-    ),
-    "reliability": (
-        "Are the probabilities right?",
-        "Above the dotted line the first tag is right more often than its probability says, below "
-        "it less often. Below: how many clips have which.",
-    ),
-    "learning_curves": (
-        "Learning curves",
-        "Every fold in both stages; the shades are the phases. A line apart from the others is a "
-        "fold to look at.",
-    ),
-    "class_balance": (
-        "Clips of each class",
-        "Usable training clips. Scores of classes with few clips are little to go by.",
-    ),
-    "clip_lengths": (
-        "Lengths of the clips",
-        "After silence is trimmed; the shaded span is what networks are shown of a clip at a time.",
-    ),
-    "explained_variance": (
-        "Summary features",
-        "What the kept components tell of them; a curve still steep at its end says that more "
-        "components would tell more.",
-    ),
-}
-"""The plots of the page, each with a title and how to read it; wide ones come last there."""
 
 _CLASS_SCORES = ["label", "clips", "map_at_3", "precision", "recall"]
 
+_Draw = Callable[..., Figure]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A registered plot: its function, the datasets that it draws, and its text on the page."""
+
+    draw: _Draw
+    inputs: tuple[str, ...]
+    title: str
+    caption: str
+
+
+PLOTS: dict[str, Plot] = {}
+"""Plots by the name of their dataset, in the order of the page."""
+
+
+def register_plot(*inputs: str, title: str = "", caption: str = "") -> Callable[[_Draw], _Draw]:
+    """Register the function `draw_NAME` as the plot NAME, which needs an entry in the catalog.
+
+    Args:
+        inputs: datasets and parameters. Those of the test clips (`test_` in the name) are left out
+            if the data set has none; the function gives them a default.
+        title: subject of the plot. A plot without a title is saved but not shown on the page.
+        caption: how to read it.
+    """
+
+    def register(draw: _Draw) -> _Draw:
+        PLOTS[draw.__name__.removeprefix("draw_")] = Plot(draw, inputs, title, caption)
+        return draw
+
+    return register
+
+
+def collect_predictions(
+    probabilities: np.ndarray, clips: pd.DataFrame, classes: dict, folds: np.ndarray | None = None
+) -> Predictions:
+    """Collect the predicted probabilities (n, c) of a split with its clips, and folds if any."""
+    return Predictions(probabilities, clips, classes["labels"], folds)
+
 
 def tabulate_scores(cv_scores: dict, test_scores: dict | None = None) -> pd.DataFrame:
-    """A row a fold, one for the cross-validation and one a scored part of the test clips.
+    """Tabulate the scores of each fold, of cross-validation and of each part of the test clips.
 
     Returns:
-        clips (which ones), and `metrics.SCORES`.
+        clips (name of the row), and `metrics.SCORES`.
     """
-    rows = [{"clips": f"fold {scored['fold']}", **scored} for scored in cv_scores["per_fold"]]
+    rows = [{"clips": f"fold {scores['fold']}", **scores} for scores in cv_scores["per_fold"]]
     rows.append({"clips": "cross-validation", **cv_scores})
-    for part in (test_scores or {"map_at_3": {}})["map_at_3"]:
-        rows.append({"clips": f"test {part}", **{x: test_scores[x][part] for x in test_scores}})
+    test_scores = test_scores or {}
+    for part in test_scores.get("map_at_3", {}):
+        part_scores = {score: values[part] for score, values in test_scores.items()}
+        rows.append({"clips": f"test {part}", **part_scores})
     return pd.DataFrame(rows, columns=["clips", *metrics.SCORES])
 
 
-def score_classes(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> pd.DataFrame:
-    """Out-of-fold scores, a row a class.
-
-    Args:
-        probabilities: out-of-fold, (n, c).
-        clips: the training clips.
-        classes: with the labels of the c classes.
+def score_classes(predictions: Predictions) -> pd.DataFrame:
+    """Score the out-of-fold predictions of the usable clips, a row per class.
 
     Returns:
-        label; clips, the number of usable ones; verified, their share, missing where the data
-        does not tell; map_at_3 of the class's clips; precision (missing for a class that is
-        never predicted) and recall of the most probable class.
+        label; clips; verified, the fraction of clips with a verified label, missing if that is
+        unknown; map_at_3; precision (missing for a class that is never predicted) and recall of
+        the most probable class.
     """
-    usable = clips["status"] == "ok"
-    table = _class_table(probabilities, clips, classes, usable)
-    verified = clips["verified"][usable].astype("Float64").groupby(clips["label"]).mean()
-    verified = verified.reindex(classes["labels"]).to_numpy(float, na_value=np.nan)
+    table = _score_classes(predictions, predictions.is_usable)
+    clips = predictions.clips[predictions.is_usable]
+    verified = clips["verified"].astype("Float64").groupby(clips["label"]).mean()
+    verified = verified.reindex(predictions.labels).to_numpy(float, na_value=np.nan)
     table.insert(2, "verified", verified)
     return table
 
 
-def score_test_classes(
-    probabilities: np.ndarray, clips: pd.DataFrame, classes: dict
-) -> pd.DataFrame:
-    """Scores of the labelled test clips, rejected ones included, a row a class.
-
-    Args:
-        probabilities: (n, c).
-        clips: the test clips.
-        classes: with the labels of the c classes.
+def score_test_classes(predictions: Predictions) -> pd.DataFrame:
+    """Score the predictions of the labelled test clips, including rejected ones, a row per class.
 
     Returns:
-        As `score_classes`, but for verified; without a row where no clip is labelled.
+        The columns of `score_classes` without verified; no rows if no clip is labelled.
     """
-    labelled = clips["label"].notna()
-    if not labelled.any():
+    if not predictions.is_labelled.any():
         return pd.DataFrame(columns=_CLASS_SCORES)
-    return _class_table(probabilities, clips, classes, labelled)
+    return _score_classes(predictions, predictions.is_labelled)
 
 
-def list_confused_pairs(
-    probabilities: np.ndarray, clips: pd.DataFrame, classes: dict
-) -> pd.DataFrame:
-    """Confusions of the out-of-fold predictions (n, c), a row a pair of classes.
+def list_confused_pairs(predictions: Predictions) -> pd.DataFrame:
+    """List the confused pairs of classes, most frequent first.
 
     Returns:
-        true and predicted (labels); clips, most first; share of the true class's clips.
+        true and predicted label; clips; their fraction of the true class's clips.
     """
-    counts = _confusion_counts(probabilities, clips, classes)
+    counts = _count_confusions(predictions)
     true, predicted = metrics.confused_pairs(counts)
-    labels = np.array(classes["labels"], dtype=object)
-    confused = counts[true, predicted]
+    labels = np.array(predictions.labels, dtype=object)
+    clips = counts[true, predicted]
     return pd.DataFrame(
         {
             "true": labels[true],
             "predicted": labels[predicted],
-            "clips": confused,
-            "share": confused / counts.sum(axis=1)[true],
+            "clips": clips,
+            "fraction": clips / counts.sum(axis=1)[true],
         }
     )
 
 
-def draw_confusion_matrix(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> Figure:
-    """Confusions of the out-of-fold predictions (n, c)."""
-    counts = _confusion_counts(probabilities, clips, classes)
-    return plots.plot_confusion_matrix(counts, classes["labels"])
+def list_misclassified_clips(train: Predictions, test: Predictions | None = None) -> pd.DataFrame:
+    """List the misclassified clips of each split, most confident first.
+
+    Returns:
+        split, and the columns of `misclassified.find_misclassified`.
+    """
+    splits = {"train": train} if test is None else {"train": train, "test": test}
+    tables = {split: find_misclassified(predictions) for split, predictions in splits.items()}
+    return pd.concat(tables, names=["split"]).reset_index("split").reset_index(drop=True)
 
 
+@register_plot(
+    *("cv_scores", "test_scores", "fold_test_scores"),
+    title="Scores by fold",
+    caption="Lines show 95 % intervals; the band shows the interval of all folds together. A fold "
+    "far from the others has unusual clips or was not trained well: check its learning curves.",
+)
+def draw_scores_by_fold(
+    cv_scores: dict, test_scores: dict | None = None, fold_test_scores: pd.DataFrame | None = None
+) -> Figure:
+    """Draw the scores of each fold beside those of all folds, out-of-fold and on test clips."""
+    out_of_fold = pd.DataFrame(cv_scores["per_fold"])
+    if test_scores is None or not test_scores["map_at_3"]:
+        return plots.plot_fold_scores(out_of_fold, cv_scores)
+    ensemble = {score: parts["pooled"] for score, parts in test_scores.items()}
+    return plots.plot_fold_scores(out_of_fold, cv_scores, fold_test_scores, ensemble)
+
+
+@register_plot(
+    *("train_predictions", "test_predictions"),
+    title="Scores by class",
+    caption="The worst class is on top. The fewer clips a class has, the less certain its score.",
+)
+def draw_scores_by_class(train: Predictions, test: Predictions | None = None) -> Figure:
+    """Draw the average precision at 3 of each class, out-of-fold and on labelled test clips."""
+    test_scores = None if test is None else score_test_classes(test)
+    return plots.plot_class_scores(score_classes(train), test_scores)
+
+
+@register_plot(
+    "train_predictions",
+    title="Confusion matrix",
+    caption="Out-of-fold. Each row shows the clips of a class by their first tag.",
+)
+def draw_confusion_matrix(predictions: Predictions) -> Figure:
+    """Draw the confusions of the out-of-fold predictions."""
+    return plots.plot_confusion_matrix(_count_confusions(predictions), predictions.labels)
+
+
+@register_plot(
+    *("train_predictions", "test_predictions"),
+    title="Reliability of the probabilities",
+    caption="Above the dotted line the first tag is correct more often than its probability says, "
+    "below the line less often. The lower panel shows the distribution of the probabilities.",
+)
+def draw_reliability(train: Predictions, test: Predictions | None = None) -> Figure:
+    """Draw the accuracy of the first tag by its probability."""
+    first_tags = {x.name: _score_first_tags(x) for x in (train, test) if x is not None}
+    return plots.plot_reliability({name: x for name, x in first_tags.items() if len(x[0])})
+
+
+@register_plot(
+    "training_history",
+    title="Learning curves",
+    caption="Every fold in both stages; shaded bands separate the phases of a stage. Look into a "
+    "fold whose curve is far from the others.",
+)
 def draw_learning_curves(history: pd.DataFrame) -> Figure:
-    """Learning curves of all folds and stages, from a row an epoch of each."""
+    """Draw the learning curves of all folds and stages, from a row per epoch of each."""
     stages = {
         stage: [fold.reset_index(drop=True) for _, fold in rows.groupby("fold")]
         for stage, rows in history.groupby("stage")
@@ -154,13 +203,13 @@ def draw_learning_curves(history: pd.DataFrame) -> Figure:
     return plots.plot_learning_curves(stages)
 
 
-def draw_explained_variance(projector: Projector) -> Figure:
-    """How much of the summary features' variance the kept components explain."""
-    return plots.plot_explained_variance(projector[-1].explained_variance_ratio_)
-
-
+@register_plot(
+    "train_clips",
+    title="Clips per class",
+    caption="Usable training clips. The scores of a class with few clips are uncertain.",
+)
 def draw_class_balance(clips: pd.DataFrame) -> Figure:
-    """Usable training clips per class, by whether the label is verified if the data tells."""
+    """Draw the usable training clips per class, split by verified label if that is known."""
     usable = clips[clips["status"] == "ok"]
     if usable["verified"].isna().all():
         return plots.plot_class_balance(usable["label"].value_counts().to_frame("clips"))
@@ -171,179 +220,119 @@ def draw_class_balance(clips: pd.DataFrame) -> Figure:
     )
 
 
+@register_plot(
+    *("mel_statistics", "params:log_mel", "params:crop_lengths", "train_clips", "test_clips"),
+    title="Clip lengths",
+    caption="Length of the usable clips after silence is trimmed. The shaded range contains the "
+    "crop lengths of training and inference.",
+)
 def draw_clip_lengths(
     mel_statistics: dict,
     log_mel: LogMel,
     crop_lengths: CropLengths,
-    *clips: pd.DataFrame,
-    splits: list[str],
+    train_clips: pd.DataFrame,
+    test_clips: pd.DataFrame | None = None,
 ) -> Figure:
-    """Lengths of the usable clips of each split, with the span shown to networks."""
+    """Draw the lengths of the usable clips of each split, with the range of crop lengths."""
     seconds = {
-        split: table.loc[table["status"] == "ok", "length"].to_numpy() / SAMPLE_RATE
-        for split, table in zip(splits, clips, strict=True)
+        split: clips.loc[clips["status"] == "ok", "length"].to_numpy() / SAMPLE_RATE
+        for split, clips in (("train", train_clips), ("test", test_clips))
+        if clips is not None
     }
-    frame = log_mel.hop_length / log_mel.sample_rate
-    shown = (mel_statistics["shortest"] * frame, mel_statistics["longest"] * frame)
-    return plots.plot_clip_lengths(seconds, shown, crop_lengths.percentiles)
+    hop_seconds = _hop_seconds(log_mel)
+    crop_range = (mel_statistics["shortest"] * hop_seconds, mel_statistics["longest"] * hop_seconds)
+    return plots.plot_clip_lengths(seconds, crop_range, crop_lengths.percentiles)
 
 
-def draw_scores_by_class(
-    oof_probabilities: np.ndarray,
-    train_clips: pd.DataFrame,
-    classes: dict,
-    test_probabilities: np.ndarray | None = None,
-    test_clips: pd.DataFrame | None = None,
-) -> Figure:
-    """Average precision at 3 of each class, out-of-fold and over the labelled test clips."""
-    scores = score_classes(oof_probabilities, train_clips, classes)
-    if test_clips is None:
-        return plots.plot_class_scores(scores)
-    test_scores = score_test_classes(test_probabilities, test_clips, classes)
-    return plots.plot_class_scores(scores, test_scores)
+@register_plot(
+    "projector",
+    title="Summary features",
+    caption="Variance that the kept components explain. If the curve is still steep at its end, "
+    "more components would explain more.",
+)
+def draw_explained_variance(projector: Projector) -> Figure:
+    """Draw the variance of the summary features that the kept components explain."""
+    return plots.plot_explained_variance(projector[-1].explained_variance_ratio_)
 
 
-def draw_scores_by_fold(
-    cv_scores: dict, test_scores: dict | None = None, fold_test_scores: pd.DataFrame | None = None
-) -> Figure:
-    """Scores of each fold beside those of all of them, out-of-fold and over the test clips."""
-    held_out = pd.DataFrame(cv_scores["per_fold"])
-    if not (test_scores or {"map_at_3": {}})["map_at_3"]:
-        return plots.plot_fold_scores(held_out, cv_scores)
-    ensemble = {score: parts["pooled"] for score, parts in test_scores.items()}
-    return plots.plot_fold_scores(held_out, cv_scores, fold_test_scores, ensemble)
-
-
-def draw_reliability(
-    oof_probabilities: np.ndarray,
-    train_clips: pd.DataFrame,
-    classes: dict,
-    test_probabilities: np.ndarray | None = None,
-    test_clips: pd.DataFrame | None = None,
-) -> Figure:
-    """How often the first tag is right, by its probability."""
-    tags = {OUT_OF_FOLD: _first_tags(oof_probabilities, train_clips, classes)}
-    if test_clips is not None:
-        tags[TEST] = _first_tags(test_probabilities, test_clips, classes)
-    return plots.plot_reliability({name: x for name, x in tags.items() if len(x[0])})
-
-
-def draw_mel_gallery(
-    probabilities: np.ndarray,
-    clips: pd.DataFrame,
-    classes: dict,
-    mels: RaggedArray,
-    log_mel: LogMel,
-) -> Figure:
-    """The log-mel of a clear training clip of each class."""
-    rows = find_exemplars(probabilities, clips, classes["labels"])
+@register_plot("train_predictions", "train_mels", "params:log_mel")
+def draw_mel_gallery(predictions: Predictions, mels: RaggedArray, log_mel: LogMel) -> Figure:
+    """Draw the log-mel spectrogram of the exemplar of each class."""
     return plots.plot_mel_gallery(
-        [mels[row] for row in rows],
-        classes["labels"],
-        frame=log_mel.hop_length / log_mel.sample_rate,
-        centres=librosa.mel_frequencies(log_mel.n_mels, fmax=log_mel.sample_rate / 2),
+        [mels[row] for row in find_exemplars(predictions)],
+        predictions.labels,
+        hop_seconds=_hop_seconds(log_mel),
+        mel_frequencies=librosa.mel_frequencies(log_mel.n_mels, fmax=log_mel.sample_rate / 2),
     )
 
 
-def list_misclassified_clips(
-    oof_probabilities: np.ndarray,
-    train_clips: pd.DataFrame,
-    classes: dict,
-    train_folds: np.ndarray,
-    test_probabilities: np.ndarray | None = None,
-    test_clips: pd.DataFrame | None = None,
-) -> pd.DataFrame:
-    """The clips whose first tag is not their label, of each split the surest miss first.
-
-    Returns:
-        split, and the columns of `examples.find_misclassified`.
-    """
-    labels = classes["labels"]
-    missed = {"train": find_misclassified(oof_probabilities, train_clips, labels, train_folds)}
-    if test_clips is not None:
-        nowhere = np.zeros(len(test_clips), np.int64)
-        missed["test"] = find_misclassified(test_probabilities, test_clips, labels, nowhere)
-    return pd.concat(missed, names=["split", "place"]).reset_index("split").reset_index(drop=True)
+def preview_clips(
+    report: Report,
+    log_mel: LogMel,
+    predictions: Predictions,
+    audio: RaggedArray,
+    mels: RaggedArray,
+) -> PreviewedPredictions:
+    """Preview the clips of a split that the report may show."""
+    return preview_predictions(
+        predictions, audio, mels, settings=report, hop_seconds=_hop_seconds(log_mel)
+    )
 
 
 def write_report(
     report: Report,
-    log_mel: LogMel,
     dataset: str,
     data_dir: str,
-    classes: dict,
     cv_scores: dict,
-    train_folds: np.ndarray,
-    oof_probabilities: np.ndarray,
-    train_clips: pd.DataFrame,
-    train_audio: RaggedArray,
-    train_mels: RaggedArray,
+    train: PreviewedPredictions,
     test_scores: dict | None = None,
-    test_probabilities: np.ndarray | None = None,
-    test_clips: pd.DataFrame | None = None,
-    test_audio: RaggedArray | None = None,
-    test_mels: RaggedArray | None = None,
-    **drawn: bytes,
+    test: PreviewedPredictions | None = None,
+    **images: bytes,
 ) -> str:
-    """The page of a run, as HTML; `drawn` are `PLOTS` as PNG."""
-    splits = [
-        Split(OUT_OF_FOLD, train_clips, oof_probabilities, train_folds, train_audio, train_mels)
-    ]
-    if test_clips is not None:
-        nowhere = np.zeros(len(test_clips), np.int64)
-        splits.append(Split(TEST, test_clips, test_probabilities, nowhere, test_audio, test_mels))
-    scores = tabulate_scores(cv_scores, test_scores)
-    pairs = list_confused_pairs(oof_probabilities, train_clips, classes)
+    """Write the report of a run as HTML; `images` are the plots as PNG, by name."""
+    splits = [train] if test is None else [train, test]
+    n_folds = len(cv_scores["per_fold"])
+    facts = [dataset, f"{len(train.predictions.labels):,} classes", f"{n_folds} folds"]
     return render_report(
         name=Path(data_dir).name,
-        facts=[dataset, *_facts(classes, cv_scores, train_clips, test_clips)],
-        scores=scores.iloc[len(cv_scores["per_fold"]) :].to_dict("records"),
-        pairs=pairs.head(12).to_dict("records"),
-        plots=[embed_plot(drawn[name], *PLOTS[name]) for name in PLOTS],
+        facts=facts + [_format_clip_counts(split.predictions) for split in splits],
+        scores=tabulate_scores(cv_scores, test_scores).iloc[n_folds:].to_dict("records"),
+        pairs=list_confused_pairs(train.predictions).head(12).to_dict("records"),
+        plots=[embed_plot(images[x], PLOTS[x].title, PLOTS[x].caption) for x in images],
         splits=splits,
-        labels=classes["labels"],
         settings=report,
-        frame=log_mel.hop_length / log_mel.sample_rate,
     )
 
 
-def _facts(
-    classes: dict, cv_scores: dict, train_clips: pd.DataFrame, test_clips: pd.DataFrame | None
-) -> list[str]:
-    """What there was to learn from and to tag, in words."""
-    facts = [f"{len(classes['labels']):,} classes", f"{len(cv_scores['per_fold'])} folds"]
-    for split, clips in (("training", train_clips), ("test", test_clips)):
-        if clips is None:
-            continue
-        words = f"{len(clips):,} {split} clips"
-        rejected = (clips["status"] != "ok").sum()
-        labelled = clips["label"].notna().sum()
-        words += f", {rejected:,} rejected" if rejected else ""
-        facts.append(words + (f", {labelled:,} labelled" if labelled < len(clips) else ""))
-    return facts
+def _format_clip_counts(predictions: Predictions) -> str:
+    """Return for example "83 test clips, 3 rejected, 80 labelled"."""
+    n_clips = len(predictions.clips)
+    n_rejected, n_labelled = (~predictions.is_usable).sum(), predictions.is_labelled.sum()
+    text = f"{n_clips:,} {'test' if predictions.folds is None else 'training'} clips"
+    text += f", {n_rejected:,} rejected" if n_rejected else ""
+    return text + (f", {n_labelled:,} labelled" if n_labelled < n_clips else "")
 
 
-def _first_tags(
-    probabilities: np.ndarray, clips: pd.DataFrame, classes: dict
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of the usable labelled clips, the first tag's probability and whether it is the label."""
-    rows = labelled_clips(clips)
-    targets = metrics.class_indices(clips["label"][rows], classes["labels"])
-    tagged = metrics.top_k(probabilities[rows], k=1)[:, 0]
-    return probabilities[rows].max(axis=1), tagged == targets
+def _score_first_tags(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first tag's probability of usable labelled clips, and whether it is correct."""
+    rows = predictions.is_usable & predictions.is_labelled
+    probabilities = predictions.probabilities[rows]
+    first_tags = metrics.top_k(probabilities, k=1)[:, 0]
+    return probabilities.max(axis=1), first_tags == predictions.targets[rows]
 
 
-def _class_table(
-    probabilities: np.ndarray, clips: pd.DataFrame, classes: dict, rows: pd.Series
-) -> pd.DataFrame:
-    """Scores of each class, over the clips in these rows (n,)."""
-    targets = metrics.class_indices(clips["label"][rows], classes["labels"])
-    scores = metrics.scores_by_class(targets, probabilities[rows.to_numpy(bool)])
-    return pd.DataFrame(dict(zip(_CLASS_SCORES, [classes["labels"], *scores], strict=True)))
+def _score_classes(predictions: Predictions, rows: np.ndarray) -> pd.DataFrame:
+    """Score each class over the clips of a mask (n,)."""
+    scores = metrics.scores_by_class(predictions.targets[rows], predictions.probabilities[rows])
+    return pd.DataFrame(dict(zip(_CLASS_SCORES, [predictions.labels, *scores], strict=True)))
 
 
-def _confusion_counts(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> np.ndarray:
-    """Clips (c, c), usable ones, by their class and the one they are taken for."""
-    usable = (clips["status"] == "ok").to_numpy(bool)
-    targets = metrics.class_indices(clips["label"][usable], classes["labels"])
-    return metrics.confusion_counts(targets, probabilities[usable])
+def _count_confusions(predictions: Predictions) -> np.ndarray:
+    """Count the usable clips by true and most probable class, (c, c)."""
+    rows = predictions.is_usable
+    return metrics.confusion_counts(predictions.targets[rows], predictions.probabilities[rows])
+
+
+def _hop_seconds(log_mel: LogMel) -> float:
+    """Return the time from one frame to the next."""
+    return log_mel.hop_length / log_mel.sample_rate
