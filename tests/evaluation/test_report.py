@@ -15,13 +15,14 @@ from matplotlib.figure import Figure
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.evaluation.predictions import Predictions
-from fsat_kedro.evaluation.previews import preview_predictions
+from fsat_kedro.evaluation.previews import preview_clips
 from fsat_kedro.evaluation.report import embed_plot, render_report
-from fsat_kedro.parameters import Report
+from fsat_kedro.parameters import LogMel, Report
 
 LABELS = ["Bark", "Flute", "Meow", "Siren"]
 ATTACK = '"><img src=x onerror="window.hacked=1"></script><script>window.hacked=1</script>'
-HOP_SECONDS = 0.01
+# A frame every 10 ms.
+LOG_MEL = LogMel(sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
 
 
 class Split(NamedTuple):
@@ -44,7 +45,7 @@ def make_split(labels, probabilities, *, classes=LABELS, test=False, verified=No
     rng = np.random.default_rng(0)
     times = np.arange(clips["length"].iloc[0]) / SAMPLE_RATE
     waves = [0.01 * np.sin(2 * np.pi * 440 * (1 + i) * times) for i in range(n)]
-    n_frames = round(seconds / HOP_SECONDS)
+    n_frames = round(seconds / 0.01)
     folds = None if test else np.ones(n, int)
     return Split(
         Predictions(np.array(probabilities, float), clips, classes, folds),
@@ -83,9 +84,7 @@ def render(splits, *, max_clips=9, max_seconds=10, max_megabytes=20, **content):
         **content,
     }
     settings = Report(max_clips=max_clips, max_seconds=max_seconds, max_megabytes=max_megabytes)
-    previewed = [
-        preview_predictions(*split, settings=settings, hop_seconds=HOP_SECONDS) for split in splits
-    ]
+    previewed = [preview_clips(settings, LOG_MEL, *split) for split in splits]
     return render_report(splits=previewed, settings=settings, **content)
 
 

@@ -5,6 +5,7 @@ other global state. Class labels are drawn literally, never as mathematical form
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,8 @@ def plot_learning_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Fig
     grid = figure.subplots(len(_CURVES), len(histories), sharex="col", sharey="row", squeeze=False)
     for column, (stage, folds) in zip(grid.T, histories.items(), strict=True):
         phases = _phase_lengths(folds)
-        _label_phases(column[0], phases)
+        for phase, center in (phases.cumsum() - phases / 2 + 0.5).items():
+            _write_above(column[0], center, phase, ha="center")
         for axes, metric in zip(column, _CURVES, strict=True):
             _remove_box(axes)
             _shade_phases(axes, phases)
@@ -113,10 +115,10 @@ def plot_explained_variance(ratios: np.ndarray) -> Figure:
     axes.plot([n_kept], explained[-1:], "o", color=_BLUE, markersize=5)
     summary = f"{n_kept} components kept: {explained[-1]:.1%} of the variance"
     axes.set_title(summary, loc="right", fontsize=10, color=_INK)
-    axes.set(xlim=(0, n_kept * 1.02), ylim=(0, 1.02))
+    axes.set(xlim=(0, n_kept * 1.02), xlabel="principal components")
+    axes.set(ylim=(0, 1.02), ylabel="cumulative explained variance")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter(_percent_formatter())
-    axes.set(xlabel="principal components", ylabel="cumulative explained variance")
     return figure
 
 
@@ -180,22 +182,13 @@ def plot_reliability(predictions: Mapping[str, tuple[np.ndarray, np.ndarray]]) -
     axes, below = figure.subplots(2, sharex=True, height_ratios=(4, 1))
     _remove_box(axes).plot([0, 1], [0, 1], color=_LIGHT_GREY, linewidth=0.8, linestyle=":")
     _remove_box(below)
-    for (name, (confidence, correct)), color in zip(
-        predictions.items(), (_BLUE, _ORANGE), strict=False
-    ):
+    for name, color in zip(predictions, (_BLUE, _ORANGE), strict=False):
+        confidence, correct = predictions[name]
         x, y, low, high = reliability_curve(confidence, correct)
-        axes.errorbar(
-            x,
-            y,
-            (y - low, high - y),
-            color=color,
-            label=f"{name}, {len(correct):,} clips: mean probability {confidence.mean():.0%}, "
-            f"accuracy {correct.mean():.0%}",
-            marker="o",
-            markersize=4,
-            linewidth=1.2,
-            elinewidth=0.8,
-        )
+        label = f"{name}, {len(correct):,} clips: mean probability {confidence.mean():.0%}, "
+        label += f"accuracy {correct.mean():.0%}"
+        style: dict[str, Any] = {"markersize": 4, "linewidth": 1.2, "elinewidth": 0.8}
+        axes.errorbar(x, y, (y - low, high - y), fmt="o-", color=color, label=label, **style)
         weights = np.full(len(confidence), 1 / len(confidence))
         bins = np.linspace(0, 1, 21)
         below.hist(confidence, bins, weights=weights, histtype="step", color=color)
@@ -230,13 +223,12 @@ def plot_fold_scores(
     height = min(12, 1.7 + 0.24 * len(out_of_fold))
     figure = Figure(figsize=(4.2 * len(panels), height), layout="constrained")
     grid = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    for axes, (title, name, folds, pooled), color in zip(
-        grid, panels, (_BLUE, _ORANGE), strict=False
-    ):
+    for axes, panel, color in zip(grid, panels, (_BLUE, _ORANGE), strict=False):
+        title, name, folds, pooled = panel
         low, high = pooled["map_at_3_low"], pooled["map_at_3_high"]
         _remove_box(axes).axvspan(low, high, color=_SHADE, zorder=0)
         axes.axvline(pooled["map_at_3"], color=color, linewidth=1.2, linestyle="--")
-        ends = (folds["map_at_3_low"], folds["map_at_3_high"])
+        ends = folds["map_at_3_low"], folds["map_at_3_high"]
         axes.hlines(folds["fold"], *ends, color=color, linewidth=1, alpha=0.7)
         axes.plot(folds["map_at_3"], folds["fold"], "o", color=color, markersize=5)
         axes.set_title(title, loc="left", fontsize=10, pad=20)
@@ -260,7 +252,7 @@ def plot_mel_gallery(
     labels: Sequence[str],
     *,
     hop_seconds: float,
-    mel_frequencies: np.ndarray,
+    frequencies: np.ndarray,
 ) -> Figure:
     """Plot a log-mel spectrogram of each class, each over its own length.
 
@@ -268,26 +260,19 @@ def plot_mel_gallery(
         mels: for each class (t, m), dB. The colors cover 80 dB below the loudest value of each.
         labels: names of the classes.
         hop_seconds: from a frame to the next.
-        mel_frequencies: (m,) center frequencies of the mel bands, Hz.
+        frequencies: (m,) center frequencies of the mel bands, Hz.
     """
     n_columns = min(len(mels), 6 if len(mels) > 12 else 4)
     n_rows = -(-len(mels) // n_columns)
     figure = Figure(figsize=(2.1 * n_columns + 0.6, 1.5 * n_rows + 0.2), layout="constrained")
     grid = figure.subplots(n_rows, n_columns, squeeze=False)
     kilohertz = [0.1, 0.5, 2, 8]
-    n_mels = len(mel_frequencies)
-    bands = np.interp(np.multiply(kilohertz, 1000), mel_frequencies, np.arange(n_mels))
+    n_mels = len(frequencies)
+    bands = np.interp(np.multiply(kilohertz, 1000), frequencies, np.arange(n_mels))
     for axes, mel, label in zip(grid.flat, mels, _escape(labels, max_length=20), strict=False):
         seconds = len(mel) * hop_seconds
-        axes.imshow(
-            mel.T,
-            origin="lower",
-            aspect="auto",
-            cmap="magma",
-            vmin=mel.max() - 80,
-            vmax=mel.max(),
-            extent=(0, seconds, -0.5, n_mels - 0.5),
-        )
+        image = axes.imshow(mel.T, origin="lower", aspect="auto", cmap="magma")
+        image.set(clim=(mel.max() - 80, mel.max()), extent=(0, seconds, -0.5, n_mels - 0.5))
         axes.set_title(label, loc="left", fontsize=8, pad=3)
         axes.set_title(f"{seconds:.1f} s", loc="right", fontsize=7, color=_GREY, pad=3)
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
@@ -323,19 +308,12 @@ def plot_clip_lengths(
     axes.axvspan(*crop_range, color=_SHADE, zorder=0, label=label)
     for length, percentile, side in zip(crop_range, percentiles, ("right", "left"), strict=True):
         axes.axvline(length, color=_INK, linewidth=0.8, linestyle=":")
-        style: dict[str, Any] = {"va": "bottom", "ha": side, "fontsize": 8, "color": _GREY}
-        text = f"{percentile:g} %"
-        axes.text(length, 1.01, text, transform=axes.get_xaxis_transform(), **style)
+        _write_above(axes, length, f"{percentile:g} %", ha=side)
     for index, (split, lengths) in enumerate(seconds.items()):
-        axes.stairs(
-            np.histogram(lengths, edges)[0] / len(lengths),
-            edges,
-            fill=index == 0,
-            color=_FOLD_COLORS[index],
-            alpha=0.75 if index == 0 else 1,
-            linewidth=1.2,
-            label=f"{split}, {len(lengths):,} clips",
-        )
+        fractions = np.histogram(lengths, edges)[0] / len(lengths)
+        color, label = _FOLD_COLORS[index], f"{split}, {len(lengths):,} clips"
+        bars = axes.stairs(fractions, edges, fill=index == 0, color=color, label=label)
+        bars.set(alpha=1 if index else 0.75, linewidth=1.2)
     axes.set_xlim(0, 1.01 * longest)
     axes.yaxis.set_major_formatter(_percent_formatter())
     axes.set(xlabel="length of the trimmed clip (s)", ylabel="fraction of the split's clips")
@@ -407,17 +385,10 @@ def _align_phases(history: pd.DataFrame, metric: str, phases: pd.Series) -> pd.S
 
 
 def _plot_folds(axes: Axes, curves: list[pd.Series]) -> None:
-    for fold, curve in enumerate(curves, start=1):
-        axes.plot(
-            curve.index,
-            curve,
-            label=f"fold {fold}",
-            color=_FOLD_COLORS[(fold - 1) % len(_FOLD_COLORS)],
-            linewidth=0.9,
-            alpha=0.7,
-            marker="o" if len(curve) <= 40 else None,
-            markersize=3,
-        )
+    style: dict[str, Any] = {"linewidth": 0.9, "alpha": 0.7, "markersize": 3}
+    for fold, (curve, color) in enumerate(zip(curves, cycle(_FOLD_COLORS), strict=False), start=1):
+        marker = "o" if len(curve) <= 40 else None
+        axes.plot(curve, label=f"fold {fold}", color=color, marker=marker, **style)
 
 
 def _shade_phases(axes: Axes, phases: pd.Series) -> None:
@@ -428,9 +399,6 @@ def _shade_phases(axes: Axes, phases: pd.Series) -> None:
     axes.set_xlim(0.5, ends.iloc[-1])
 
 
-def _label_phases(axes: Axes, phases: pd.Series) -> None:
-    """Write the names of the phases above the axes."""
-    centers = phases.cumsum() - phases / 2 + 0.5
-    style: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 8, "color": _GREY}
-    for phase, center in centers.items():
-        axes.text(center, 1.01, phase, transform=axes.get_xaxis_transform(), **style)
+def _write_above(axes: Axes, x: float, text: str, *, ha: str) -> None:
+    style: dict[str, Any] = {"ha": ha, "va": "bottom", "fontsize": 8, "color": _GREY}
+    axes.text(x, 1.01, text, transform=axes.get_xaxis_transform(), **style)

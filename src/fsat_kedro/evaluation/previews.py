@@ -17,7 +17,7 @@ from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified
 from fsat_kedro.evaluation.predictions import Predictions
-from fsat_kedro.parameters import Report
+from fsat_kedro.parameters import LogMel, Report
 
 _DYNAMIC_RANGE = 80  # dB, from the darkest color of a spectrogram to the brightest.
 _MAX_WIDTH = 640  # Pixels of a spectrogram.
@@ -26,13 +26,7 @@ _PEAK = 0.9  # Of every sound, so that quiet clips are audible too.
 
 @dataclass(frozen=True)
 class AudioPreview:
-    """The beginning of a clip to see and to play.
-
-    Attributes:
-        spectrogram: a data URI.
-        sound: a data URI.
-        seconds: length of both.
-    """
+    """The beginning of a clip: spectrogram and sound as data URIs, and their length."""
 
     spectrogram: str
     sound: str
@@ -46,38 +40,35 @@ class AudioPreview:
 
 @dataclass(frozen=True)
 class PreviewedPredictions:
-    """The predictions of a split with previews of the clips that the report may show.
-
-    Attributes:
-        predictions: of the split.
-        previews: by row of the split.
-    """
+    """The predictions of a split, and previews of some of its clips by their row."""
 
     predictions: Predictions
     previews: Mapping[int, AudioPreview]
 
 
-def preview_predictions(
+def preview_clips(
+    report: Report,
+    log_mel: LogMel,
     predictions: Predictions,
     audio: RaggedArray,
     mels: RaggedArray,
-    *,
-    settings: Report,
-    hop_seconds: float,
 ) -> PreviewedPredictions:
-    """Preview the most confident misclassifications and, out of fold, an exemplar of each class.
+    """Preview the clips that the report may show.
+
+    They are the most confident misclassifications and, out-of-fold, an exemplar of each class.
 
     Args:
-        predictions: of n clips.
+        report: limits of the page.
+        log_mel: settings of `mels`.
+        predictions: of a split.
         audio: item i (n_i,), trimmed, at 44.1 kHz.
         mels: item i (t_i, m), dB.
-        settings: limits of the report.
-        hop_seconds: from a frame of a log-mel to the next.
     """
+    hop_seconds = log_mel.hop_length / log_mel.sample_rate
     exemplars = [] if predictions.folds is None else find_exemplars(predictions)
     previews = {}
-    for row in {*find_misclassified(predictions)["row"].head(settings.max_clips), *exemplars}:
-        wave = audio.reader(row)()[: round(settings.max_seconds * SAMPLE_RATE)]
+    for row in {*find_misclassified(predictions)["row"].head(report.max_clips), *exemplars}:
+        wave = audio.reader(row)()[: round(report.max_seconds * SAMPLE_RATE)]
         seconds = len(wave) / SAMPLE_RATE
         mel = mels.reader(row)()[: max(1, round(seconds / hop_seconds))]
         previews[row] = AudioPreview(encode_mel(mel), encode_audio(wave), seconds)

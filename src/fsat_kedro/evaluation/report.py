@@ -7,9 +7,9 @@ import base64
 import hashlib
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from itertools import accumulate
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -25,37 +25,13 @@ _CSS_DPI = 96
 _MAX_COLUMN_WIDTH = 700  # CSS pixels; a wider plot takes the width of the page.
 
 
-@dataclass(frozen=True)
-class EmbeddedPlot:
-    """A figure with its explanation.
-
-    Attributes:
-        title: subject of the plot, in a few words.
-        caption: how to read it.
-        image: a data URI.
-        width: in CSS pixels.
-        height: in CSS pixels.
-    """
-
-    title: str
-    caption: str
-    image: str
-    width: int
-    height: int
-
-    @property
-    def is_wide(self) -> bool:
-        """Return whether the plot needs the width of the page."""
-        return self.width > _MAX_COLUMN_WIDTH
-
-
 def render_report(
     *,
     name: str,
     facts: Sequence[str],
     scores: Sequence[Mapping[str, object]],
     pairs: Sequence[Mapping[str, object]],
-    plots: Sequence[EmbeddedPlot],
+    plots: Sequence[Mapping[str, Any]],
     splits: Sequence[PreviewedPredictions],
     settings: Report,
 ) -> str:
@@ -67,22 +43,22 @@ def render_report(
         scores: for each set of clips, its name (clips) and `metrics.SCORES`.
         pairs: of classes that are confused, most frequent first: true and predicted label, clips,
             and their fraction of the true class's clips.
-        plots: in the order of the page.
+        plots: from `embed_plot`, in the order of the page.
         splits: out-of-fold predictions of the training clips, then those of other splits.
         settings: limits of the page.
     """
-    tables = [find_misclassified(split.predictions) for split in splits]
+    predictions = [split.predictions for split in splits]
+    tables = [find_misclassified(x) for x in predictions]
     candidates = pd.concat(
         [table.head(settings.max_clips).assign(split=i) for i, table in enumerate(tables)]
     )
     candidates = candidates.sort_values("probability_1", ascending=False, kind="stable")
-    max_bytes = int(1e6 * settings.max_megabytes) - sum(len(plot.image) for plot in plots)
+    max_bytes = int(1e6 * settings.max_megabytes) - sum(len(plot["image"]) for plot in plots)
     misclassified = [_clip_card(clip, splits) for clip in candidates.to_dict("records")]
     previews = [clip["preview"] for clip in misclassified]
     n_clips = _count_fitting(previews, max_bytes)
     misclassified = misclassified[:n_clips]
     max_bytes -= sum(preview.size for preview in previews[:n_clips])
-    out_of_fold = splits[0].predictions
     return _render_template(
         name=name,
         facts=facts,
@@ -92,22 +68,29 @@ def render_report(
         misclassified=misclassified,
         n_misclassified={
             x.name: (len(table), int((x.is_usable & x.is_labelled).sum()))
-            for x, table in zip([split.predictions for split in splits], tables, strict=True)
+            for x, table in zip(predictions, tables, strict=True)
         },
         is_truncated=any(clip["seconds"] > clip["preview"].seconds for clip in misclassified),
         exemplars=_exemplars(splits[0], misclassified, max_bytes),
-        is_verified_known=out_of_fold.clips["verified"].notna().any(),
-        labels=out_of_fold.labels,
+        is_verified_known=predictions[0].clips["verified"].notna().any(),
+        labels=predictions[0].labels,
         settings=settings,
         n_tags=N_TAGS,
     )
 
 
-def embed_plot(png: bytes, title: str, caption: str) -> EmbeddedPlot:
-    """Embed a figure that was saved as a PNG at 150 dots per inch."""
+def embed_plot(png: bytes, title: str, caption: str) -> dict[str, Any]:
+    """Embed a figure that was saved as a PNG at 150 dots per inch; sizes are in CSS pixels."""
     with Image.open(io.BytesIO(png)) as image:
         width, height = (round(side / _PLOT_DPI * _CSS_DPI) for side in image.size)
-    return EmbeddedPlot(title, caption, data_uri("image/png", png), width, height)
+    return {
+        "title": title,
+        "caption": caption,
+        "image": data_uri("image/png", png),
+        "width": width,
+        "height": height,
+        "is_wide": width > _MAX_COLUMN_WIDTH,
+    }
 
 
 def _count_fitting(previews: Iterable[AudioPreview], max_bytes: int) -> int:

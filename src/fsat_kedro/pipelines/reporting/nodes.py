@@ -18,7 +18,7 @@ from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.evaluation import metrics, plots
 from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified
 from fsat_kedro.evaluation.predictions import Predictions
-from fsat_kedro.evaluation.previews import PreviewedPredictions, preview_predictions
+from fsat_kedro.evaluation.previews import PreviewedPredictions
 from fsat_kedro.evaluation.report import embed_plot, render_report
 from fsat_kedro.parameters import CropLengths, LogMel, Report
 
@@ -116,15 +116,9 @@ def list_confused_pairs(predictions: Predictions) -> pd.DataFrame:
     counts = _count_confusions(predictions)
     true, predicted = metrics.confused_pairs(counts)
     labels = np.array(predictions.labels, dtype=object)
+    pairs = pd.DataFrame({"true": labels[true], "predicted": labels[predicted]})
     clips = counts[true, predicted]
-    return pd.DataFrame(
-        {
-            "true": labels[true],
-            "predicted": labels[predicted],
-            "clips": clips,
-            "fraction": clips / counts.sum(axis=1)[true],
-        }
-    )
+    return pairs.assign(clips=clips, fraction=clips / counts.sum(axis=1)[true])
 
 
 def list_misclassified_clips(train: Predictions, test: Predictions | None = None) -> pd.DataFrame:
@@ -215,9 +209,8 @@ def draw_class_balance(clips: pd.DataFrame) -> Figure:
         return plots.plot_class_balance(usable["label"].value_counts().to_frame("clips"))
     verified = usable["verified"].fillna(False).map({True: "verified", False: "not verified"})
     counts = pd.crosstab(usable["label"], verified)
-    return plots.plot_class_balance(
-        counts.reindex(columns=["verified", "not verified"], fill_value=0)
-    )
+    counts = counts.reindex(columns=["verified", "not verified"], fill_value=0)
+    return plots.plot_class_balance(counts)
 
 
 @register_plot(
@@ -239,7 +232,7 @@ def draw_clip_lengths(
         for split, clips in (("train", train_clips), ("test", test_clips))
         if clips is not None
     }
-    hop_seconds = _hop_seconds(log_mel)
+    hop_seconds = log_mel.hop_length / log_mel.sample_rate
     crop_range = (mel_statistics["shortest"] * hop_seconds, mel_statistics["longest"] * hop_seconds)
     return plots.plot_clip_lengths(seconds, crop_range, crop_lengths.percentiles)
 
@@ -261,21 +254,8 @@ def draw_mel_gallery(predictions: Predictions, mels: RaggedArray, log_mel: LogMe
     return plots.plot_mel_gallery(
         [mels[row] for row in find_exemplars(predictions)],
         predictions.labels,
-        hop_seconds=_hop_seconds(log_mel),
-        mel_frequencies=librosa.mel_frequencies(log_mel.n_mels, fmax=log_mel.sample_rate / 2),
-    )
-
-
-def preview_clips(
-    report: Report,
-    log_mel: LogMel,
-    predictions: Predictions,
-    audio: RaggedArray,
-    mels: RaggedArray,
-) -> PreviewedPredictions:
-    """Preview the clips of a split that the report may show."""
-    return preview_predictions(
-        predictions, audio, mels, settings=report, hop_seconds=_hop_seconds(log_mel)
+        hop_seconds=log_mel.hop_length / log_mel.sample_rate,
+        frequencies=librosa.mel_frequencies(log_mel.n_mels, fmax=log_mel.sample_rate / 2),
     )
 
 
@@ -331,8 +311,3 @@ def _count_confusions(predictions: Predictions) -> np.ndarray:
     """Count the usable clips by true and most probable class, (c, c)."""
     rows = predictions.is_usable
     return metrics.confusion_counts(predictions.targets[rows], predictions.probabilities[rows])
-
-
-def _hop_seconds(log_mel: LogMel) -> float:
-    """Return the time from one frame to the next."""
-    return log_mel.hop_length / log_mel.sample_rate

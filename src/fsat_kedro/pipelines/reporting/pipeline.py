@@ -5,6 +5,7 @@ from collections.abc import Callable
 from kedro.pipeline import Pipeline, node
 from kedro.pipeline.node import Node
 
+from fsat_kedro.evaluation.previews import preview_clips
 from fsat_kedro.pipelines.reporting import nodes
 
 
@@ -61,7 +62,7 @@ def _split_nodes(split: str) -> list[Node]:
             name=f"collect_{predictions}",
         ),
         node(
-            nodes.preview_clips,
+            preview_clips,
             ["params:report", "params:log_mel", predictions, f"{split}_audio", f"{split}_mels"],
             f"{split}_previews",
             name=f"preview_{split}_clips",
