@@ -38,7 +38,7 @@ class Plot:
 
 
 PLOTS: dict[str, Plot] = {}
-"""Plots by the name of their dataset, in the order of the page."""
+"""Plots by the name of their dataset, in the order of the page; wide ones come last there."""
 
 
 def register_plot(*inputs: str, title: str = "", caption: str = "") -> Callable[[_Draw], _Draw]:
