@@ -26,7 +26,7 @@ make_venv() {
     }
     # Commands typed after `source .venv/bin/activate` send no usage reports either.
     echo 'export DO_NOT_TRACK=true MLFLOW_DISABLE_TELEMETRY=true' >>.venv/bin/activate
-    pip_install "uv==$UV_VERSION" || echo "uv $UV_VERSION cannot be installed" >&2
+    pip_install "uv==$UV_VERSION" || echo "No uv $UV_VERSION; installing with pip" >&2
 }
 
 pip_install() {
@@ -35,8 +35,10 @@ pip_install() {
 
 install() {
     # uv needs a fifth of pip's time. pip serves where uv is missing or fails.
-    .venv/bin/uv pip install --quiet --python .venv/bin/python "$@" && return
-    echo "Installing with pip instead of uv" >&2
+    if [ -x .venv/bin/uv ]; then
+        .venv/bin/uv pip install --quiet --python .venv/bin/python "$@" && return
+        echo "uv failed; installing with pip" >&2
+    fi
     pip_install "$@"
 }
 
