@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs what is needed and runs everything; what follows on the command line goes to `kedro run`.
+# Install what running needs, then run everything. Arguments go to `kedro run`.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh" requirements.lock
 
 if [[ " $* " != *" --env"* && " $* " != *" -e "* && "$*" != *raw_dir* && "$*" != *download* && -z "${KEDRO_ENV:-}" ]] &&
     [ -z "$(find -L data/01_raw -type f ! -path '*/.*' -print -quit)" ]; then

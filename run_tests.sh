@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what is needed and runs the tests, two files at a time; what follows on the command line
-# goes to pytest (-n 0 for one process).
+# Install what tests need, then run them, two files at a time. Arguments go to pytest
+# (-n 0 for one process).
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh" requirements-dev.lock
 exec .venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

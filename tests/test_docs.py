@@ -14,14 +14,14 @@ def test_the_page_of_the_configuration_has_every_parameter_as_it_is():
     assert "None" not in module.page()
 
 
-def test_what_the_page_of_extensions_changes_is_still_there():
-    file, n_lines = "", 0
+def test_the_diffs_of_the_page_on_extending_match_the_source():
+    source, n_lines = "", 0
     for line in (DOCS / "extending.md").read_text().splitlines():
-        if line.startswith("# src/"):
-            file = (DOCS.parent / line.removeprefix("# ")).read_text()
+        if line.startswith(("# src/", "# conf/")):
+            source = (DOCS.parent / line.removeprefix("# ")).read_text()
         elif line.startswith(("```", "@@")):
-            file = "" if line == "```" else file
-        elif file and line.startswith(("-", " ")):
-            assert f"{line[1:]}\n" in file
+            source = "" if line == "```" else source
+        elif source and line.startswith(("-", " ")):
+            assert f"{line[1:]}\n" in source
             n_lines += 1
     assert n_lines > 10
