@@ -32,7 +32,7 @@ from fsat_kedro.audio import decoding as audio
 from fsat_kedro.audio import harmonic
 from fsat_kedro.audio import summary_features as summary
 from fsat_kedro.audio.decoding import SAMPLE_RATE
-from fsat_kedro.audio.log_mel import log_mel, mel_bank
+from fsat_kedro.audio.log_mel import log_mel, mel_filterbank
 from fsat_kedro.audio.stft import stft
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
@@ -183,7 +183,7 @@ def plain_centroid_and_bandwidth(magnitude: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def our_mel(magnitude: np.ndarray) -> np.ndarray:
-    return mel_bank(SAMPLE_RATE, harmonic.N_FFT, 128) @ magnitude
+    return mel_filterbank(SAMPLE_RATE, harmonic.N_FFT, 128) @ magnitude
 
 
 def our_peaks(spectrum: np.ndarray) -> None:
@@ -199,7 +199,7 @@ def inputs_of(wave: np.ndarray) -> dict:
         "transform": (transform, wave.size),
         "magnitude": (np.abs(transform),),
         "harmonic": (harmonic.harmonic_wave(transform, wave.size),),
-        "rows": (list(summary.frame_rows(wave).values()),),
+        "rows": (list(summary.frame_features(wave).values()),),
         "spectrum": (summary.segment_spectrum(wave),),
     }
 
@@ -209,7 +209,7 @@ FAMILIES: dict[str, tuple[Callable, str, Callable, str]] = {
     "log-mel": (plain_log_mel, "wave", lambda w: log_mel(w, **LOG_MEL), "wave"),
     "STFT": (plain_stft, "wave", lambda w: np.abs(transform_of(w)), "wave"),
     "mel": (plain_mel, "magnitude", our_mel, "magnitude"),
-    "mfcc": (plain_mfcc, "magnitude", lambda m: summary.cosine_bank() @ m, "magnitude"),
+    "mfcc": (plain_mfcc, "magnitude", lambda m: summary.dct_basis() @ m, "magnitude"),
     "chroma": (plain_chroma, "magnitude", summary.chroma, "magnitude"),
     "contrast": (plain_contrast, "magnitude", plain_contrast, "magnitude"),
     "rolloff": (plain_rolloff, "magnitude", summary.rolloff, "magnitude"),
