@@ -194,10 +194,10 @@ def test_a_correct_or_unknown_suffix_is_accepted(suffix):
 )
 def test_a_truncated_file_is_used_with_a_warning(content, min_fraction):
     decoded, warnings = decode(io.BytesIO(content[: len(content) // 2]))
-    whole, _ = decode(io.BytesIO(content))
-    assert min_fraction * len(whole) / 2 <= len(decoded) <= 0.7 * len(whole)
-    # The end of what is left may come out differently where a codec looks ahead.
-    np.testing.assert_array_equal(decoded[:-2000], whole[: len(decoded) - 2000])
+    complete, _ = decode(io.BytesIO(content))
+    assert min_fraction * len(complete) / 2 <= len(decoded) <= 0.7 * len(complete)
+    # A codec that uses later samples may decode the end differently.
+    np.testing.assert_array_equal(decoded[:-2000], complete[: len(decoded) - 2000])
     (warning,) = warnings
     assert warning.startswith("cut off: ")
 
@@ -423,4 +423,4 @@ def test_damaged_files_cause_no_crash_no_delay_and_no_memory_growth():
     assert report["errors"] == {}
     assert report["slow"] == {}
     assert report["growth"] < 50
-    assert {"ok", "ok, with warnings", "not readable as sound"} <= set(report["outcomes"])
+    assert {"ok", "ok, with warnings", "not readable as sound"} <= set(report["results"])

@@ -61,8 +61,8 @@ class Handler(BaseHTTPRequestHandler):
         stop = start + limits.pop(0) if limits else len(content)
         self.wfile.write(content[start:stop])
         release.sent += len(content[start:stop])
-        if release.hold is not None and "record" not in self.path:
-            release.hold.wait(60)
+        if release.pause is not None and "record" not in self.path:
+            release.pause.wait(60)
         self.close_connection = stop < len(content)
 
     def log_message(self, *args):
@@ -78,7 +78,7 @@ class Release:
         self.status, self.body = 200, None
         self.limits = []  # Bytes to send before breaking off, one per request.
         self.ranges, self.shift = True, 0
-        self.hold = None  # An event to wait for after sending.
+        self.pause = None  # An event to wait for after sending.
         self.busy = 0  # Number of requests for files to refuse.
         self.requests, self.sent = [], 0
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -217,9 +217,9 @@ def test_an_interrupted_transfer_resumes(release, audio, raw):
 
 
 def test_a_request_that_times_out_is_repeated(release, audio, raw, monkeypatch):
-    release.limits, release.hold = [200_000], threading.Event()
+    release.limits, release.pause = [200_000], threading.Event()
     monkeypatch.setattr(download, "_TIMEOUT", 0.2)
-    monkeypatch.setattr(time, "sleep", lambda _: release.hold.set())
+    monkeypatch.setattr(time, "sleep", lambda _: release.pause.set())
     download_release(release.record, raw)
     assert len(release.pop_requests()) == 3
     assert visible(raw) == ["Set.audio"]
@@ -443,7 +443,7 @@ def test_an_archive_left_by_an_interrupted_run_is_removed_by_the_next(
 
 
 def test_the_next_run_resumes_a_killed_one(release, audio, raw):
-    release.limits, release.hold = [300_000], threading.Event()
+    release.limits, release.pause = [300_000], threading.Event()
     module = "fsat_kedro.data.download"
     run = f"from {module} import *; download_release({release.record!r}, {str(raw)!r})"
     killed = subprocess.Popen([sys.executable, "-c", run], cwd=ROOT / "src")
@@ -454,7 +454,7 @@ def test_the_next_run_resumes_a_killed_one(release, audio, raw):
     finally:
         killed.send_signal(signal.SIGKILL)
         killed.wait()
-    release.hold.set()
+    release.pause.set()
     n_bytes = partial_bytes(raw)
     assert 0 < n_bytes < len(audio)
     assert visible(raw) == []

@@ -227,8 +227,8 @@ def test_a_table_without_labels_is_an_error_that_names_file_and_column(tmp_path)
 
 def test_a_truncated_archive_is_an_error_that_names_it(tmp_path):
     zipped(tmp_path / "audio_train.zip", CHALLENGE)
-    whole = (tmp_path / "audio_train.zip").read_bytes()
-    (tmp_path / "audio_train.zip").write_bytes(whole[: len(whole) // 2])
+    content = (tmp_path / "audio_train.zip").read_bytes()
+    (tmp_path / "audio_train.zip").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"audio_train\.zip is not a complete zip archive"):
         read_fsdkaggle2018(tmp_path, "train")
 
@@ -365,7 +365,7 @@ def test_a_name_that_is_not_utf_8_is_only_unlisted(tmp_path):
     try:
         (tmp_path / "audio_train" / "caf\udce9.wav").touch()
     except (OSError, UnicodeError):
-        pytest.skip("this file system takes no other names than UTF-8")
+        pytest.skip("this file system accepts only UTF-8 names")
     split_table = read_fsdkaggle2018(tmp_path, "train")
     assert_train(split_table.table)
     assert json.loads(json.dumps(split_table.unlisted)) == ["caf\\udce9.wav"]

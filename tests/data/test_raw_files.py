@@ -169,7 +169,7 @@ def bytes_in_names(folder):
 @pytest.fixture
 def any_bytes(tmp_path):
     if not bytes_in_names(tmp_path):
-        pytest.skip("this file system takes no other names than UTF-8")
+        pytest.skip("this file system accepts only UTF-8 names")
 
 
 @pytest.mark.usefixtures("any_bytes")
@@ -344,8 +344,8 @@ def cut_off(path):
     """As if half of the compressed data were missing."""
     with zipfile.ZipFile(path) as archive:
         packed, size = archive.infolist()[0].compress_size, archive.infolist()[0].file_size
-    whole, half = struct.pack("<LL", packed, size), struct.pack("<LL", packed // 2, size)
-    path.write_bytes(path.read_bytes().replace(whole, half))
+    complete, half = struct.pack("<LL", packed, size), struct.pack("<LL", packed // 2, size)
+    path.write_bytes(path.read_bytes().replace(complete, half))
 
 
 @pytest.mark.parametrize("method", METHODS)

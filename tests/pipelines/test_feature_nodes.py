@@ -70,8 +70,8 @@ def test_no_usable_clip_is_an_error():
 
 def test_a_rejected_clip_does_not_affect_the_projection_and_has_no_components(rng):
     summary = pd.DataFrame(rng.normal(size=(9, 5)))
-    whole = nodes.fit_summary_projector(summary, Pca(n_components=3))
-    expected = nodes.project_summary_features(summary, whole)
+    projector = nodes.fit_summary_projector(summary, Pca(n_components=3))
+    expected = nodes.project_summary_features(summary, projector)
     with_rejected = pd.concat([summary[:4], pd.DataFrame(np.full((1, 5), np.nan)), summary[4:]])
     projector = nodes.fit_summary_projector(with_rejected, Pca(n_components=3))
     components = nodes.project_summary_features(with_rejected, projector)

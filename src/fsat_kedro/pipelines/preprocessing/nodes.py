@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fsat_kedro.audio.decoding import TrimmedClip, read_clip
-from fsat_kedro.data.layouts import SplitTable, read_esc50, read_fsdkaggle2018
+from fsat_kedro.data.layouts import read_esc50, read_fsdkaggle2018
 from fsat_kedro.data.ragged import RaggedArray, gather
 from fsat_kedro.data.raw_files import open_raw_file
 from fsat_kedro.errors import InputError
@@ -25,7 +25,7 @@ _READERS = {"fsdkaggle2018": read_fsdkaggle2018, "esc50": read_esc50}
 
 def read_metadata(
     raw_dir: str, dataset: str, demo_clips: pd.DataFrame | None = None, *, split: str
-) -> SplitTable:
+) -> tuple[pd.DataFrame, list[str]]:
     """Read the table of a split, and the names of the files that it does not list.
 
     `demo_clips` is unused: as an input it makes Kedro write the demo's files before this node.
