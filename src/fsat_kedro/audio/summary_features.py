@@ -94,10 +94,11 @@ def summary_features(wave: np.ndarray) -> np.ndarray:
 
 
 def compile_librosa() -> None:
-    """Compile librosa's numba functions, before several processes need them.
+    """Compile librosa's numba functions by computing the features of some noise.
 
-    numba compiles a function at its first use and caches it on disk, without a lock: processes
-    that do so at the same time can crash. Here they take turns, where files can be locked.
+    Call it before other processes start. numba caches on disk what it compiles, without a lock, and
+    processes that compile at the same time can crash. Concurrent calls take turns, where files can
+    be locked.
     """
     with Path(__file__).open() as file:
         with suppress(portalocker.LockException):

@@ -37,7 +37,7 @@ _CHUNK = 2**16
 _TIMEOUT = 60  # Seconds without a byte.
 _BACKOFF = 1.0  # Seconds before the next attempt, doubled each time.
 _MAX_ATTEMPTS = 5  # In a row without a new byte.
-_RETRY_STATUSES = (429, 500, 502, 503, 504)
+_BUSY = (429, 500, 502, 503, 504)
 
 
 class ReleaseFile(NamedTuple):
@@ -96,19 +96,14 @@ def download_release(record: str, raw_dir: Path | str) -> pd.DataFrame:
 def _session() -> requests.Session:
     """Open a session that repeats a request to a busy server, after the delay that it asks for."""
     retry = Retry(
-        total=3,
-        connect=1,
-        backoff_factor=_BACKOFF,
-        status_forcelist=_RETRY_STATUSES,
-        raise_on_status=False,
+        total=3, connect=1, backoff_factor=_BACKOFF, status_forcelist=_BUSY, raise_on_status=False
     )
     session = requests.Session()
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry))
+    session.headers["User-Agent"] = f"fsat_kedro/{__version__}"
     # Bytes could not be counted if the server compressed them.
-    session.headers.update(
-        {"Accept-Encoding": "identity", "User-Agent": f"fsat_kedro/{__version__}"}
-    )
+    session.headers["Accept-Encoding"] = "identity"
     return session
 
 
@@ -272,12 +267,7 @@ def _transfer(file: ReleaseFile, partial: Path, session: requests.Session) -> No
     logger.info("Downloading %s: %s", file.name, format_size(file.size - n_received))
     # `disable=None` hides the bar unless the output is a terminal.
     with tqdm(
-        desc=file.name,
-        total=file.size,
-        initial=n_received,
-        unit="B",
-        unit_scale=True,
-        disable=None,
+        None, file.name, file.size, initial=n_received, unit="B", unit_scale=True, disable=None
     ) as bar:
         while _size(partial) < file.size:
             previous = n_received

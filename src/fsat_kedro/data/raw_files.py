@@ -39,13 +39,8 @@ _MAX_COMPRESSION_RATIO = 200
 _RESOURCE_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT}
 # What `zipfile` raises for damaged, cut off or encrypted members and unknown compression.
 _UNZIP_ERRORS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    ValueError,
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, KeyError, RuntimeError, ValueError),
 )
 
 
@@ -133,11 +128,8 @@ class RawFolder:
 
         Links in folders of these names represent clips and do not count.
         """
-        links = [
-            file
-            for file in self._files
-            if file.reason == EXTERNAL_LINK and file.folder not in folders
-        ]
+        links = [file for file in self._files if file.reason == EXTERNAL_LINK]
+        links = [link for link in links if link.folder not in folders]
         links.sort(key=lambda link: link.name not in folders)
         return links[0].path if links else None
 

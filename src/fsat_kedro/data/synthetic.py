@@ -283,14 +283,13 @@ def _write_wav(path: Path, samples: np.ndarray) -> None:
     sf.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
 
 
-def _write_sounds(
-    folder: Path, sounds: pd.Series, fnames: pd.Series, split: str, seed: int
-) -> None:
+def _write_sounds(folder: Path, clips: pd.DataFrame, split: str, seed: int) -> None:
     folder.mkdir(parents=True)
-    for row, (sound, fname) in enumerate(zip(sounds, fnames, strict=True)):
+    for row, clip in enumerate(clips.itertuples()):
         # One stream per clip, so that its sound does not depend on the number of clips.
         stream = np.random.SeedSequence([seed, _STREAMS[split]], spawn_key=[row])
-        _write_wav(folder / fname, _simulate_recording(sound, np.random.default_rng(stream)))
+        recording = _simulate_recording(clip.sound, np.random.default_rng(stream))
+        _write_wav(folder / clip.fname, recording)
 
 
 def _write_tables(
@@ -309,9 +308,8 @@ def _write_tables(
 
 def _list_files(folder: Path) -> list[str]:
     """Return the paths of all files in the audio and meta folders, relative to `folder`."""
-    paths = (
-        path for name in [*AUDIO_FOLDERS.values(), META_FOLDER] for path in folder.glob(f"{name}/*")
-    )
+    names = [*AUDIO_FOLDERS.values(), META_FOLDER]
+    paths = (path for name in names for path in folder.glob(f"{name}/*"))
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
@@ -374,8 +372,8 @@ def write_synthetic_dataset(folder: Path, *, n_train: int, n_test: int, seed: in
     partial = folder / _PARTIAL_FOLDER
     remove(partial)
     train, test = plan_clips("train", n_train, seed), plan_clips("test", n_test, seed)
-    for split, table in [("train", train), ("test", test)]:
-        _write_sounds(partial / AUDIO_FOLDERS[split], table["sound"], table["fname"], split, seed)
+    for split, clips in [("train", train), ("test", test)]:
+        _write_sounds(partial / AUDIO_FOLDERS[split], clips, split, seed)
     empty = pd.DataFrame({"fname": _file_names("empty", N_EMPTY, seed), "label": "None"})
     for fname in empty["fname"]:
         _write_wav(partial / AUDIO_FOLDERS["test"] / fname, np.zeros(0, np.int16))

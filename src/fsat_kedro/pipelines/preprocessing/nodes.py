@@ -1,6 +1,5 @@
 """Nodes that read tables of clips, and decode and trim the clips."""
 
-import logging
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -17,8 +16,6 @@ from fsat_kedro.data.raw_files import open_raw_file
 from fsat_kedro.errors import InputError
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Decoding, Rejection, Trim
-
-logger = logging.getLogger(__name__)
 
 _READERS = {"fsdkaggle2018": read_fsdkaggle2018, "esc50": read_esc50}
 
