@@ -194,10 +194,7 @@ def make_wavelets(tuning: float) -> np.ndarray:
 
 
 def pitches_to_chroma(magnitude: np.ndarray) -> np.ndarray:
-    """Sum a constant-Q transform by pitch class.
-
-    Args:
-        magnitude: (252, t).
+    """Sum a constant-Q transform (252, t) by pitch class.
 
     Returns:
         (12, t), C first; the maximum of each frame is 1.

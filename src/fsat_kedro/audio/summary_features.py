@@ -439,10 +439,7 @@ def peak_fit(spectrum: np.ndarray) -> np.ndarray:
 
 
 def part_features(wave: np.ndarray) -> np.ndarray:
-    """Summarise the wave, its absolute value and its difference, in one, two and three parts.
-
-    Args:
-        wave: (n,) samples in -1..1, n >= 4.
+    """Summarise a wave (n,), n >= 4, its absolute value and its difference in 1, 2 and 3 parts.
 
     Returns:
         (72,) `part_statistics` of each signal for one part, then for two, then for three.
