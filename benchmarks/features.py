@@ -1,12 +1,12 @@
-"""What features cost, beside the plain calls of librosa, pandas and SciPy that define them.
+"""Cost of features, compared with the plain calls of librosa, pandas and SciPy that define them.
 
-    python benchmarks/features.py families CLIP…     # the same clips, by turns, on one core
+    python benchmarks/features.py families CLIP…     # the same clips, alternating, on one core
     python benchmarks/features.py processes CLIP…    # two processes against one
     python benchmarks/features.py full TRAIN.csv TEST.csv     # a set of the challenge's size
-    python benchmarks/features.py long               # the memory that the longest clip takes
+    python benchmarks/features.py long               # memory of the longest clip
 
-Every plain function is what one would write from the definitions in `summary.py` and `audio.py`
-without a thought for time. What was tried, and what came of it, is in `features.md`.
+Every plain function is the simplest implementation of a definition in `audio/`, without regard
+to speed. `features.md` has the results.
 """
 
 import argparse
@@ -28,11 +28,10 @@ import pandas as pd
 import scipy.stats
 from joblib.externals.loky import get_reusable_executor
 
-from fsat_kedro.audio import decoding as audio
 from fsat_kedro.audio import harmonic
 from fsat_kedro.audio import summary_features as summary
-from fsat_kedro.audio.decoding import SAMPLE_RATE
-from fsat_kedro.audio.log_mel import log_mel, mel_bank
+from fsat_kedro.audio.decoding import SAMPLE_RATE, load_trimmed
+from fsat_kedro.audio.log_mel import log_mel, mel_filterbank
 from fsat_kedro.audio.stft import stft
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
@@ -164,7 +163,7 @@ def plain_parts(wave: np.ndarray) -> np.ndarray:
     return np.array(values)
 
 
-# Ours, family by family, and by turns with the plain calls
+# Our functions, family by family, alternating with the plain calls
 
 
 def transform_of(wave: np.ndarray) -> np.ndarray:
@@ -172,7 +171,7 @@ def transform_of(wave: np.ndarray) -> np.ndarray:
 
 
 def both_stfts(wave: np.ndarray) -> None:
-    """The transforms without which there is neither a log-mel nor a summary feature."""
+    """Compute the transforms that log-mels and summary features need."""
     transform_of(wave)
     wave = librosa.resample(wave, orig_sr=SAMPLE_RATE, target_sr=LOG_MEL["sample_rate"])
     stft(wave, n_fft=LOG_MEL["n_fft"], hop_length=LOG_MEL["hop_length"])
@@ -183,7 +182,7 @@ def plain_centroid_and_bandwidth(magnitude: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def our_mel(magnitude: np.ndarray) -> np.ndarray:
-    return mel_bank(SAMPLE_RATE, harmonic.N_FFT, 128) @ magnitude
+    return mel_filterbank(SAMPLE_RATE, harmonic.N_FFT, 128) @ magnitude
 
 
 def our_peaks(spectrum: np.ndarray) -> None:
@@ -192,14 +191,14 @@ def our_peaks(spectrum: np.ndarray) -> None:
 
 
 def inputs_of(wave: np.ndarray) -> dict:
-    """What each family is computed from."""
+    """Return the inputs of the families."""
     transform = transform_of(wave)
     return {
         "wave": (wave,),
         "transform": (transform, wave.size),
         "magnitude": (np.abs(transform),),
         "harmonic": (harmonic.harmonic_wave(transform, wave.size),),
-        "rows": (list(summary.frame_rows(wave).values()),),
+        "rows": (list(summary.frame_features(wave).values()),),
         "spectrum": (summary.segment_spectrum(wave),),
     }
 
@@ -209,7 +208,7 @@ FAMILIES: dict[str, tuple[Callable, str, Callable, str]] = {
     "log-mel": (plain_log_mel, "wave", lambda w: log_mel(w, **LOG_MEL), "wave"),
     "STFT": (plain_stft, "wave", lambda w: np.abs(transform_of(w)), "wave"),
     "mel": (plain_mel, "magnitude", our_mel, "magnitude"),
-    "mfcc": (plain_mfcc, "magnitude", lambda m: summary.cosine_bank() @ m, "magnitude"),
+    "mfcc": (plain_mfcc, "magnitude", lambda m: summary.dct_basis() @ m, "magnitude"),
     "chroma": (plain_chroma, "magnitude", summary.chroma, "magnitude"),
     "contrast": (plain_contrast, "magnitude", plain_contrast, "magnitude"),
     "rolloff": (plain_rolloff, "magnitude", summary.rolloff, "magnitude"),
@@ -235,32 +234,32 @@ FAMILIES: dict[str, tuple[Callable, str, Callable, str]] = {
 
 
 def compare_families(paths: list[str], repeats: int) -> None:
-    """Print the least seconds of each family, plain and ours, and of all in one go."""
+    """Print the shortest time of each family, plain and ours, and of all families together."""
     waves = [decode(path) for path in paths]
     inputs = [inputs_of(wave) for wave in waves]
     best: dict[str, list[float]] = {name: [np.inf, np.inf] for name in FAMILIES}
-    whole, unavoidable = [np.inf, np.inf], [np.inf, np.inf]
+    total, unavoidable = [np.inf, np.inf], [np.inf, np.inf]
     for _ in range(repeats):
         for name, (plain, plain_input, ours, our_input) in FAMILIES.items():
             best[name][0] = min(best[name][0], seconds(plain, [i[plain_input] for i in inputs]))
             best[name][1] = min(best[name][1], seconds(ours, [i[our_input] for i in inputs]))
         arguments = [(wave,) for wave in waves]
         for index, way in enumerate([plain_features, our_features]):
-            whole[index] = min(whole[index], seconds(way, arguments))
+            total[index] = min(total[index], seconds(way, arguments))
         unavoidable[0] = min(unavoidable[0], seconds(decode, [(path,) for path in paths]))
         unavoidable[1] = min(unavoidable[1], seconds(both_stfts, arguments))
     hours = sum(wave.size for wave in waves) / SAMPLE_RATE / 3600
-    print(f"{len(paths)} clips, {3600 * hours:.0f} s of sound; least of {repeats} turns")
+    print(f"{len(paths)} clips, {3600 * hours:.0f} s of sound; shortest of {repeats} rounds")
     print(f"{'':22}{'plain s':>9}{'ours s':>9}{'ratio':>7}{'h per core-minute':>19}")
-    for name, (plain, ours) in [*best.items(), ("all, in one go", whole)]:
+    for name, (plain, ours) in [*best.items(), ("all together", total)]:
         print(f"{name:22}{plain:9.3f}{ours:9.3f}{plain / ours:7.1f}{hours / ours * 60:19.2f}")
     for name, time_of in zip(["decoding", "both STFTs"], unavoidable, strict=True):
-        share = time_of / (whole[1] + unavoidable[0])
-        print(f"{name:22}{'':9}{time_of:9.3f}{share:7.0%} of decoding and all features")
+        fraction = time_of / (total[1] + unavoidable[0])
+        print(f"{name:22}{'':9}{time_of:9.3f}{fraction:7.0%} of decoding and all features")
 
 
 def seconds(function: Callable, arguments: list[tuple]) -> float:
-    """How long a function takes for all clips."""
+    """Return the seconds that a function takes for all clips."""
     began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # librosa's, of windows longer than the wave.
@@ -271,7 +270,7 @@ def seconds(function: Callable, arguments: list[tuple]) -> float:
 
 def decode(path: str) -> np.ndarray:
     with Path(path).open("rb") as file:
-        return audio.load_trimmed(file, top_db=60, max_seconds=600).samples
+        return load_trimmed(file, top_db=60, max_seconds=600).samples
 
 
 def plain_features(wave: np.ndarray) -> np.ndarray:
@@ -302,14 +301,14 @@ def our_features(wave: np.ndarray) -> np.ndarray:
 
 
 def compute(sound: RaggedArray, clips: pd.DataFrame, n_jobs: int, folder: str) -> tuple:
-    """Log-mels and summary features, by the nodes of the pipeline, saved as in a run."""
+    """Compute log-mels and summary features with the pipeline's nodes, and save the log-mels."""
     mels = nodes.compute_log_mels(sound, clips, LogMel(**LOG_MEL), n_jobs, folder)
     RaggedDataset(filepath=f"{folder}/mels").save(mels)
     return mels, nodes.compute_summary_features(sound, clips, n_jobs)
 
 
 def compare_processes(paths: list[str], repeats: int, copies: int) -> None:
-    """Print the seconds of one and two processes, by turns, and their ratio."""
+    """Print the seconds of one and two processes, alternating, and their ratio."""
     waves = [decode(path) for path in paths] * copies
     clips = pd.DataFrame({"fname": [str(index) for index in range(len(waves))]})
     ratios = []
@@ -320,24 +319,24 @@ def compare_processes(paths: list[str], repeats: int, copies: int) -> None:
         hours = offsets[-1] / SAMPLE_RATE / 3600
         print(f"{len(waves)} clips, {hours:.2f} h of sound")
         for repeat in range(repeats + 1):
-            taken = []
+            times = []
             for n_jobs in (1, 2):
                 began = time.perf_counter()
                 compute(dataset.load(), clips, n_jobs, folder)
-                taken.append(time.perf_counter() - began)
-            note = "" if repeat else " (starts the processes; not counted)"
+                times.append(time.perf_counter() - began)
+            remark = "" if repeat else " (starts the processes; not counted)"
             print(
                 "1 process {:.1f} s, 2 processes {:.1f} s, ratio {:.2f}{}".format(
-                    *taken, taken[0] / taken[1], note
+                    *times, times[0] / times[1], remark
                 ),
                 flush=True,
             )
-            ratios += [taken[0] / taken[1]] * bool(repeat)
+            ratios += [times[0] / times[1]] * bool(repeat)
     print(f"median ratio {statistics.median(ratios):.2f}")
 
 
-def take_full_set(tables: list[str], hours: float, part: int, work_dir: str | None) -> None:
-    """Take a generated set through preprocessing and features with two processes."""
+def compute_full_set(tables: list[str], hours: float, part: int, work_dir: str | None) -> None:
+    """Preprocess a generated set and compute its features with two processes."""
     names = dict(zip(["train", "test"], ([table] for table in tables), strict=True))
     n_clips = sum(len(pd.read_csv(table)) for table in tables)
     mean_seconds = dict.fromkeys(names, hours * 3600 / n_clips)
@@ -349,7 +348,7 @@ def take_full_set(tables: list[str], hours: float, part: int, work_dir: str | No
             name = {"train": "train.csv", "test": "test_post_competition.csv"}[split]
             table[: len(table) // part].to_csv(raw_dir / name, index=False)
         began = time.perf_counter()
-        summaries = {split: take_split(str(raw_dir), split, folder) for split in names}
+        summaries = {split: compute_split(str(raw_dir), split, folder) for split in names}
         print(f"both splits: {time.perf_counter() - began:.0f} s")
         began = time.perf_counter()
         nodes.fit_summary_projector(summaries["train"], Pca(n_components=350))
@@ -357,8 +356,8 @@ def take_full_set(tables: list[str], hours: float, part: int, work_dir: str | No
     print_peaks()
 
 
-def take_split(raw_dir: str, split: str, folder: str) -> pd.DataFrame:
-    """Preprocess a split and compute its features; its summary features."""
+def compute_split(raw_dir: str, split: str, folder: str) -> pd.DataFrame:
+    """Preprocess a split, compute its features and return its summary features."""
     began = time.perf_counter()
     metadata, _ = read_metadata(raw_dir, "fsdkaggle2018", split=split)
     trimmed, _ = trim_clips(metadata, Decoding(max_seconds=600), Trim(top_db=60), 2, folder)
@@ -377,7 +376,7 @@ def take_split(raw_dir: str, split: str, folder: str) -> pd.DataFrame:
 
 
 def print_peaks() -> None:
-    """Print the most memory that this process and the largest of its workers ever held."""
+    """Print the peak memory of this process and of its largest worker."""
     get_reusable_executor().shutdown(wait=True)
     own, workers = (
         resource.getrusage(who).ru_maxrss / 1024
@@ -386,8 +385,8 @@ def print_peaks() -> None:
     print(f"peak {own:.0f} MiB, largest worker {workers:.0f} MiB")
 
 
-def take_longest(minutes: float) -> None:
-    """Compute the features of one clip and print what it took."""
+def compute_longest(minutes: float) -> None:
+    """Compute the features of one long clip, and print its time and memory."""
     wave = np.random.default_rng(0).normal(0, 0.1, round(minutes * 60 * SAMPLE_RATE))
     began = time.perf_counter()
     our_features(wave.astype(np.float32))
@@ -396,7 +395,7 @@ def take_longest(minutes: float) -> None:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -405,8 +404,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--copies", type=int, default=6, help="of each clip, for `processes`")
     parser.add_argument("--hours", type=float, default=18, help="of sound in all, for `full`")
-    parser.add_argument("--part", type=int, default=1, help="`full` takes one of so many clips")
-    parser.add_argument("--work-dir", help="where `full` has room for some 30 GB")
+    parser.add_argument("--part", type=int, default=1, help="`full` uses one of so many clips")
+    parser.add_argument("--work-dir", help="folder with 30 GB free, for `full`")
     parser.add_argument("--minutes", type=float, default=10, help="of the clip of `long`")
     options = parser.parse_intermixed_args()
     if options.what == "families":
@@ -414,9 +413,9 @@ def main() -> None:
     elif options.what == "processes":
         compare_processes(options.paths, options.repeats, options.copies)
     elif options.what == "full":
-        take_full_set(options.paths, options.hours, options.part, options.work_dir)
+        compute_full_set(options.paths, options.hours, options.part, options.work_dir)
     else:
-        take_longest(options.minutes)
+        compute_longest(options.minutes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A set of clips as large as the challenge's, made up from the names in its tables."""
+"""Generation of a set of clips as large as the challenge's, from the names in its tables."""
 
 from pathlib import Path
 
@@ -15,12 +15,12 @@ N_DISTINCT = 200
 def generate(tables: dict[str, list[str]], raw_dir: Path, mean_seconds: dict[str, float]) -> None:
     """Write a CSV and a file for every row of the tables of each split, in `raw_dir`.
 
-    The files are links to a few hundred clips of noise, which no step can take short cuts with.
+    The files are links to a few hundred clips of noise, so that no step gets easy input.
 
     Args:
-        tables: split (train or test): CSVs with a column `fname`.
-        raw_dir: is made; needs some 300 MB.
-        mean_seconds: split: mean length of its clips.
+        tables: CSVs with a column `fname`, by split (train or test).
+        raw_dir: folder to create, with 300 MB free.
+        mean_seconds: mean length of the clips, by split.
     """
     rng = np.random.default_rng(0)
     for split, paths in tables.items():
@@ -35,7 +35,7 @@ def generate(tables: dict[str, list[str]], raw_dir: Path, mean_seconds: dict[str
 
 
 def lengths_of(mean_seconds: float) -> np.ndarray:
-    """Log-normal lengths between 0.3 and 30 s with the given mean, (200,) in seconds."""
+    """Return log-normal lengths of 0.3 to 30 s with this mean, (200,) in seconds."""
     normal = scipy.stats.norm.ppf((np.arange(N_DISTINCT) + 0.5) / N_DISTINCT)
 
     def lengths(location: float) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""What preprocessing costs beside a bare loop of decoding and trimming, and how much memory.
+"""Time of preprocessing, compared with a bare loop of decoding and trimming, and its memory.
 
     python benchmarks/preprocessing.py time FOLDER      # FOLDER in ESC-50's layout
     python benchmarks/preprocessing.py memory TABLE…    # the challenge's full-size CSVs
 
-`time` does both on the same clips, by turns, in one process. `memory` generates clips of the
-challenge's lengths for every row of the tables, and prints the peak of growing parts of them.
+`time` alternates both on the same clips. `memory` generates a clip of the challenge's lengths for
+every row of the tables, and prints the peak memory for growing parts of them.
 """
 
 import argparse
@@ -30,24 +30,24 @@ from generated import generate
 DECODING, TRIM = Decoding(max_seconds=600), Trim(top_db=60)
 
 
-def bare(raw_dir: str) -> None:
-    """What nobody can do without: read, mix down, trim."""
+def bare_loop(raw_dir: str) -> None:
+    """Read, mix down and trim: the work that cannot be avoided."""
     for path in sorted(Path(raw_dir, "audio").iterdir()):
         channels, _ = soundfile.read(path, dtype="float32", always_2d=True)
         librosa.effects.trim(channels.mean(axis=1), top_db=TRIM.top_db)
 
 
 def preprocess(raw_dir: str, dataset: str, folder: str, n_jobs: int) -> None:
-    """The nodes of the pipeline, and saving what they make."""
+    """Run the nodes of the pipeline and save the audio."""
     metadata, _ = read_metadata(raw_dir, dataset, split="train")
     audio, _ = trim_clips(metadata, DECODING, TRIM, n_jobs, folder)
     RaggedDataset(filepath=f"{folder}/audio").save(audio)
 
 
 def compare_times(raw_dir: str, repeats: int) -> None:
-    """Print the median seconds of each, and of their ratios turn by turn."""
+    """Print the median seconds of each, and the ratios to the bare loop of the same round."""
     ways = {
-        "bare loop": lambda folder: bare(raw_dir),
+        "bare loop": lambda folder: bare_loop(raw_dir),
         "preprocessing, 1 process": lambda folder: preprocess(raw_dir, "esc50", folder, 1),
         "preprocessing, 2 processes": lambda folder: preprocess(raw_dir, "esc50", folder, 2),
     }
@@ -57,7 +57,7 @@ def compare_times(raw_dir: str, repeats: int) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 began = time.perf_counter()
                 way(folder)
-                if repeat:  # The first turn warms up: imports, processes, the disk's cache.
+                if repeat:  # The first round warms up imports, processes and the disk cache.
                     seconds[name].append(time.perf_counter() - began)
     print(f"{'':28}  seconds  ratio to the bare loop (median of {repeats}, smallest, largest)")
     for name, times in seconds.items():
@@ -86,13 +86,13 @@ def compare_memory(tables: list[str], work_dir: str | None) -> None:
 
 
 def peak(raw_dir: str) -> None:
-    """Preprocess with two processes and print what it took, for the process that asks."""
+    """Preprocess with two processes and print time and memory as JSON."""
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=raw_dir) as folder:
         preprocess(raw_dir, "fsdkaggle2018", folder, 2)
         audio = RaggedDataset(filepath=f"{folder}/audio").load()
         n_clips, n_samples = len(audio), audio.offsets[-1]
-    get_reusable_executor().shutdown()  # Only processes that have ended are counted.
+    get_reusable_executor().shutdown()  # The system counts only processes that have ended.
     own, workers = (
         resource.getrusage(who).ru_maxrss / 1024
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
@@ -103,14 +103,14 @@ def peak(raw_dir: str) -> None:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the benchmark of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["time", "memory", "peak"])
     parser.add_argument("paths", nargs="+")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--work-dir", help="where `memory` has room for some 25 GB")
+    parser.add_argument("--work-dir", help="folder with 25 GB free, for `memory`")
     options = parser.parse_intermixed_args()
     if options.what == "time":
         compare_times(options.paths[0], options.repeats)

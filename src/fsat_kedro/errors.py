@@ -1,12 +1,12 @@
-"""Errors of more than one module."""
+"""Errors that more than one module raises."""
 
 
 class InputError(ValueError):
     """Data or settings that the project cannot work with.
 
-    Shown to the user as one message, without a traceback: it names the thing and the remedy.
+    The user sees its message without a traceback, so it names the problem and the remedy.
     """
 
 
 class UnreadableError(Exception):
-    """A file that can't be read; the message is the reason."""
+    """A file that cannot be read; the message is the reason."""

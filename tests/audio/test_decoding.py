@@ -1,16 +1,15 @@
-"""Decoding, trimming and log-mels, on sounds one can reason about and against the reference."""
+"""Decoding and trimming: on simple sounds, on damaged files and against the reference."""
 
 import io
 import os
 from pathlib import Path
 
-import librosa
 import numpy as np
 import pytest
 import soundfile
 from fuzz_audio import fuzz
 
-from fsat_kedro.audio import decoding as audio
+from fsat_kedro.audio import decoding
 from fsat_kedro.audio.log_mel import log_mel
 from fsat_kedro.audio.summary_features import summary_features
 
@@ -19,12 +18,12 @@ REFERENCE = SHARED / "reference" / "seed_features.npz"
 LOG_MEL = {"sample_rate": 22050, "n_fft": 1764, "hop_length": 220, "n_mels": 64}
 
 
-def tone(frequency, seconds, sample_rate=audio.SAMPLE_RATE, amplitude=0.5):
+def tone(frequency, seconds, sample_rate=decoding.SAMPLE_RATE, amplitude=0.5):
     time = np.arange(round(seconds * sample_rate)) / sample_rate
     return (amplitude * np.sin(2 * np.pi * frequency * time)).astype(np.float32)
 
 
-def file_of(wave, sample_rate=audio.SAMPLE_RATE, **options):
+def file_of(wave, sample_rate=decoding.SAMPLE_RATE, **options):
     file = io.BytesIO()
     soundfile.write(file, wave, sample_rate, **{"format": "WAV", "subtype": "FLOAT", **options})
     file.seek(0)
@@ -32,25 +31,25 @@ def file_of(wave, sample_rate=audio.SAMPLE_RATE, **options):
 
 
 def decode(file, **options):
-    return audio.decode(file, **{"max_seconds": 600, **options})
+    return decoding.decode(file, **{"max_seconds": 600, **options})
 
 
 def load_trimmed(file, **options):
-    return audio.load_trimmed(file, **{"top_db": 60, "max_seconds": 600, **options})
+    return decoding.load_trimmed(file, **{"top_db": 60, "max_seconds": 600, **options})
 
 
 # Decoding
 
 
 @pytest.mark.parametrize("options", [{}, {"format": "FLAC", "subtype": "PCM_16"}])
-def test_a_mono_file_is_read_as_it_is(options):
+def test_a_mono_file_is_decoded_to_its_samples(options):
     wave = tone(440, 0.1)
     decoded, _ = decode(file_of(wave, **options))
     assert decoded.dtype == np.float32
     np.testing.assert_allclose(decoded, wave, atol=2**-15)
 
 
-def test_stereo_becomes_the_mean_of_both_sides():
+def test_stereo_becomes_the_mean_of_both_channels():
     left, right = tone(440, 0.1), tone(1000, 0.1, amplitude=0.1)
     decoded, _ = decode(file_of(np.stack([left, right], axis=1)))
     np.testing.assert_allclose(decoded, (left + right) / 2, atol=1e-7)
@@ -63,7 +62,7 @@ def test_other_sample_rates_are_resampled_to_the_same_sound():
     np.testing.assert_allclose(decoded[500:-500], expected[500:-500], atol=1e-3)
 
 
-CODINGS = [
+SUBTYPES = [
     ("WAV", "PCM_U8", 2**-7),
     ("WAV", "PCM_16", 2**-15),
     ("WAV", "PCM_24", 2**-22),
@@ -79,8 +78,8 @@ CODINGS = [
 
 
 @pytest.mark.parametrize("n_channels", [1, 2, 8])
-@pytest.mark.parametrize(("container", "subtype", "tolerance"), CODINGS)
-def test_every_coding_is_read_with_any_number_of_channels(
+@pytest.mark.parametrize(("container", "subtype", "tolerance"), SUBTYPES)
+def test_every_subtype_is_decoded_with_any_number_of_channels(
     container, subtype, tolerance, n_channels
 ):
     wave = tone(440, 0.1)
@@ -91,7 +90,7 @@ def test_every_coding_is_read_with_any_number_of_channels(
 
 
 @pytest.mark.parametrize("options", [{"format": "OGG", "subtype": "VORBIS"}, {"format": "MP3"}])
-def test_lossy_codings_keep_the_tone(options):
+def test_lossy_formats_keep_the_tone(options):
     options = {"subtype": None, **options}
     decoded, warnings = decode(file_of(tone(1000, 1), **options))
     spectrum = np.abs(np.fft.rfft(decoded))
@@ -141,7 +140,7 @@ CLAIMS_4_GB = WAV[:40] + b"\xf0\xff\xff\xff" + WAV[44:]
         pytest.param(FLAC, ".wav", "named .wav, but its content is FLAC", id="FLAC as .wav"),
         pytest.param(WAV, ".MP3", "named .MP3, but its content is WAV", id="WAV as .MP3"),
         pytest.param(
-            CLAIMS_4_GB, ".wav", "not even 1% of the sound that its header", id="claims 4 GB"
+            CLAIMS_4_GB, ".wav", "less than 1% of the sound that its header", id="claims 4 GB"
         ),
         pytest.param(
             WAV[:24] + b"\1\0\0\0" + WAV[28:], ".wav", "sample rate of 1 Hz", id="a rate of 1 Hz"
@@ -174,18 +173,18 @@ CLAIMS_4_GB = WAV[:40] + b"\xf0\xff\xff\xff" + WAV[44:]
         ),
     ],
 )
-def test_a_file_without_usable_sound_is_refused_with_the_reason(content, suffix, reason):
-    with pytest.raises(audio.UnusableClipError, match=reason):
+def test_a_file_without_usable_sound_is_refused_with_a_reason(content, suffix, reason):
+    with pytest.raises(decoding.UnusableClipError, match=reason):
         load_trimmed(io.BytesIO(content), suffix=suffix)
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".WAV", ".dat", ""])
-def test_a_name_that_says_the_truth_or_nothing_is_no_hindrance(suffix):
+def test_a_correct_or_unknown_suffix_is_accepted(suffix):
     assert len(load_trimmed(io.BytesIO(WAV), suffix=suffix).samples) == len(TONE)
 
 
 @pytest.mark.parametrize(
-    ("content", "at_least"),
+    ("content", "min_fraction"),
     [
         pytest.param(WAV, 0.99, id="WAV"),
         pytest.param(AIFF, 0.99, id="AIFF"),
@@ -193,18 +192,18 @@ def test_a_name_that_says_the_truth_or_nothing_is_no_hindrance(suffix):
         pytest.param(LONG_OGG, 0.7, id="Ogg"),
     ],
 )
-def test_of_a_file_cut_in_the_middle_what_is_there_is_used_and_noted(content, at_least):
+def test_a_truncated_file_is_used_with_a_warning(content, min_fraction):
     decoded, warnings = decode(io.BytesIO(content[: len(content) // 2]))
-    whole, _ = decode(io.BytesIO(content))
-    assert at_least * len(whole) / 2 <= len(decoded) <= 0.7 * len(whole)
-    # The end of what is left may come out differently where a coding looks ahead.
-    np.testing.assert_array_equal(decoded[:-2000], whole[: len(decoded) - 2000])
+    complete, _ = decode(io.BytesIO(content))
+    assert min_fraction * len(complete) / 2 <= len(decoded) <= 0.7 * len(complete)
+    # A codec that uses later samples may decode the end differently.
+    np.testing.assert_array_equal(decoded[:-2000], complete[: len(decoded) - 2000])
     (warning,) = warnings
     assert warning.startswith("cut off: ")
 
 
 @pytest.mark.parametrize("container", ["RF64", "W64"])
-def test_long_formats_that_are_cut_off_are_noted(container):
+def test_a_truncated_rf64_or_w64_file_has_a_warning(container):
     content = bytes_of(TONE, format=container, subtype="PCM_16")
     decoded, warnings = decode(io.BytesIO(content[: len(content) // 2]))
     np.testing.assert_allclose(decoded, TONE[: len(decoded)], atol=2**-15)
@@ -214,46 +213,46 @@ def test_long_formats_that_are_cut_off_are_noted(container):
     )
 
 
-def test_one_missing_sample_is_not_called_100_percent():
+def test_one_missing_sample_is_not_rounded_to_100_percent():
     assert decode(io.BytesIO(WAV[:-2]))[1] == ("cut off: 99.9% of what its header says",)
 
 
-def test_an_ogg_file_that_is_broken_inside_is_noted():
+def test_a_damaged_ogg_file_has_a_warning():
     broken = bytearray(LONG_OGG)
     broken[len(broken) // 2] ^= 1
     _, (warning,) = decode(io.BytesIO(broken))
     assert warning.startswith(("broken inside", "cut off"))
 
 
-def test_a_flac_file_that_does_not_tell_its_length_is_whole():
-    untold = bytearray(FLAC)
-    untold[21] &= 0xF0
-    untold[22:26] = bytes(4)
-    decoded, warnings = decode(io.BytesIO(untold))
+def test_a_flac_file_without_a_length_is_complete():
+    without_length = bytearray(FLAC)
+    without_length[21] &= 0xF0
+    without_length[22:26] = bytes(4)
+    decoded, warnings = decode(io.BytesIO(without_length))
     assert len(decoded) == len(TONE)
     assert warnings == ()
 
 
-def test_an_aiff_file_that_says_it_is_empty_is_read_where_it_is_not():
+def test_an_aiff_file_whose_header_wrongly_says_empty_is_read():
     content = bytearray(AIFF)
-    place = content.index(b"SSND") + 4
-    content[place : place + 4] = bytes(4)
+    start = content.index(b"SSND") + 4
+    content[start : start + 4] = bytes(4)
     decoded, _ = decode(io.BytesIO(content))
     assert len(decoded) >= 0.99 * len(TONE)
 
 
-def test_an_mp3_file_that_is_read_in_part_is_noted():
+def test_an_mp3_file_that_is_read_in_part_has_a_warning():
     wave = np.concatenate([tone(440, 3, amplitude=0.001), NOISE])
     options = {"format": "MP3", "subtype": None, "bitrate_mode": "VARIABLE"}
     mp3 = bytes_of(wave, compression_level=0.5, **options)
     assert decode(io.BytesIO(mp3))[1] == ()
-    # Its first frame tells the length; without it, it is guessed from the rate of the next one.
+    # The first frame has the length. Without it, the decoder guesses from the second's bit rate.
     second_frame = mp3.index(b"\xff\xfb", 4)
     (warning,) = decode(io.BytesIO(mp3[second_frame:]))[1]
     assert "% of its bytes are read: convert it" in warning
 
 
-def test_of_a_cut_flac_file_no_whole_block_is_lost():
+def test_a_truncated_flac_file_keeps_all_complete_blocks():
     half = FLAC[: len(FLAC) // 2]
     decoded, _ = decode(io.BytesIO(half))
     more, _ = decode(io.BytesIO(FLAC[: len(FLAC) // 2 + 200]))
@@ -261,7 +260,7 @@ def test_of_a_cut_flac_file_no_whole_block_is_lost():
     assert len(more) - len(decoded) in (0, 4096)
 
 
-def test_a_channel_of_nothing_but_nan_leaves_the_others():
+def test_a_channel_of_only_nan_counts_as_silent():
     wave = tone(440, 0.1)
     decoded, warnings = decode(file_of(np.stack([wave, np.full_like(wave, np.nan)], axis=1)))
     np.testing.assert_array_equal(decoded, wave / 2)
@@ -269,7 +268,7 @@ def test_a_channel_of_nothing_but_nan_leaves_the_others():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e38])
-def test_samples_that_are_no_numbers_count_as_0_and_are_noted(value):
+def test_nan_and_infinite_samples_count_as_0_with_a_warning(value):
     wave = tone(440, 0.1)
     broken = wave.copy()
     broken[[7, 100]] = value
@@ -279,7 +278,7 @@ def test_samples_that_are_no_numbers_count_as_0_and_are_noted(value):
     assert warnings == ("2 NaN or infinite samples, taken as 0",)
 
 
-def test_a_few_samples_far_beyond_1_count_as_0_and_are_noted():
+def test_a_few_samples_far_beyond_1_count_as_0_with_a_warning():
     wave = tone(440, 0.1)
     broken = wave.copy()
     broken[99] = 1e20
@@ -289,14 +288,14 @@ def test_a_few_samples_far_beyond_1_count_as_0_and_are_noted():
     assert warnings == ("1 samples up to 1e+20, taken as 0",)
 
 
-def test_a_float_file_in_integers_is_scaled_down_and_noted():
+def test_a_float_file_scaled_to_integers_is_scaled_down_with_a_warning():
     wave = tone(440, 0.1)
     decoded, warnings = decode(file_of(wave * 32768))
     np.testing.assert_allclose(decoded, wave / wave.max(), atol=1e-6)
     assert warnings == ("samples up to 1.64e+04, scaled down to 1",)
 
 
-def test_samples_a_little_beyond_1_stay_as_they_are():
+def test_samples_slightly_beyond_1_are_unchanged():
     wave = tone(440, 0.1) * 3
     np.testing.assert_array_equal(decode(file_of(wave))[0], wave)
 
@@ -307,31 +306,31 @@ def test_sound_on_a_constant_offset_is_usable():
 
 
 @pytest.mark.parametrize("rate", [44_100, 8000])
-def test_of_a_long_file_the_first_part_is_used_and_noted(rate):
+def test_the_first_part_of_a_long_file_is_used_with_a_warning(rate):
     decoded, warnings = decode(file_of(tone(440, 2, rate), rate), max_seconds=0.5)
     assert len(decoded) == 22_050
     assert warnings == ("only its first 0.5 s are used",)
     assert decode(file_of(tone(440, 0.5, rate), rate), max_seconds=0.5)[1] == ()
 
 
-class Spoken(io.RawIOBase):
-    """A WAV file of noise of any length, made up as it is read."""
+class GeneratedFile(io.RawIOBase):
+    """A WAV file of noise of any length, generated as it is read."""
 
     def __init__(self, seconds):
         self.header = WAV[:40] + (2 * 44_100 * seconds).to_bytes(4, "little")
-        self.size, self.place, self.n_read = 44 + 2 * 44_100 * seconds, 0, 0
+        self.size, self.position, self.n_read = 44 + 2 * 44_100 * seconds, 0, 0
         self.noise = np.random.default_rng(0).integers(-999, 999, 2**20, np.int16).tobytes()
 
     def seek(self, offset, whence=0):
-        self.place = offset + [0, self.place, self.size][whence]
-        return self.place
+        self.position = offset + [0, self.position, self.size][whence]
+        return self.position
 
     def tell(self):
-        return self.place
+        return self.position
 
     def read(self, n=-1):
-        n = max(0, min(n, self.size - self.place))
-        begin, self.place, self.n_read = self.place, self.place + n, self.n_read + n
+        n = max(0, min(n, self.size - self.position))
+        begin, self.position, self.n_read = self.position, self.position + n, self.n_read + n
         if begin < 44:
             return (self.header + self.noise)[begin : begin + n]
         start = (begin - 44) % (len(self.noise) // 2)
@@ -344,8 +343,8 @@ class Spoken(io.RawIOBase):
 
 
 @pytest.mark.parametrize("seconds", [600, 3600, 12 * 3600])
-def test_of_ten_minutes_or_hours_no_more_is_read_than_is_used(seconds):
-    file = Spoken(seconds)
+def test_no_more_of_a_long_file_is_read_than_is_used(seconds):
+    file = GeneratedFile(seconds)
     decoded, warnings = decode(file, max_seconds=20)
     assert len(decoded) == 20 * 44_100
     assert warnings == ("only its first 20 s are used",)
@@ -355,7 +354,7 @@ def test_of_ten_minutes_or_hours_no_more_is_read_than_is_used(seconds):
 # Trimming
 
 
-def test_silence_around_a_tone_is_cut_to_within_a_frame():
+def test_silence_around_a_tone_is_trimmed_to_within_a_frame():
     silence = np.zeros(22050, np.float32)
     wave = tone(440, 0.5)
     clip = load_trimmed(file_of(np.concatenate([silence, wave, silence])))
@@ -369,44 +368,16 @@ def test_silence_around_a_tone_is_cut_to_within_a_frame():
 
 def test_the_threshold_is_in_db_below_the_loudest_frame():
     wave = np.concatenate([tone(440, 0.5, amplitude=0.5 * 10 ** (-40 / 20)), tone(440, 0.5)])
-    start_below, _ = audio.trim(wave, top_db=60)
-    start_above, _ = audio.trim(wave, top_db=20)
+    start_below, _ = decoding.trim(wave, top_db=60)
+    start_above, _ = decoding.trim(wave, top_db=20)
     assert start_below == 0
     assert 22050 - 2048 <= start_above <= 22050
 
 
-def test_one_sample_of_sound_is_sound():
+def test_a_clip_of_one_sample_is_usable():
     clip = load_trimmed(file_of(np.array([0.5], np.float32)))
     assert (clip.start, clip.end) == (0, 1)
     assert log_mel(clip.samples, **LOG_MEL).shape == (64, 1)
-
-
-# Log-mels
-
-
-@pytest.mark.parametrize("frequency", [200, 1000, 5000])
-def test_a_tone_is_loudest_in_the_band_that_holds_its_frequency(frequency):
-    mel = log_mel(tone(frequency, 0.5), **LOG_MEL)
-    centres = librosa.mel_frequencies(66, fmax=11025)[1:-1]
-    nearest = np.abs(centres - frequency).argmin()
-    loudest = mel[:, 5:-5].argmax(axis=0)
-    assert (np.abs(loudest - nearest) <= 1).all()
-
-
-def test_a_frame_is_220_samples_at_half_the_rate():
-    mel = log_mel(tone(440, 1), **LOG_MEL)
-    assert mel.shape == (64, 1 + 22050 // 220)
-    assert mel.dtype == np.float32
-
-
-def test_ten_times_the_amplitude_is_20_db_more():
-    quiet, loud = (log_mel(tone(440, 0.3, amplitude=x), **LOG_MEL) for x in (0.05, 0.5))
-    assert loud.max() - quiet.max() == pytest.approx(20, abs=0.01)
-
-
-def test_nothing_is_more_than_80_db_below_the_loudest():
-    mel = log_mel(np.concatenate([tone(440, 0.3), np.zeros(9000, np.float32)]), **LOG_MEL)
-    assert mel.max() - mel.min() == pytest.approx(80, abs=1e-3)
 
 
 # The reference
@@ -426,7 +397,7 @@ def test_trimmed_intervals_and_log_mels_agree_with_the_reference():
             assert np.abs(mel - expected).max() < 1e-3, path
 
 
-# Whatever it is
+# Unusual and damaged clips
 
 
 @pytest.mark.filterwarnings("error")
@@ -439,17 +410,17 @@ def test_features_of_usable_clips_are_finite_however_short_quiet_or_offset(
     wave = (rng.normal(0, amplitude / 5, n_samples) + offset).astype(np.float32)
     try:
         clip = load_trimmed(file_of(wave))
-    except audio.UnusableClipError as error:
+    except decoding.UnusableClipError as error:
         assert "every sample is 0.5" in str(error)  # noqa: PT017
         return
     assert np.isfinite(log_mel(clip.samples, **LOG_MEL)).all()
     assert np.isfinite(summary_features(clip.samples)).all()
 
 
-def test_damaged_files_cost_neither_crash_nor_time_nor_memory():
+def test_damaged_files_cause_no_crash_no_delay_and_no_memory_growth():
     report = fuzz(n_files=66, seed=1)
     assert report["crashes"] == []
     assert report["errors"] == {}
     assert report["slow"] == {}
     assert report["growth"] < 50
-    assert {"ok", "ok, with warnings", "not readable as sound"} <= set(report["outcomes"])
+    assert {"ok", "ok, with warnings", "not readable as sound"} <= set(report["results"])

@@ -1,4 +1,4 @@
-"""Each step against librosa's own, on noise and tones."""
+"""Each step is compared with librosa's, on noise and tones."""
 
 import warnings
 
@@ -27,11 +27,11 @@ def test_running_median_equals_scipy(rng, shape, axis):
 
 
 def test_soft_mask_equals_librosa(rng):
-    wanted, other = (rng.normal(size=(50, 60)).astype(np.float32) ** 2 for _ in range(2))
-    wanted[:2] = other[1:3] = 0
-    wanted[5], other[6] = 1e-30, 1e-30
-    expected = librosa.util.softmask(wanted, other, power=2, split_zeros=True)
-    np.testing.assert_allclose(harmonic.soft_mask(wanted, other), expected, atol=3e-7)
+    target, other = (rng.normal(size=(50, 60)).astype(np.float32) ** 2 for _ in range(2))
+    target[:2] = other[1:3] = 0
+    target[5], other[6] = 1e-30, 1e-30
+    expected = librosa.util.softmask(target, other, power=2, split_zeros=True)
+    np.testing.assert_allclose(harmonic.soft_mask(target, other), expected, atol=3e-7)
 
 
 @pytest.mark.parametrize("n_samples", [2100, 8000, 200_000])
@@ -42,26 +42,26 @@ def test_harmonic_wave_equals_librosa(n_samples):
 
 
 @pytest.mark.parametrize("block", [1, 7, 15, 40, 79])
-def test_blocks_of_frames_give_what_the_whole_gives(block, monkeypatch):
+def test_blocks_of_frames_give_the_same_values(block, monkeypatch):
     wave = sound(40_000)
     transform = librosa.stft(wave)
-    whole = harmonic.harmonic_wave(transform, wave.size), harmonic.constant_q(wave, 0.1)
+    expected = harmonic.harmonic_wave(transform, wave.size), harmonic.constant_q(wave, 0.1)
     monkeypatch.setattr(harmonic, "_MEDIAN_BLOCK", block)
     monkeypatch.setattr(harmonic, "_WAVELET_BLOCK", block)
-    np.testing.assert_allclose(harmonic.harmonic_wave(transform, wave.size), whole[0], atol=1e-7)
-    np.testing.assert_allclose(harmonic.constant_q(wave, 0.1), whole[1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(harmonic.harmonic_wave(transform, wave.size), expected[0], atol=1e-7)
+    np.testing.assert_allclose(harmonic.constant_q(wave, 0.1), expected[1], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("bins_per_octave", [12, 36])
 @pytest.mark.parametrize("seed", range(5))
-def test_tuning_equals_librosa_even_where_the_loudest_is_no_pitch(bins_per_octave, seed):
+def test_tuning_equals_librosa_even_if_the_loudest_bins_are_not_pitches(bins_per_octave, seed):
     magnitude = np.abs(librosa.stft(sound(30_000, seed)))
     magnitude[700:, 10:] *= 300
     expected = librosa.estimate_tuning(S=magnitude, sr=44100, bins_per_octave=bins_per_octave)
     assert harmonic.estimate_tuning(magnitude, bins_per_octave) == expected
 
 
-def test_silence_is_tuned_without_a_warning():
+def test_the_tuning_of_silence_causes_no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert harmonic.estimate_tuning(np.zeros((1025, 5), np.float32), 12) == 0

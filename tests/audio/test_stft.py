@@ -24,7 +24,7 @@ def test_stft_equals_librosa(n_samples, n_fft, hop_length):
 
 @pytest.mark.parametrize(("n_fft", "hop_length"), SIZES)
 @pytest.mark.parametrize("n_samples", [2100, 10_000])
-def test_istft_equals_librosa_on_what_is_no_stft_of_a_wave(n_samples, n_fft, hop_length, rng):
+def test_istft_equals_librosa_for_a_masked_stft(n_samples, n_fft, hop_length, rng):
     transform = librosa.stft(noise(n_samples), n_fft=n_fft, hop_length=hop_length)
     masked = transform * rng.random(transform.shape, dtype=np.float32)
     expected = librosa.istft(masked, hop_length=hop_length, n_fft=n_fft, length=n_samples)
@@ -34,7 +34,7 @@ def test_istft_equals_librosa_on_what_is_no_stft_of_a_wave(n_samples, n_fft, hop
         np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
-def test_a_wave_comes_back():
+def test_istft_inverts_stft():
     wave = noise(5000)
     transform = stft(wave, n_fft=2048, hop_length=512)
     np.testing.assert_allclose(istft([transform], hop_length=512, length=5000), wave, atol=1e-6)

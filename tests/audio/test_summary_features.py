@@ -1,4 +1,4 @@
-"""Summary features: against the reference, by hand, and on odd waves; the projector."""
+"""Summary features, against the reference, computed by hand and on unusual waves; the PCA."""
 
 import os
 import warnings
@@ -27,7 +27,7 @@ def noise(seed: int, n_samples: int, amplitude: float = 0.1) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, amplitude, n_samples).astype(np.float32)
 
 
-def named(wave: np.ndarray) -> dict[str, float]:
+def features_by_name(wave: np.ndarray) -> dict[str, float]:
     return dict(zip(NAMES, summary.summary_features(wave).tolist(), strict=True))
 
 
@@ -67,16 +67,16 @@ def test_frame_statistics_come_statistic_by_statistic():
 
 
 def test_centroid_of_a_tone_is_its_frequency_within_a_bin():
-    frames = summary.frame_rows(tone(3000, 22050))
+    frames = summary.frame_features(tone(3000, 22050))
     inner = frames["centroid"][0, 3:-3]
     np.testing.assert_allclose(inner, 3000, atol=44100 / 2048)
 
 
 @pytest.mark.parametrize("n_samples", [2100, 66_151])
-def test_rows_equal_librosa(n_samples):
+def test_frame_features_equal_librosa(n_samples):
     wave = tone(440, n_samples) + noise(1, n_samples)
     wave[: n_samples // 3] = 0
-    rows = summary.frame_rows(wave)
+    rows = summary.frame_features(wave)
     spectral = {"S": np.abs(librosa.stft(wave)), "sr": 44100}
     expected = {
         "mel": librosa.feature.melspectrogram(**spectral),
@@ -128,11 +128,11 @@ def test_attack_and_decay_time(power, attack, decay):
     assert summary.decay_time(np.array(power)) == decay
 
 
-def test_attack_of_a_burst_is_the_time_to_fill_the_window():
+def test_attack_of_a_burst_is_the_time_until_the_window_is_full():
     wave = np.zeros(10000, np.float32)
     wave[4000:8000] = 1
-    # A window that starts at 2,000 + i holds i + 1 samples of the burst; 1,980 are 99 %.
-    features = named(wave)
+    # A window that starts at 2,000 + i has i + 1 samples of the burst; 1,980 are 99 %.
+    features = features_by_name(wave)
     assert np.expm1(features["attack_log_time"]) == pytest.approx(2000 + 1980, abs=1)
     # It falls under 20 %, 400 samples, once it starts after sample 7,600.
     assert np.expm1(features["decay_log_time"]) == pytest.approx(7601, abs=1)
@@ -171,7 +171,7 @@ def test_quadratic_fit_finds_a_known_parabola():
     np.testing.assert_allclose(summary.quadratic_fit(positions, values), [-2, 0.5, 3], rtol=1e-6)
 
 
-def test_peak_fit_takes_the_end_on_the_left_and_not_the_one_on_the_right():
+def test_peak_fit_includes_the_left_end_but_not_the_right_end():
     bins = np.arange(40)
     parabola = np.maximum(25 - (bins - 10.0) ** 2, 0)
     exact = [20, -1, -75]
@@ -210,7 +210,7 @@ def test_part_features_of_a_short_wave():
 
 
 @st.composite
-def odd_waves(draw):
+def unusual_waves(draw):
     n_samples = draw(st.integers(1, 5000))
     level = draw(st.sampled_from([0.0, 1e-30, 1e-4, 1.0, -1.0]))
     kind = draw(st.sampled_from(["constant", "noise", "click", "alternating"]))
@@ -224,8 +224,8 @@ def odd_waves(draw):
 
 
 @settings(max_examples=15, deadline=None)
-@given(odd_waves())
-def test_odd_waves_give_finite_features_without_a_warning(wave):
+@given(unusual_waves())
+def test_unusual_waves_give_finite_features_without_a_warning(wave):
     before = wave.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -237,7 +237,7 @@ def test_odd_waves_give_finite_features_without_a_warning(wave):
 
 
 def test_silence_has_no_peak_and_no_runs():
-    features = named(np.zeros(5000, np.float32))
+    features = features_by_name(np.zeros(5000, np.float32))
     assert features["spectrum_centre"] == features["spectrum_peak_slope"] == 0
     assert features["spectrum_low_bins_above_90"] == 0
     assert features["power_above_5_run_count"] == 0
@@ -282,7 +282,9 @@ def test_projector_ignores_the_unit_of_a_feature(rng):
 
 
 @pytest.mark.parametrize(("n_clips", "n_features", "n_kept"), [(5, 1133, 4), (50, 8, 8)])
-def test_projector_keeps_as_many_components_as_there_can_be(rng, n_clips, n_features, n_kept):
+def test_projector_keeps_at_most_the_possible_number_of_components(
+    rng, n_clips, n_features, n_kept
+):
     features = rng.normal(size=(n_clips, n_features))
     components = summary.fit_projector(features, 350).transform(features)
     assert components.shape == (n_clips, n_kept)

@@ -1,10 +1,10 @@
-"""Tables as spreadsheets, old systems and hands leave them."""
+"""Tables as spreadsheets, old systems and people write them."""
 
 import re
 
 import pytest
 
-from fsat_kedro.data.csv_tables import read_table, refuse, to_booleans, to_integers
+from fsat_kedro.data.csv_tables import parse_booleans, parse_integers, read_table, require_all
 from fsat_kedro.errors import InputError
 
 PLAIN = "fname,label\na.wav,Bark\nb.wav,Meow\n"
@@ -72,12 +72,12 @@ def test_the_index_is_the_line_in_which_a_row_begins():
     assert read(content).index.tolist() == [4, 7, 9]
 
 
-def test_optional_columns_are_read_where_they_are_there():
+def test_optional_columns_are_read_if_they_exist():
     table = read("fname,label,usage\na.wav,Bark,Public\n", optional=["usage", "fold"])
     assert table.columns.tolist() == ["fname", "label", "usage"]
 
 
-def test_what_a_short_row_lacks_is_empty():
+def test_missing_values_of_a_short_row_are_empty():
     assert read("fname,label\na.wav\n").to_numpy().tolist() == [["a.wav", ""]]
 
 
@@ -89,27 +89,32 @@ def test_values_that_look_like_missing_ones_stay_text():
 
 
 @pytest.mark.parametrize(
-    ("header", "missing", "there"),
+    ("header", "missing", "existing"),
     [
         ("fname,Label", "label", "fname, Label"),
         ("fname;label", "fname", "fname;label"),
         ("a.wav,Bark", "fname", "a.wav, Bark"),
     ],
 )
-def test_a_missing_column_is_an_error_that_names_those_there_are(header, missing, there):
+def test_a_missing_column_is_an_error_that_names_the_existing_ones(header, missing, existing):
     message = message_of(f"{header}\na.wav,Bark\n")
-    assert message.startswith(f"train.csv, line 1: no column {missing}; its columns are {there}: ")
+    assert message.startswith(
+        f"train.csv, line 1: no column {missing}; its columns are {existing}: "
+    )
 
 
-def test_a_column_that_is_there_twice_is_an_error():
+def test_a_repeated_column_is_an_error():
     message = message_of("fname,label,label\na.wav,Bark,Meow\n")
-    assert message == "train.csv has 2 columns label: leave one"
+    assert message == "train.csv has 2 columns label: keep one"
 
 
 def test_too_many_values_are_an_error_that_names_line_and_column():
     message = message_of("fname,label\na.wav,Bark\n\nb.wav,Meow, loud\nc.wav,Hiss,,s\nd.wav,Hum,\n")
     assert message.startswith("train.csv, line 4, column 3: ")
-    assert message.endswith(", 2 in all: put values with commas into quotes")
+    assert message.endswith(
+        ": more values than the 2 columns of the header, in 2 lines: "
+        "put values with commas into quotes"
+    )
 
 
 @pytest.mark.parametrize(
@@ -124,13 +129,13 @@ def test_too_many_values_are_an_error_that_names_line_and_column():
 )
 def test_a_quote_that_is_not_closed_is_an_error_that_names_the_line(content, line):
     message = message_of(content)
-    assert message.startswith(f"train.csv, line {line}: quotes that do not match (")
+    assert message.startswith(f"train.csv, line {line}: unmatched quotes (")
     assert "close them" in message
 
 
 @pytest.mark.parametrize("content", ["", " \n\r\n", "\ufeff"])
 def test_an_empty_file_is_an_error(content):
-    assert message_of(content) == "train.csv is empty: fetch it again"
+    assert message_of(content) == "train.csv is empty: download it again"
 
 
 def test_a_table_without_rows_is_an_error():
@@ -153,41 +158,42 @@ def test_a_file_that_is_not_text_is_an_error(content):
     assert "save it in UTF-8" in message
 
 
-def test_wrong_values_are_one_error_with_file_line_column_count_and_remedy():
+def test_invalid_values_are_one_error_with_file_line_column_count_and_remedy():
     table = read("fname,label\n\na.wav,\nb.wav,Bark\nc.wav,\n")
     message = (
-        "train.csv, line 3, column label: '' is not a label, 2 in all: "
-        "correct such lines or take them out"
+        "train.csv, line 3, column label: '' is not a label (2 such lines): correct or remove them"
     )
     with pytest.raises(InputError, match=re.escape(message)):
-        refuse(table["label"], table["label"] == "", "train.csv", "a label")
-    refuse(table["label"], table["label"] == "Meow", "train.csv", "a label")
+        require_all(table["label"] != "", table["label"], "train.csv", "a label")
+    require_all(table["label"] != "Meow", table["label"], "train.csv", "a label")
 
 
 def column(name, values):
     return read(f"{name}\n" + "\n".join(values), required=[name])[name]
 
 
-def test_booleans_are_read_from_what_people_write():
+def test_booleans_are_parsed_from_common_spellings():
     yes, no = ["1", "1.0", "True", "true", "TRUE", "yes"], ["0", "0.0", "False", "false", "no"]
-    values = to_booleans(column("verified", yes + no), "train.csv")
+    values = parse_booleans(column("verified", yes + no), "train.csv")
     assert values.dtype == "boolean"
     assert values.tolist() == [True] * len(yes) + [False] * len(no)
 
 
 @pytest.mark.parametrize("value", ["2", "maybe", "-1", "nan", "1 0"])
-def test_another_boolean_is_an_error(value):
+def test_an_invalid_boolean_is_an_error(value):
     with pytest.raises(InputError, match=r"train\.csv, line 3, column verified: .* is not 1 or 0"):
-        to_booleans(column("verified", ["1", value, "0"]), "train.csv")
+        parse_booleans(column("verified", ["1", value, "0"]), "train.csv")
 
 
-def test_integers_are_read():
-    values = to_integers(column("fold", ["1", "05", "3.0", "-2"]), "esc50.csv")
+def test_integers_are_parsed():
+    values = parse_integers(column("fold", ["1", "05", "3.0", "-2"]), "esc50.csv")
     assert values.dtype == "Int64"
     assert values.tolist() == [1, 5, 3, -2]
 
 
 @pytest.mark.parametrize("value", ["1.5", "one", "nan", "inf", "1e3", "1 2", "²", "9" * 30])
-def test_another_integer_is_an_error(value):
-    with pytest.raises(InputError, match=r"line 3, column fold: .* is not a whole number, 1 in"):
-        to_integers(column("fold", ["1", value]), "esc50.csv")
+def test_an_invalid_integer_is_an_error(value):
+    with pytest.raises(
+        InputError, match=r"line 3, column fold: .* is not a whole number \(1 such line"
+    ):
+        parse_integers(column("fold", ["1", value]), "esc50.csv")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsat_kedro.data.folds import given_folds, stratified_folds
+from fsat_kedro.data.folds import predefined_folds, stratified_folds
 from fsat_kedro.errors import InputError
 
 
@@ -15,7 +15,7 @@ from fsat_kedro.errors import InputError
     n_folds=st.integers(2, 4),
     seed=st.integers(0, 2**31),
 )
-def test_every_fold_holds_its_share_of_every_class(counts, n_folds, seed):
+def test_every_fold_has_an_equal_part_of_every_class(counts, n_folds, seed):
     labels = np.repeat([f"class {index}" for index in range(len(counts))], counts)
     folds = stratified_folds(labels, n_folds=n_folds, seed=seed)
     sizes = np.bincount(folds, minlength=n_folds + 1)
@@ -23,8 +23,8 @@ def test_every_fold_holds_its_share_of_every_class(counts, n_folds, seed):
     assert len(sizes) == n_folds + 1
     assert sizes[1:].max() - sizes[1:].min() <= 1
     for label in np.unique(labels):
-        held = np.bincount(folds[labels == label], minlength=n_folds + 1)[1:]
-        assert held.max() - held.min() <= 1
+        held_out = np.bincount(folds[labels == label], minlength=n_folds + 1)[1:]
+        assert held_out.max() - held_out.min() <= 1
 
 
 def test_the_same_seed_gives_the_same_folds_and_another_one_others():
@@ -69,15 +69,15 @@ def test_more_folds_than_clips_of_any_class_is_an_error_with_its_remedy():
         stratified_folds(labels, n_folds=4, seed=0)
 
 
-def test_given_folds_are_taken_as_they_are():
-    folds = given_folds(np.array([2, 1, 3, 3]), n_folds=3)
+def test_predefined_folds_are_kept():
+    folds = predefined_folds(np.array([2, 1, 3, 3]), n_folds=3)
     assert folds.tolist() == [2, 1, 3, 3]
     assert folds.dtype == np.int64
 
 
 @pytest.mark.parametrize("folds", [[1, 0, 1], [3, 1, 3], [20, -1, 20]])
-def test_given_folds_may_be_numbered_anyhow(folds):
-    assert given_folds(np.array(folds), n_folds=2).tolist() == [2, 1, 2]
+def test_predefined_folds_may_have_any_numbers(folds):
+    assert predefined_folds(np.array(folds), n_folds=2).tolist() == [2, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,6 @@ def test_given_folds_may_be_numbered_anyhow(folds):
         ([1, 2, 2], 3, "in folds [1, 2], but folds.n_folds is 3: set folds.n_folds to 2"),
     ],
 )
-def test_given_folds_that_are_not_those_expected_are_an_error(folds, n_folds, message):
+def test_another_number_of_predefined_folds_is_an_error(folds, n_folds, message):
     with pytest.raises(InputError, match=re.escape(message)):
-        given_folds(np.array(folds), n_folds=n_folds)
+        predefined_folds(np.array(folds), n_folds=n_folds)

@@ -1,4 +1,4 @@
-"""The published layouts, unpacked and zipped, built of a few bytes each."""
+"""The published layouts, unpacked and zipped, with files of a few bytes."""
 
 import json
 import os
@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsat_kedro.data.layouts import RawFolder, open_location, read_esc50, read_fsdkaggle2018
+from fsat_kedro.data.layouts import read_esc50, read_fsdkaggle2018
+from fsat_kedro.data.raw_files import RawFolder, open_raw_file
 from fsat_kedro.errors import InputError
 
 CHALLENGE = {
@@ -43,7 +44,7 @@ ESC50 = {
     "audio/a.wav": "sound a",
     "audio/b.wav": "sound b",
 }
-COLUMNS = ["fname", "label", "verified", "usage", "fold", "location", "reason"]
+COLUMNS = ["fname", "label", "verified", "usage", "fold", "path", "reason"]
 
 
 def unpacked(folder, files):
@@ -61,16 +62,16 @@ def zipped(path, files):
 
 
 def zipped_by_folder(folder, files):
-    """As published: an archive a folder, with that folder inside."""
+    """As published: one archive per folder, with that folder inside."""
     for top in {name.split("/")[0] for name in files}:
         zipped(folder / f"{top}.zip", {n: x for n, x in files.items() if n.split("/")[0] == top})
 
 
 def contents(table):
-    """What is read at each location, by file name."""
+    """The content of each path, by file name."""
     read = {}
     for clip in table.itertuples():
-        with open_location(clip.location) as file:
+        with open_raw_file(clip.path) as file:
             read[clip.fname] = file.read().decode()
     return read
 
@@ -87,16 +88,16 @@ def assert_train(table):
 # FSDKaggle2018
 
 
-@pytest.mark.parametrize("place", [unpacked, zipped_by_folder])
+@pytest.mark.parametrize("write", [unpacked, zipped_by_folder])
 @pytest.mark.parametrize("files", [CHALLENGE, RELEASE])
-def test_training_clips_are_read_from_both_layouts(tmp_path, place, files):
-    place(tmp_path, files)
+def test_training_clips_are_read_from_both_layouts(tmp_path, write, files):
+    write(tmp_path, files)
     assert_train(read_fsdkaggle2018(tmp_path, "train").table)
 
 
-@pytest.mark.parametrize("place", [unpacked, zipped_by_folder])
-def test_test_clips_of_the_release_have_usage_and_labels_where_they_count(tmp_path, place):
-    place(tmp_path, RELEASE)
+@pytest.mark.parametrize("write", [unpacked, zipped_by_folder])
+def test_test_clips_of_the_release_have_usage_and_labels_unless_ignored(tmp_path, write):
+    write(tmp_path, RELEASE)
     table = read_fsdkaggle2018(tmp_path, "test").table
     assert table["usage"].tolist() == ["Public", "Private", "Ignored"]
     assert table["label"].tolist()[:2] == ["Bark", "Meow"]
@@ -105,7 +106,7 @@ def test_test_clips_of_the_release_have_usage_and_labels_where_they_count(tmp_pa
     assert contents(table) == {"c.wav": "sound c", "d.wav": "sound d", "e.wav": "sound e"}
 
 
-def test_an_ignored_test_clip_has_no_label_whatever_stands_there(tmp_path):
+def test_an_ignored_test_clip_has_no_label_whatever_the_table_says(tmp_path):
     table = "fname,label,usage\nc.wav,Bark,ignored\nd.wav,None,Public\ne.wav,Meow,\n"
     unpacked(tmp_path, {**RELEASE, "FSDKaggle2018.meta/test_post_competition.csv": table})
     labels = read_fsdkaggle2018(tmp_path, "test").table["label"]
@@ -126,7 +127,7 @@ def test_clips_at_the_root_of_an_archive_belong_to_the_folder_of_its_name(tmp_pa
     assert_train(read_fsdkaggle2018(tmp_path, "train").table)
 
 
-def test_the_layout_may_lie_deeper(tmp_path):
+def test_the_layout_may_be_in_a_subfolder(tmp_path):
     unpacked(tmp_path / "downloads" / "freesound", CHALLENGE)
     assert_train(read_fsdkaggle2018(tmp_path, "train").table)
 
@@ -162,7 +163,7 @@ def test_what_macos_adds_to_archives_is_ignored(tmp_path):
     clips = {name: x for name, x in CHALLENGE.items() if name.startswith("audio_train/")}
     zipped(tmp_path / "audio_train.zip", {**clips, **junk})
     assert_train(read_fsdkaggle2018(tmp_path, "train").table)
-    assert sorted(RawFolder(tmp_path).clips(("audio_train",))) == ["a.wav", "b.wav"]
+    assert sorted(RawFolder(tmp_path).find_clips(("audio_train",))) == ["a.wav", "b.wav"]
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
@@ -170,17 +171,17 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     assert_train(read_fsdkaggle2018(tmp_path, "train").table)
 
 
-def test_a_listed_clip_that_is_not_there_has_no_location(tmp_path):
+def test_a_listed_clip_that_does_not_exist_has_no_path(tmp_path):
     files = {name: x for name, x in CHALLENGE.items() if name != "audio_train/a.wav"}
     unpacked(tmp_path, files)
     table = read_fsdkaggle2018(tmp_path, "train").table
     assert table["fname"].tolist() == ["a.wav", "b.wav"]
-    assert table["location"].isna().tolist() == [True, False]
+    assert table["path"].isna().tolist() == [True, False]
 
 
 def test_a_clip_of_the_other_split_is_not_found(tmp_path):
     unpacked(tmp_path, {**CHALLENGE, "sample_submission.csv": "fname,label\na.wav,Bark\n"})
-    assert read_fsdkaggle2018(tmp_path, "test").table["location"].isna().all()
+    assert read_fsdkaggle2018(tmp_path, "test").table["path"].isna().all()
 
 
 def test_labels_that_look_like_missing_values_stay_labels(tmp_path):
@@ -204,7 +205,7 @@ def test_no_data_is_an_error_that_names_the_folder_and_the_remedy(tmp_path):
     ("present", "missing"),
     [("train.csv", "no folder or zip of clips"), ("audio_train/a.wav", "no table")],
 )
-def test_half_of_the_data_is_an_error_that_names_the_other_half(tmp_path, present, missing):
+def test_a_missing_table_or_clips_folder_is_an_error_that_names_it(tmp_path, present, missing):
     unpacked(tmp_path, {present: CHALLENGE[present]})
     with pytest.raises(InputError) as error:
         read_fsdkaggle2018(tmp_path, "train")
@@ -224,27 +225,27 @@ def test_a_table_without_labels_is_an_error_that_names_file_and_column(tmp_path)
         read_fsdkaggle2018(tmp_path, "train")
 
 
-def test_half_an_archive_is_an_error_that_names_it(tmp_path):
+def test_a_truncated_archive_is_an_error_that_names_it(tmp_path):
     zipped(tmp_path / "audio_train.zip", CHALLENGE)
-    whole = (tmp_path / "audio_train.zip").read_bytes()
-    (tmp_path / "audio_train.zip").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"audio_train\.zip is not a whole zip archive"):
+    content = (tmp_path / "audio_train.zip").read_bytes()
+    (tmp_path / "audio_train.zip").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"audio_train\.zip is not a complete zip archive"):
         read_fsdkaggle2018(tmp_path, "train")
 
 
 # ESC-50
 
 
-def place_in_one_archive(folder, files):
-    """As GitHub gives it: all in a folder of the branch's name."""
+def zipped_in_one_archive(folder, files):
+    """As GitHub offers it: everything in a folder named after the branch."""
     members = {"ESC-50-master/": "", "ESC-50-master/audio/": ""}
     members |= {f"ESC-50-master/{name}": content for name, content in files.items()}
     zipped(folder / "ESC-50-master.zip", members)
 
 
-@pytest.mark.parametrize("place", [unpacked, place_in_one_archive])
-def test_esc50_is_read_with_its_folds(tmp_path, place):
-    place(tmp_path, ESC50)
+@pytest.mark.parametrize("write", [unpacked, zipped_in_one_archive])
+def test_esc50_is_read_with_its_folds(tmp_path, write):
+    write(tmp_path, ESC50)
     table = read_esc50(tmp_path, "train").table
     assert list(table) == COLUMNS
     assert table["fname"].tolist() == ["a.wav", "b.wav"]
@@ -261,9 +262,9 @@ def test_esc50_has_no_test_split(tmp_path):
         read_esc50(tmp_path, "test")
 
 
-@pytest.mark.parametrize("absent", [["meta/esc50.csv"], ["audio/a.wav", "audio/b.wav"]])
-def test_esc50_without_table_or_clips_is_an_error_with_the_remedy(tmp_path, absent):
-    unpacked(tmp_path, {name: x for name, x in ESC50.items() if name not in absent})
+@pytest.mark.parametrize("missing", [["meta/esc50.csv"], ["audio/a.wav", "audio/b.wav"]])
+def test_esc50_without_table_or_clips_is_an_error_with_the_remedy(tmp_path, missing):
+    unpacked(tmp_path, {name: x for name, x in ESC50.items() if name not in missing})
     with pytest.raises(InputError, match=r"get ESC-50 from https://.*, or set raw_dir") as error:
         read_esc50(tmp_path, "train")
     assert str(tmp_path) in str(error.value)
@@ -275,88 +276,88 @@ def test_esc50_without_folds_is_an_error_that_names_file_and_column(tmp_path):
         read_esc50(tmp_path, "train")
 
 
-# What the table lists and what is there
+# Listed clips and existing files
 
 
-def place(folder, table, names, split="train"):
-    """A table of the challenge's, and a file of each of these names."""
+def read_split(folder, table, names, split="train"):
+    """Write a table of the challenge and files of these names, and read the split."""
     name = {"train": "train.csv", "test": "test_post_competition.csv"}[split]
     unpacked(folder, {name: table, **{f"audio_{split}/{name}": "sound" for name in names}})
     return read_fsdkaggle2018(folder, split)
 
 
-def reasons(listing):
-    assert (listing.table["location"].isna() == (listing.table["reason"] != "")).all()
-    return listing.table["reason"].tolist()
+def reasons(split_table):
+    assert (split_table.table["path"].isna() == (split_table.table["reason"] != "")).all()
+    return split_table.table["reason"].tolist()
 
 
-def test_a_listed_clip_that_is_not_there_has_a_reason(tmp_path):
-    listing = place(
+def test_a_listed_clip_that_does_not_exist_has_a_reason(tmp_path):
+    split_table = read_split(
         tmp_path, "fname,label\na.wav,Bark\nb.wav,Meow\nC.WAV,Hiss\n", ["a.wav", "c.wav"]
     )
-    assert reasons(listing) == [
+    assert reasons(split_table) == [
         "",
         "listed, but not there",
         "listed, but not there: upper and lower case differ",
     ]
 
 
-@pytest.mark.parametrize("placed", [unpacked, zipped_by_folder])
-def test_clips_that_are_not_listed_are_counted_but_for_hidden_ones(tmp_path, placed):
+@pytest.mark.parametrize("write", [unpacked, zipped_by_folder])
+def test_unlisted_clips_are_returned_without_hidden_files(tmp_path, write):
     more = ["d.wav", "c.wav", ".DS_Store", ".gitkeep", "Thumbs.db", ".parts/e.wav"]
-    placed(tmp_path, CHALLENGE | {f"audio_train/{name}": "more" for name in more})
-    listing = read_fsdkaggle2018(tmp_path, "train")
-    assert listing.unlisted == ["c.wav", "d.wav"]
-    assert_train(listing.table)
+    write(tmp_path, CHALLENGE | {f"audio_train/{name}": "more" for name in more})
+    split_table = read_fsdkaggle2018(tmp_path, "train")
+    assert split_table.unlisted == ["c.wav", "d.wav"]
+    assert_train(split_table.table)
 
 
 def test_a_clip_listed_twice_with_one_label_is_used_once(tmp_path):
     table = "fname,label\na.wav,Bark\n\nb.wav,Meow\na.wav, Bark\na.wav,Bark\n"
-    listing = place(tmp_path, table, ["a.wav", "b.wav"])
+    split_table = read_split(tmp_path, table, ["a.wav", "b.wav"])
     before = "listed before, in line 2"
-    assert reasons(listing) == ["", "", before, before]
-    assert listing.unlisted == []
+    assert reasons(split_table) == ["", "", before, before]
+    assert split_table.unlisted == []
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_a_clip_listed_with_two_labels_is_not_used(tmp_path, split):
     table = "fname,label\na.wav,Bark\nb.wav,Meow\na.wav,Meow\na.wav,Bark\n"
-    listing = place(tmp_path, table, ["a.wav", "b.wav"], split)
+    split_table = read_split(tmp_path, table, ["a.wav", "b.wav"], split)
     both = "listed with two labels: Bark, Meow"
-    assert reasons(listing) == [both, "", both, both]
+    assert reasons(split_table) == [both, "", both, both]
 
 
 def test_a_test_clip_listed_with_and_without_label_is_not_used(tmp_path):
     table = "fname,label\na.wav,\na.wav,Bark\nb.wav,None\nb.wav,\n"
-    listing = place(tmp_path, table, ["a.wav", "b.wav"], "test")
+    split_table = read_split(tmp_path, table, ["a.wav", "b.wav"], "test")
     both = "listed with two labels: None, Bark"
-    assert reasons(listing) == [both, both, "", "listed before, in line 4"]
+    assert reasons(split_table) == [both, both, "", "listed before, in line 4"]
 
 
-def test_three_labels_are_three(tmp_path):
-    listing = place(tmp_path, "fname,label\na.wav,A\na.wav,B\na.wav,C\n", ["a.wav"])
-    assert reasons(listing) == ["listed with 3 labels: A, B, C"] * 3
+def test_a_clip_listed_with_three_labels_is_not_used(tmp_path):
+    split_table = read_split(tmp_path, "fname,label\na.wav,A\na.wav,B\na.wav,C\n", ["a.wav"])
+    assert reasons(split_table) == ["listed with 3 labels: A, B, C"] * 3
 
 
 COMPOSED, DECOMPOSED = "café.wav", "cafe\N{COMBINING ACUTE ACCENT}.wav"
 
 
-@pytest.mark.parametrize(("listed", "there"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
-def test_accents_match_however_they_are_written(tmp_path, listed, there):
-    listing = place(tmp_path, f"fname,label\n{listed},Bark\n", [there])
-    assert contents(listing.table) == {listed: "sound"}
-    assert listing.unlisted == []
+@pytest.mark.parametrize(("listed", "existing"), [(COMPOSED, DECOMPOSED), (DECOMPOSED, COMPOSED)])
+def test_accents_match_in_either_unicode_form(tmp_path, listed, existing):
+    split_table = read_split(tmp_path, f"fname,label\n{listed},Bark\n", [existing])
+    assert contents(split_table.table) == {listed: "sound"}
+    assert split_table.unlisted == []
 
 
-def test_one_name_with_accents_written_in_two_ways_is_listed_twice(tmp_path):
+def test_a_name_in_both_unicode_forms_is_listed_twice(tmp_path):
     table = f"fname,label\n{COMPOSED},Bark\n{DECOMPOSED},Bark\n"
-    assert reasons(place(tmp_path, table, [COMPOSED])) == ["", "listed before, in line 2"]
+    assert reasons(read_split(tmp_path, table, [COMPOSED])) == ["", "listed before, in line 2"]
 
 
 @pytest.mark.parametrize("name", ["a b.wav", "-a.wav", "🐕.wav", "a\nb.wav", "::.wav", " a.wav"])
-def test_odd_names_are_looked_up(tmp_path, name):
-    listing = place(tmp_path, f'fname,label\n"{name}",Bark\n', [name])
-    assert contents(listing.table) == {name.strip(): "sound"}
+def test_unusual_names_are_found(tmp_path, name):
+    split_table = read_split(tmp_path, f'fname,label\n"{name}",Bark\n', [name])
+    assert contents(split_table.table) == {name.strip(): "sound"}
 
 
 def test_a_name_that_is_not_utf_8_is_only_unlisted(tmp_path):
@@ -364,13 +365,13 @@ def test_a_name_that_is_not_utf_8_is_only_unlisted(tmp_path):
     try:
         (tmp_path / "audio_train" / "caf\udce9.wav").touch()
     except (OSError, UnicodeError):
-        pytest.skip("this file system takes no other names than UTF-8")
-    listing = read_fsdkaggle2018(tmp_path, "train")
-    assert_train(listing.table)
-    assert json.loads(json.dumps(listing.unlisted)) == ["caf\\udce9.wav"]
+        pytest.skip("this file system accepts only UTF-8 names")
+    split_table = read_fsdkaggle2018(tmp_path, "train")
+    assert_train(split_table.table)
+    assert json.loads(json.dumps(split_table.unlisted)) == ["caf\\udce9.wav"]
 
 
-# Nothing outside the raw folder is read
+# Files outside the raw folder are not read
 
 PATHS = [
     "../outside/canary.wav",
@@ -388,16 +389,16 @@ PATHS = [
 
 
 @pytest.mark.parametrize("name", PATHS)
-def test_a_path_in_the_table_is_not_looked_up(tmp_path, name):
-    there = ["a.wav", "sub/b.wav", ".hidden.wav", "../../outside/canary.wav"]
-    listing = place(tmp_path / "raw", f"fname,label\n{name},Bark\n", there)
-    assert reasons(listing) == [
-        "a path or a hidden file: only what is directly in the folder is looked up"
+def test_a_path_in_the_table_is_rejected(tmp_path, name):
+    existing = ["a.wav", "sub/b.wav", ".hidden.wav", "../../outside/canary.wav"]
+    split_table = read_split(tmp_path / "raw", f"fname,label\n{name},Bark\n", existing)
+    assert reasons(split_table) == [
+        "a path or a hidden file: only files directly in the folder are read"
     ]
-    assert listing.unlisted == ["a.wav"]
+    assert split_table.unlisted == ["a.wav"]
 
 
-def test_a_file_with_a_backslash_in_its_name_is_not_looked_up_either(tmp_path):
+def test_a_file_with_a_backslash_in_its_name_is_rejected(tmp_path):
     zipped(tmp_path / "audio_train.zip", {"sub\\a.wav": "sound"})
     unpacked(tmp_path, {"train.csv": "fname,label\nsub\\a.wav,Bark\n"})
     assert reasons(read_fsdkaggle2018(tmp_path, "train"))[0].startswith("a path or a hidden file")
@@ -405,11 +406,11 @@ def test_a_file_with_a_backslash_in_its_name_is_not_looked_up_either(tmp_path):
 
 @pytest.fixture(scope="module")
 def opened():
-    """A function that runs another and gives the paths of all it opens, by whatever means."""
+    """A function that calls another and returns the paths of all files that it opens."""
     paths, watching = [], []
 
-    def note(event, arguments):
-        # Numbers are of files that are already open.
+    def record(event, arguments):
+        # Numbers are descriptors of files that are already open.
         if watching and event in ("open", "os.scandir") and not isinstance(arguments[0], int):
             paths.append(os.path.realpath(arguments[0]))
 
@@ -422,22 +423,22 @@ def opened():
             watching.clear()
         return list(paths)
 
-    # There is no way to take it away again.
-    sys.addaudithook(note)
+    # An audit hook cannot be removed.
+    sys.addaudithook(record)
     return run
 
 
 @pytest.fixture(scope="module")
 def beside_a_canary(tmp_path_factory):
-    """A raw folder with links out of it, zipped and unpacked clips, beside what it leads to."""
+    """A raw folder with clips, zipped clips and links to a folder beside it."""
     top = tmp_path_factory.mktemp("canary")
     unpacked(top, {"outside/canary.wav": "canary", "raw/audio_train/a.wav": "sound"})
     raw = top / "raw"
     zipped(raw / "audio_train.zip", {"b.wav": "sound", "../../outside/canary.wav": "sound"})
     (raw / "audio_train" / "link.wav").symlink_to(top / "outside" / "canary.wav")
     (raw / "audio_train" / "folder").symlink_to(top / "outside")
-    # What the first reading imports would be among the opened files.
-    place(raw, "fname,label\na.wav,Bark\n", ["a.wav"])
+    # Otherwise imports of the first call would be among the opened files.
+    read_split(raw, "fname,label\na.wav,Bark\n", ["a.wav"])
     return raw
 
 
@@ -449,9 +450,7 @@ NAMES = st.one_of(
 
 @settings(deadline=None)
 @given(names=st.lists(NAMES, min_size=1, max_size=5), canary=st.booleans())
-def test_whatever_names_a_table_lists_nothing_outside_is_read(
-    beside_a_canary, opened, names, canary
-):
+def test_no_name_in_a_table_makes_a_file_outside_be_read(beside_a_canary, opened, names, canary):
     raw = beside_a_canary
     names = names + [str(raw.parent / "outside" / "canary.wav")] * canary
     quoted = [name.replace('"', '""') for name in names]
@@ -463,7 +462,7 @@ def test_whatever_names_a_table_lists_nothing_outside_is_read(
         with suppress(InputError):
             table = read_fsdkaggle2018(raw, "train").table
             assert len(table) == len(names)
-            assert set(contents(table.dropna(subset="location"))) <= {"a.wav", "b.wav"}
+            assert set(contents(table.dropna(subset="path"))) <= {"a.wav", "b.wav"}
 
     paths = opened(read)
     assert paths
@@ -472,8 +471,8 @@ def test_whatever_names_a_table_lists_nothing_outside_is_read(
 
 def test_a_clip_that_is_a_link_out_of_the_raw_folder_has_a_reason(beside_a_canary):
     (beside_a_canary / "train.csv").write_text("fname,label\na.wav,Bark\nlink.wav,Bark\n")
-    listing = read_fsdkaggle2018(beside_a_canary, "train")
-    assert reasons(listing) == ["", "a link out of the raw folder"]
+    split_table = read_fsdkaggle2018(beside_a_canary, "train")
+    assert reasons(split_table) == ["", "a link out of the raw folder"]
 
 
 @pytest.mark.parametrize("name", ["audio_train", "audio_train.zip"])
@@ -484,8 +483,8 @@ def test_clips_behind_a_link_out_of_the_raw_folder_are_an_error_that_names_it(tm
         read_fsdkaggle2018(tmp_path / "raw", "train")
     message = str(error.value)
     assert message.startswith("no folder or zip of clips")
-    assert f"{tmp_path}/raw/{name} is a link out of the raw folder: move here what" in message
-    assert message.endswith("it leads to, or set raw_dir")
+    assert f"{tmp_path}/raw/{name} is a link out of the raw folder: move its target" in message
+    assert message.endswith("here, or set raw_dir")
 
 
 def test_esc50_behind_a_link_out_of_the_raw_folder_is_an_error_that_names_it(tmp_path):
@@ -496,7 +495,7 @@ def test_esc50_behind_a_link_out_of_the_raw_folder_is_an_error_that_names_it(tmp
         read_esc50(tmp_path / "raw", "train")
 
 
-# Tables that are not in order
+# Invalid tables
 
 
 @pytest.mark.parametrize(
@@ -509,13 +508,13 @@ def test_esc50_behind_a_link_out_of_the_raw_folder_is_an_error_that_names_it(tmp
             "fname,label,manually_verified\na.wav,Bark,1\nb.wav,Meow,\n",
             "line 3, column manually_verified: '' is not 1 or 0",
         ),
-        ("fname,label\na.wav,Bark,Meow\n", "line 2, column 3: a value beyond the 2 columns"),
-        ('fname,label\na.wav,"Bark\n', "line 2: quotes that do not match"),
+        ("fname,label\na.wav,Bark,Meow\n", "line 2, column 3: more values than the 2 columns"),
+        ('fname,label\na.wav,"Bark\n', "line 2: unmatched quotes"),
     ],
 )
-def test_a_line_that_is_not_in_order_is_an_error_that_names_it(tmp_path, table, where):
+def test_an_invalid_line_is_an_error_that_names_it(tmp_path, table, where):
     with pytest.raises(InputError) as error:
-        place(tmp_path, table, ["a.wav"])
+        read_split(tmp_path, table, ["a.wav"])
     assert str(error.value).startswith(f"{tmp_path / 'train.csv'}, {where}")
 
 
@@ -528,7 +527,7 @@ def test_a_line_that_is_not_in_order_is_an_error_that_names_it(tmp_path, table, 
         ("b.wav,1,1,", "line 3, column category: '' is not a label"),
     ],
 )
-def test_a_line_of_esc50_that_is_not_in_order_is_an_error_that_names_it(tmp_path, line, where):
+def test_an_invalid_line_of_esc50_is_an_error_that_names_it(tmp_path, line, where):
     table = f"filename,fold,target,category\na.wav,1,0,dog\n{line}\n"
     unpacked(tmp_path, {**ESC50, "meta/esc50.csv": table})
     with pytest.raises(InputError) as error:
@@ -536,9 +535,11 @@ def test_a_line_of_esc50_that_is_not_in_order_is_an_error_that_names_it(tmp_path
     assert str(error.value).startswith(f"{tmp_path / 'meta' / 'esc50.csv'}, {where}")
 
 
-def test_an_unknown_usage_is_left_as_it_is(tmp_path):
-    listing = place(tmp_path, "fname,usage\na.wav,Secret\nb.wav,\n", ["a.wav", "b.wav"], "test")
-    assert listing.table["usage"].tolist() == ["Secret", ""]
+def test_an_unknown_usage_is_kept(tmp_path):
+    split_table = read_split(
+        tmp_path, "fname,usage\na.wav,Secret\nb.wav,\n", ["a.wav", "b.wav"], "test"
+    )
+    assert split_table.table["usage"].tolist() == ["Secret", ""]
 
 
 def test_a_damaged_table_in_an_archive_is_an_error_that_names_it(tmp_path):
@@ -546,11 +547,11 @@ def test_a_damaged_table_in_an_archive_is_an_error_that_names_it(tmp_path):
     zipped(tmp_path / "meta.zip", {"train.csv": CHALLENGE["train.csv"]})
     content = (tmp_path / "meta.zip").read_bytes().replace(b"Bark", b"Bork")
     (tmp_path / "meta.zip").write_bytes(content)
-    with pytest.raises(InputError, match=r"meta\.zip//train\.csv is not readable .*: fetch it"):
+    with pytest.raises(InputError, match=r"meta\.zip//train\.csv is not readable .*: download it"):
         read_fsdkaggle2018(tmp_path, "train")
 
 
-def test_an_encrypted_table_beside_clips_that_are_not_is_an_error_that_names_it(tmp_path):
+def test_an_encrypted_table_in_a_plain_archive_is_an_error_that_names_it(tmp_path):
     path = tmp_path / "all.zip"
     zipped(path, {"train.csv": CHALLENGE["train.csv"], "audio_train/a.wav": "sound"})
     content = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Folders as they come: links, loops, damaged archives, odd names and files that are none."""
+"""Raw folders with links, loops, damaged archives, unusual names and special files."""
 
 import errno
 import json
@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from fsat_kedro.data import raw_files as rawfolder
-from fsat_kedro.data.raw_files import RawFolder, UnreadableError, key, open_location, printable
-from fsat_kedro.errors import InputError
+from fsat_kedro.data import raw_files
+from fsat_kedro.data.raw_files import RawFolder, normalize_filename, open_raw_file, printable
+from fsat_kedro.errors import InputError, UnreadableError
 
 METHODS = [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
 
@@ -34,11 +34,11 @@ def outside(raw):
 
 
 def clips(raw, *folders):
-    return RawFolder(raw).clips(folders or ("audio",))
+    return RawFolder(raw).find_clips(folders or ("audio",))
 
 
-def content(location):
-    with open_location(location) as file:
+def content(path):
+    with open_raw_file(path) as file:
         return file.read()
 
 
@@ -48,16 +48,16 @@ def zipped(path, members, method=zipfile.ZIP_STORED):
             archive.writestr(name, text)
 
 
-def reason_of(location):
+def reason_of(path):
     with pytest.raises(UnreadableError) as error:
-        open_location(location)
+        open_raw_file(path)
     return str(error.value)
 
 
 # Links
 
 
-def test_a_link_to_a_file_outside_is_found_with_the_reason_why_it_is_not_read(raw, outside):
+def test_a_link_to_a_file_outside_is_found_with_a_reason(raw, outside):
     (raw / "audio" / "b.wav").symlink_to(outside / "audio" / "a.wav")
     (raw / "audio" / "c.wav").symlink_to(Path("..", "..", "outside", "nowhere.wav"))
     (raw / "audio" / "d.wav").symlink_to("b.wav")
@@ -68,14 +68,14 @@ def test_a_link_to_a_file_outside_is_found_with_the_reason_why_it_is_not_read(ra
     }
 
 
-def test_a_link_to_a_folder_outside_is_not_walked(raw, outside):
+def test_a_link_to_a_folder_outside_is_not_followed(raw, outside):
     (raw / "more").symlink_to(outside)
     (raw / "deeper").mkdir()
     (raw / "deeper" / "audio").symlink_to(outside / "audio")
     (outside / "audio" / "b.wav").touch()
     assert list(clips(raw)) == ["a.wav"]
-    assert content(clips(raw)["a.wav"].location) == b"raw/audio"
-    assert RawFolder(raw).link_out(("audio",)) == str(raw / "deeper" / "audio")
+    assert content(clips(raw)["a.wav"].path) == b"raw/audio"
+    assert RawFolder(raw).find_external_link(("audio",)) == str(raw / "deeper" / "audio")
 
 
 def test_an_archive_or_table_that_is_a_link_out_is_not_read(raw, outside):
@@ -84,10 +84,10 @@ def test_an_archive_or_table_that_is_a_link_out_is_not_read(raw, outside):
     for name in ("audio.zip", "train.csv"):
         (raw / name).symlink_to(outside / name)
     assert list(clips(raw)) == ["a.wav"]
-    assert RawFolder(raw).table(("train.csv",)) is None
+    assert RawFolder(raw).find_table(("train.csv",)) is None
 
 
-def test_a_folder_whose_name_begins_like_the_raw_folders_is_outside(raw):
+def test_a_folder_whose_name_starts_with_the_raw_folders_name_is_outside(raw):
     (raw.parent / "raw_more").mkdir()
     (raw.parent / "raw_more" / "b.wav").touch()
     (raw / "audio" / "b.wav").symlink_to(raw.parent / "raw_more" / "b.wav")
@@ -100,8 +100,8 @@ def test_links_that_stay_in_the_raw_folder_are_followed(raw):
     (raw / "audio" / "b.wav").symlink_to(Path("..", ".store", "1"))
     (raw / "audio_train").symlink_to("audio")
     found = clips(raw, "audio_train")
-    assert content(found["a.wav"].location) == b"raw/audio"
-    assert content(found["b.wav"].location) == b"from the store"
+    assert content(found["a.wav"].path) == b"raw/audio"
+    assert content(found["b.wav"].path) == b"from the store"
 
 
 def test_the_raw_folder_itself_may_be_a_link(raw, tmp_path):
@@ -109,7 +109,7 @@ def test_the_raw_folder_itself_may_be_a_link(raw, tmp_path):
     (raw / "audio" / "b.wav").symlink_to(raw / "audio" / "a.wav")
     found = clips(tmp_path / "link")
     assert [file.reason for file in found.values()] == ["", ""]
-    assert content(found["b.wav"].location) == b"raw/audio"
+    assert content(found["b.wav"].path) == b"raw/audio"
 
 
 def test_loops_of_links_end(raw, caplog):
@@ -132,7 +132,7 @@ def test_loops_of_links_end(raw, caplog):
     ["a b.wav", "-a.wav", "🐕.wav", "a\nb.wav", "a\tb.wav", "::.wav", "a.zip::b.wav", "%s{}.wav"],
 )
 @pytest.mark.parametrize("in_zip", [False, True])
-def test_odd_names_are_found_and_opened(tmp_path, name, in_zip):
+def test_unusual_names_are_found_and_opened(tmp_path, name, in_zip):
     if in_zip:
         zipped(tmp_path / "audio.zip", {f"audio/{name}": "sound"})
     else:
@@ -140,23 +140,24 @@ def test_odd_names_are_found_and_opened(tmp_path, name, in_zip):
         (tmp_path / "audio" / name).write_text("sound")
     found = clips(tmp_path)
     assert list(found) == [name]
-    assert content(found[name].location) == b"sound"
+    assert content(found[name].path) == b"sound"
 
 
-def test_a_raw_folder_with_an_odd_name_is_read(tmp_path):
+def test_a_raw_folder_with_an_unusual_name_is_read(tmp_path):
     folder = tmp_path / "a.zip::b 🐕\n"
     (folder / "audio").mkdir(parents=True)
     (folder / "audio" / "a.wav").write_text("sound")
-    assert content(clips(folder)["a.wav"].location) == b"sound"
+    assert content(clips(folder)["a.wav"].path) == b"sound"
 
 
-def test_names_are_compared_however_their_accents_are_written():
-    assert key("cafe\N{COMBINING ACUTE ACCENT}.wav") == key("café.wav") == "café.wav"
-    assert key("A.wav") != key("a.wav")
+def test_names_are_equal_in_either_unicode_form():
+    decomposed = "cafe\N{COMBINING ACUTE ACCENT}.wav"
+    assert normalize_filename(decomposed) == normalize_filename("café.wav") == "café.wav"
+    assert normalize_filename("A.wav") != normalize_filename("a.wav")
 
 
 def bytes_in_names(folder):
-    """Whether a file system takes any bytes as names, as Linux's do and macOS' do not."""
+    """Return whether the file system accepts any bytes as names, as on Linux but not on macOS."""
     try:
         (folder / "\udcff").touch()
     except (OSError, UnicodeError):
@@ -168,7 +169,7 @@ def bytes_in_names(folder):
 @pytest.fixture
 def any_bytes(tmp_path):
     if not bytes_in_names(tmp_path):
-        pytest.skip("this file system takes no other names than UTF-8")
+        pytest.skip("this file system accepts only UTF-8 names")
 
 
 @pytest.mark.usefixtures("any_bytes")
@@ -179,16 +180,14 @@ def test_a_file_name_that_is_not_utf_8_is_found_and_can_be_shown(raw):
 
 
 @pytest.mark.usefixtures("any_bytes")
-def test_folders_and_archives_with_names_that_are_not_utf_8_are_left_out_with_a_warning(
-    raw, caplog
-):
+def test_folders_and_archives_with_names_that_are_not_utf_8_are_skipped_with_a_warning(raw, caplog):
     (raw / "\udce9" / "audio").mkdir(parents=True)
     (raw / "\udce9" / "audio" / "b.wav").touch()
     zipped(raw / "\udce9.zip", {"audio/c.wav": ""})
     assert list(clips(raw)) == ["a.wav"]
     assert sorted(caplog.messages) == [
-        f"{raw}/\\udce9 is not looked into: its name is not UTF-8",
-        f"{raw}/\\udce9.zip is not looked into: its name is not UTF-8",
+        f"{raw}/\\udce9 is skipped: its name is not UTF-8",
+        f"{raw}/\\udce9.zip is skipped: its name is not UTF-8",
     ]
 
 
@@ -201,10 +200,10 @@ def test_a_raw_folder_with_a_name_that_is_not_utf_8_is_an_error(tmp_path):
         RawFolder(tmp_path / "\udce9" / "raw")
 
 
-# What is looked at
+# Files that count
 
 
-def test_hidden_files_and_folders_are_left_out(raw):
+def test_hidden_files_and_folders_are_ignored(raw):
     for name in (".DS_Store", ".gitkeep", "._a.wav", "Thumbs.db"):
         (raw / "audio" / name).touch()
     (raw / ".partial" / "audio").mkdir(parents=True)
@@ -243,37 +242,37 @@ def fail_to_list(monkeypatch, name, number):
     monkeypatch.setattr(os, "scandir", failing_scandir)
 
 
-def test_a_folder_that_can_not_be_listed_is_left_out_with_a_warning(raw, monkeypatch, caplog):
+def test_a_folder_that_cannot_be_listed_is_skipped_with_a_warning(raw, monkeypatch, caplog):
     (raw / "lost+found").mkdir()
     fail_to_list(monkeypatch, "lost+found", errno.EACCES)
     assert list(clips(raw)) == ["a.wav"]
-    assert caplog.messages == [f"{raw}/lost+found is not looked into: Permission denied"]
+    assert caplog.messages == [f"{raw}/lost+found is skipped: Permission denied"]
 
 
-def test_too_many_open_files_are_no_fault_of_a_folder(raw, monkeypatch):
+def test_too_many_open_files_are_an_error(raw, monkeypatch):
     fail_to_list(monkeypatch, "audio", errno.EMFILE)
     with pytest.raises(OSError, match="Too many open files"):
         clips(raw)
 
 
-def test_of_two_unpacked_files_of_one_name_the_first_is_used_with_a_warning(raw, caplog):
+def test_the_first_of_two_unpacked_files_of_one_name_is_used_with_a_warning(raw, caplog):
     for folder in ("b/audio", "a/audio", "a/release.audio"):
         (raw / folder).mkdir(parents=True)
         (raw / folder / "a.wav").write_text(folder)
     (raw / "c").mkdir()
     (raw / "c" / "audio").symlink_to(raw / "audio")
     found = clips(raw, "release.audio", "audio")
-    assert content(found["a.wav"].location) == b"a/release.audio"
+    assert content(found["a.wav"].path) == b"a/release.audio"
     assert caplog.messages == [
-        "3 clips are passed over, as there are others of their names: "
-        f"{raw}/a/release.audio/a.wav is used, and not {raw}/a/audio/a.wav"
+        "3 clips are ignored because others have the same names: "
+        f"{raw}/a/release.audio/a.wav is used, not {raw}/a/audio/a.wav"
     ]
 
 
-def test_the_same_clips_zipped_and_unpacked_or_under_two_names_are_no_collision(raw, caplog):
+def test_the_same_clips_zipped_and_unpacked_or_under_two_names_are_no_duplicates(raw, caplog):
     zipped(raw / "audio.zip", {"a.wav": "zipped"})
     (raw / "audio_train").symlink_to("audio")
-    assert content(clips(raw, "audio_train", "audio")["a.wav"].location) == b"raw/audio"
+    assert content(clips(raw, "audio_train", "audio")["a.wav"].path) == b"raw/audio"
     assert caplog.messages == []
 
 
@@ -282,18 +281,18 @@ def test_the_same_clips_zipped_and_unpacked_or_under_two_names_are_no_collision(
 
 @pytest.fixture
 def small_memory(monkeypatch):
-    monkeypatch.setattr(rawfolder, "_IN_MEMORY", 1000)
+    monkeypatch.setattr(raw_files, "_MAX_BYTES_IN_MEMORY", 1000)
 
 
 @pytest.mark.parametrize("size", [0, 1000, 1001, 5000])
 @pytest.mark.parametrize("in_zip", [False, True])
 @pytest.mark.usefixtures("small_memory")
-def test_large_files_are_not_held_in_memory(tmp_path, size, in_zip):
+def test_large_files_are_not_read_into_memory(tmp_path, size, in_zip):
     sound = os.urandom(size)
     path = tmp_path / "a.wav"
     path.write_bytes(sound)
     zipped(tmp_path / "audio.zip", {"a.wav": sound}, zipfile.ZIP_DEFLATED)
-    with open_location(f"{tmp_path}/audio.zip//a.wav" if in_zip else str(path)) as file:
+    with open_raw_file(f"{tmp_path}/audio.zip//a.wav" if in_zip else str(path)) as file:
         assert hasattr(file, "getvalue") == (size <= 1000)
         assert file.read() == sound
         file.seek(0)
@@ -310,7 +309,7 @@ def test_a_zip_bomb_is_refused_without_unpacking_it(tmp_path, monkeypatch):
     assert reason.endswith(" bytes would become 1000000")
 
 
-def test_a_member_that_claims_more_than_any_clip_has_is_refused(tmp_path):
+def test_a_member_that_claims_an_impossible_size_is_refused(tmp_path):
     path = tmp_path / "audio.zip"
     zipped(path, {"a.wav": b"x" * 12345})
     claimed = path.read_bytes().replace(struct.pack("<LL", 12345, 12345), b"\xfe\xff\xff\xff" * 2)
@@ -334,7 +333,7 @@ def encrypted(path):
     path.write_bytes(content)
 
 
-def oddly_packed(path):
+def with_unknown_compression(path):
     content = bytearray(path.read_bytes())
     start = content.index(b"PK\x01\x02")
     content[start + 10 : start + 12] = struct.pack("<H", 99)
@@ -342,16 +341,16 @@ def oddly_packed(path):
 
 
 def cut_off(path):
-    """As if half of what is packed had not come."""
+    """As if half of the compressed data were missing."""
     with zipfile.ZipFile(path) as archive:
         packed, size = archive.infolist()[0].compress_size, archive.infolist()[0].file_size
-    whole, half = struct.pack("<LL", packed, size), struct.pack("<LL", packed // 2, size)
-    path.write_bytes(path.read_bytes().replace(whole, half))
+    complete, half = struct.pack("<LL", packed, size), struct.pack("<LL", packed // 2, size)
+    path.write_bytes(path.read_bytes().replace(complete, half))
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("harm", [damaged, encrypted, oddly_packed, cut_off])
-def test_a_member_that_can_not_be_unpacked_is_a_clip_that_can_not_be_read(tmp_path, harm, method):
+@pytest.mark.parametrize("harm", [damaged, encrypted, with_unknown_compression, cut_off])
+def test_a_member_that_cannot_be_unpacked_is_an_unreadable_clip(tmp_path, harm, method):
     path = tmp_path / "audio.zip"
     zipped(path, {"a.wav": os.urandom(500) + bytes(500)}, method)
     harm(path)
@@ -360,18 +359,18 @@ def test_a_member_that_can_not_be_unpacked_is_a_clip_that_can_not_be_read(tmp_pa
     assert not reason.endswith(": ")
 
 
-def test_a_member_that_goes_on_behind_the_end_is_a_clip_that_can_not_be_read(tmp_path):
+def test_a_member_beyond_the_end_of_its_archive_is_an_unreadable_clip(tmp_path):
     path = tmp_path / "audio.zip"
     zipped(path, {"a.wav": b"x" * 1234})
     sizes, longer = struct.pack("<LL", 1234, 1234), struct.pack("<LL", 9999, 9999)
     path.write_bytes(path.read_bytes().replace(sizes, longer))
-    # Later releases of Python see it sooner.
+    # Later releases of Python detect it earlier.
     assert reason_of(f"{path}//a.wav").startswith(
         ("not readable from its archive: EOFError", "not readable from its archive: Overlapped")
     )
 
 
-def test_a_vanished_file_archive_or_member_is_a_clip_that_can_not_be_read(tmp_path):
+def test_a_missing_file_archive_or_member_is_an_unreadable_clip(tmp_path):
     zipped(tmp_path / "audio.zip", {"a.wav": "sound"})
     assert reason_of(str(tmp_path / "a.wav")) == "not readable: No such file or directory"
     assert reason_of(f"{tmp_path}/gone.zip//a.wav") == "not readable: No such file or directory"
@@ -385,40 +384,40 @@ def failing(monkeypatch, number):
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", fail)
-        patch.setattr(rawfolder, "TemporaryFile", fail)
+        patch.setattr(raw_files, "TemporaryFile", fail)
         yield
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.EISDIR])
-def test_what_is_wrong_with_one_file_makes_it_a_clip_that_can_not_be_read(monkeypatch, number):
+def test_an_error_of_one_file_makes_it_an_unreadable_clip(monkeypatch, number):
     with failing(monkeypatch, number):
         assert reason_of("a.wav") == f"not readable: {os.strerror(number)}"
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC])
 @pytest.mark.usefixtures("small_memory")
-def test_what_is_wrong_with_the_machine_is_no_fault_of_the_clip(tmp_path, monkeypatch, number):
+def test_an_error_of_the_machine_is_raised(tmp_path, monkeypatch, number):
     zipped(tmp_path / "audio.zip", {"a.wav": os.urandom(2000)})
-    for location in ("a.wav", f"{tmp_path}/audio.zip//a.wav"):
+    for path in ("a.wav", f"{tmp_path}/audio.zip//a.wav"):
         with (
             failing(monkeypatch, number),
             pytest.raises(OSError, match=os.strerror(number)) as error,
         ):
-            open_location(location)
+            open_raw_file(path)
         assert error.value.errno == number
 
 
-def test_no_memory_is_no_fault_of_the_clip(tmp_path, monkeypatch):
+def test_a_memory_error_is_raised(tmp_path, monkeypatch):
     def fail(self, *arguments):
         raise MemoryError
 
     zipped(tmp_path / "audio.zip", {"a.wav": "sound"})
     monkeypatch.setattr(zipfile.ZipExtFile, "read", fail)
     with pytest.raises(MemoryError):
-        open_location(f"{tmp_path}/audio.zip//a.wav")
+        open_raw_file(f"{tmp_path}/audio.zip//a.wav")
 
 
-def test_an_archive_that_was_replaced_is_read_anew(tmp_path):
+def test_a_replaced_archive_is_read_again(tmp_path):
     path = tmp_path / "audio.zip"
     for number in (1, 2):
         zipped(path, {"a.wav": f"sound {number}"})
@@ -429,14 +428,14 @@ def test_an_archive_that_was_replaced_is_read_anew(tmp_path):
 # Archives
 
 
-def test_members_are_not_unpacked_to_where_their_names_point(tmp_path):
+def test_members_are_not_unpacked_to_the_paths_in_their_names(tmp_path):
     raw = tmp_path / "raw"
     raw.mkdir()
     zipped(raw / "audio.zip", {"../audio/a.wav": "1", "/audio/b.wav": "2", "audio//c.wav": "3"})
     found = clips(raw)
     assert sorted(found) == ["b.wav", "c.wav"]
-    assert content(found["b.wav"].location) == b"2"
-    assert content(found["c.wav"].location) == b"3"
+    assert content(found["b.wav"].path) == b"2"
+    assert content(found["c.wav"].path) == b"3"
     assert [path.name for path in tmp_path.rglob("*")] == ["raw", "audio.zip"]
 
 
@@ -444,20 +443,20 @@ def test_a_link_in_an_archive_is_not_followed(raw, outside):
     link = zipfile.ZipInfo("audio/b.wav")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     zipped(raw / "audio.zip", {link: str(outside / "audio" / "a.wav")})
-    assert content(clips(raw)["b.wav"].location) == str(outside / "audio" / "a.wav").encode()
+    assert content(clips(raw)["b.wav"].path) == str(outside / "audio" / "a.wav").encode()
 
 
 @pytest.mark.parametrize("harm", [lambda path: path.write_text("no archive"), encrypted])
-def test_an_archive_that_can_not_be_read_is_an_error_that_names_it(raw, harm):
+def test_an_unreadable_archive_is_an_error_that_names_it(raw, harm):
     path = raw / "audio.zip"
     zipped(path, {"a.wav": "sound"})
     harm(path)
     with pytest.raises(InputError) as error:
         RawFolder(raw)
     assert str(error.value).startswith(f"{path} is ")
-    assert str(error.value).endswith("or take it away")
+    assert str(error.value).endswith("or remove it")
 
 
-def test_an_empty_archive_holds_nothing(raw):
+def test_an_empty_archive_has_no_clips(raw):
     zipped(raw / "more.zip", {})
     assert list(clips(raw)) == ["a.wav"]

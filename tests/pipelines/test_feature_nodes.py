@@ -1,4 +1,4 @@
-"""Features of a few short clips, one of them unusable."""
+"""Features of a few short clips, one of them rejected."""
 
 import numpy as np
 import pandas as pd
@@ -8,16 +8,16 @@ from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.errors import InputError
 from fsat_kedro.parameters import CropLengths, LogMel, Pca
-from fsat_kedro.pipelines.features import nodes as features
+from fsat_kedro.pipelines.features import nodes
 
 LOG_MEL = LogMel(sample_rate=22050, n_fft=1764, hop_length=220, n_mels=64)
 
 
-def test_log_mels_are_frames_by_bands_and_a_rejected_clip_has_no_frame(tmp_path, rng):
+def test_log_mels_are_frames_by_bands_without_frames_for_a_rejected_clip(tmp_path, rng):
     waves = rng.normal(0, 0.1, 11025).astype(np.float32)
     audio = RaggedArray(waves, np.array([0, 4410, 4410, 11025]))
     clips = pd.DataFrame({"fname": ["a.wav", "b.wav", "c.wav"]})
-    mels = features.compute_log_mels(audio, clips, LOG_MEL, n_jobs=1, spool_dir=str(tmp_path))
+    mels = nodes.compute_log_mels(audio, clips, LOG_MEL, n_jobs=1, spool_dir=str(tmp_path))
     assert mels.lengths.tolist() == [1 + 2205 // 220, 0, 1 + 3308 // 220]
     assert mels.values.shape[1] == 64
 
@@ -32,19 +32,19 @@ def test_an_error_names_the_clip(tmp_path, n_jobs, rng):
     waves[5000] = np.nan
     audio = RaggedArray(waves, np.array([0, 4410, 8820]))
     with pytest.raises(RuntimeError, match=r"clip 1\.wav: "):
-        features.compute_log_mels(audio, clips_of(audio), LOG_MEL, n_jobs, str(tmp_path))
+        nodes.compute_log_mels(audio, clips_of(audio), LOG_MEL, n_jobs, str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_processes_compute_what_one_does_of_sound_in_a_file(tmp_path, rng):
+def test_two_processes_compute_the_same_features_of_saved_audio(tmp_path, rng):
     waves = rng.normal(0, 0.1, 44100).astype(np.float32)
     dataset = RaggedDataset(filepath=str(tmp_path / "audio"))
     dataset.save(RaggedArray(waves, np.array([0, 1, 1, 11025, 30000, 44100])))
     audio = dataset.load()
     one, two = (
         (
-            features.compute_log_mels(audio, clips_of(audio), LOG_MEL, n_jobs, str(tmp_path)),
-            features.compute_summary_features(audio, clips_of(audio), n_jobs),
+            nodes.compute_log_mels(audio, clips_of(audio), LOG_MEL, n_jobs, str(tmp_path)),
+            nodes.compute_summary_features(audio, clips_of(audio), n_jobs),
         )
         for n_jobs in (1, 2)
     )
@@ -58,32 +58,32 @@ def test_statistics_are_the_range_and_the_percentiles_of_usable_clips():
     values = np.array([[-80.0, 3.0]] * 110 + [[-20.0, 12.0]] * 110, np.float32)
     lengths = [40, 0, 50, 60, 0, 70]
     mels = RaggedArray(values, np.cumsum([0, *lengths]))
-    statistics = features.fit_mel_statistics(mels, CropLengths(percentiles=(0, 100)))
+    statistics = nodes.fit_mel_statistics(mels, CropLengths(percentiles=(0, 100)))
     assert statistics == {"minimum": -80, "maximum": 12, "shortest": 40, "longest": 70}
 
 
 def test_no_usable_clip_is_an_error():
     mels = RaggedArray(np.zeros((0, 64), np.float32), np.array([0, 0, 0]))
     with pytest.raises(InputError, match="no usable training clip"):
-        features.fit_mel_statistics(mels, CropLengths(percentiles=(25, 75)))
+        nodes.fit_mel_statistics(mels, CropLengths(percentiles=(25, 75)))
 
 
-def test_a_rejected_clip_has_no_part_in_the_projection_and_none_of_its_own(rng):
+def test_a_rejected_clip_does_not_affect_the_projection_and_has_no_components(rng):
     summary = pd.DataFrame(rng.normal(size=(9, 5)))
-    whole = features.fit_summary_projector(summary, Pca(n_components=3))
-    expected = features.project_summary_features(summary, whole)
+    projector = nodes.fit_summary_projector(summary, Pca(n_components=3))
+    expected = nodes.project_summary_features(summary, projector)
     with_rejected = pd.concat([summary[:4], pd.DataFrame(np.full((1, 5), np.nan)), summary[4:]])
-    projector = features.fit_summary_projector(with_rejected, Pca(n_components=3))
-    components = features.project_summary_features(with_rejected, projector)
+    projector = nodes.fit_summary_projector(with_rejected, Pca(n_components=3))
+    components = nodes.project_summary_features(with_rejected, projector)
     assert components.dtype == np.float32
     assert np.isnan(components[4]).all()
     np.testing.assert_allclose(np.delete(components, 4, axis=0), expected, rtol=1e-5)
 
 
-def test_clips_that_are_all_rejected_project_to_nothing(rng):
-    projector = features.fit_summary_projector(
+def test_components_of_only_rejected_clips_are_nan(rng):
+    projector = nodes.fit_summary_projector(
         pd.DataFrame(rng.normal(size=(9, 5))), Pca(n_components=3)
     )
-    components = features.project_summary_features(pd.DataFrame(np.full((2, 5), np.nan)), projector)
+    components = nodes.project_summary_features(pd.DataFrame(np.full((2, 5), np.nan)), projector)
     assert components.shape == (2, 3)
     assert np.isnan(components).all()

@@ -1,4 +1,4 @@
-"""From messy raw folders to tables, on files of a few samples."""
+"""Preprocessing of raw folders with defects, on files of a few samples."""
 
 import zipfile
 
@@ -16,16 +16,16 @@ NOISE = np.random.default_rng(0).normal(0, 0.1, 3000).astype(np.float32)
 
 @pytest.fixture
 def raw(tmp_path):
-    """Five listed clips: whole, cut off, empty, missing, and listed twice; and one unlisted."""
+    """A folder with clips that are complete, cut off, empty, missing, listed twice and unlisted."""
     clips = tmp_path / "raw" / "audio_train"
     clips.mkdir(parents=True)
-    for name in ("whole.wav", "cut.wav", "unlisted.wav"):
+    for name in ("complete.wav", "cut.wav", "unlisted.wav"):
         soundfile.write(clips / name, NOISE, 44_100)
     cut = clips / "cut.wav"
     cut.write_bytes(cut.read_bytes()[:3044])
     (clips / "empty.wav").touch()
     (clips.parent / "train.csv").write_text(
-        "fname,label\nwhole.wav,Bark\ncut.wav,Meow\nempty.wav,Bark\nmissing.wav,Bark\nwhole.wav,Bark\n"
+        "fname,label\ncomplete.wav,Bark\ncut.wav,Meow\nempty.wav,Bark\nmissing.wav,Bark\ncomplete.wav,Bark\n"
     )
     return clips.parent
 
@@ -38,7 +38,7 @@ def trimmed(raw, *, max_seconds=600, n_jobs=1):
     return metadata, unlisted, audio, decode_results
 
 
-def test_every_listed_clip_has_its_row_its_outcome_and_its_sound_or_none(raw):
+def test_every_listed_clip_has_a_decode_result_and_audio_unless_rejected(raw):
     metadata, unlisted, audio, decode_results = trimmed(raw)
     assert decode_results["fname"].tolist() == metadata["fname"].tolist()
     assert decode_results["status"].tolist() == ["ok", "ok", "rejected", "rejected", "rejected"]
@@ -59,16 +59,16 @@ def test_every_listed_clip_has_its_row_its_outcome_and_its_sound_or_none(raw):
     assert unlisted == ["unlisted.wav"]
 
 
-def test_several_processes_make_the_same_of_it(raw):
-    (_, _, audio, decode_results), (_, _, audio_2, outcomes_2) = (
+def test_two_processes_give_the_same_results(raw):
+    (_, _, audio, decode_results), (_, _, audio_2, decode_results_2) = (
         trimmed(raw),
         trimmed(raw, n_jobs=2),
     )
-    pd.testing.assert_frame_equal(decode_results, outcomes_2)
+    pd.testing.assert_frame_equal(decode_results, decode_results_2)
     np.testing.assert_array_equal(audio.values, audio_2.values)
 
 
-def test_a_longer_clip_is_used_in_part_and_noted(raw):
+def test_a_longer_clip_is_used_in_part_with_a_warning(raw):
     _, _, audio, decode_results = trimmed(raw, max_seconds=0.01)
     assert audio.lengths.tolist() == [441, 441, 0, 0, 0]
     assert decode_results["warning"][0] == "only its first 0.01 s are used"
@@ -76,10 +76,10 @@ def test_a_longer_clip_is_used_in_part_and_noted(raw):
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_a_damaged_member_of_an_archive_is_a_rejected_clip(raw, method):
-    clip = raw / "audio_train" / "whole.wav"
+    clip = raw / "audio_train" / "complete.wav"
     archive = raw / "audio_train.zip"
     with zipfile.ZipFile(archive, "w", method) as file:
-        file.write(clip, "audio_train/whole.wav")
+        file.write(clip, "audio_train/complete.wav")
     clip.unlink()
     content = bytearray(archive.read_bytes())
     content[1000:1100] = bytes(100)
@@ -89,8 +89,8 @@ def test_a_damaged_member_of_an_archive_is_a_rejected_clip(raw, method):
     assert decode_results["reason"][0].startswith("not readable from its archive: ")
 
 
-def test_silence_around_a_clip_is_cut_and_told(raw):
-    soundfile.write(raw / "audio_train" / "whole.wav", np.pad(NOISE, 11_025), 44_100)
+def test_silence_around_a_clip_is_trimmed(raw):
+    soundfile.write(raw / "audio_train" / "complete.wav", np.pad(NOISE, 11_025), 44_100)
     _, _, audio, decode_results = trimmed(raw)
     start, end = decode_results["start"][0], decode_results["end"][0]
     assert 11_025 - 2048 <= start <= 11_025
@@ -98,7 +98,7 @@ def test_silence_around_a_clip_is_cut_and_told(raw):
     np.testing.assert_allclose(audio[0][11_025 - start :][:3000], NOISE, atol=2**-15)
 
 
-def test_what_became_of_all_clips_is_listed_and_counted(raw):
+def test_rejected_clips_and_warnings_are_listed_and_counted(raw):
     _, unlisted, _, decode_results = trimmed(raw)
     rejected, warned, counts = nodes.report_clips(
         splits=["train", "test"],
@@ -108,7 +108,7 @@ def test_what_became_of_all_clips_is_listed_and_counted(raw):
         test_unlisted=[],
     )
     assert list(rejected) == ["fname", "split", "reason"]
-    assert rejected["fname"].tolist() == ["empty.wav", "missing.wav", "whole.wav"]
+    assert rejected["fname"].tolist() == ["empty.wav", "missing.wav", "complete.wav"]
     assert rejected["split"].tolist() == ["train"] * 3
     assert warned["fname"].tolist() == ["cut.wav"]
     assert list(warned) == ["fname", "split", "warning"]
@@ -129,7 +129,7 @@ def test_accepted_clips_keep_every_row(raw):
     }
 
 
-def test_more_rejected_clips_than_the_parameter_allows_are_an_error_with_the_reasons(raw):
+def test_too_many_rejected_clips_are_an_error_with_the_reasons(raw):
     metadata, _, _, decode_results = trimmed(raw)
     with pytest.raises(
         InputError, match=r"3 of 5 clips rejected, .*max_fraction: .*not there \(1\)"

@@ -1,6 +1,6 @@
-"""Damaged sound files by the thousand, decoded and made into features in a process of their own.
+"""Thousands of damaged sound files, decoded and made into features in a separate process.
 
-Run as a script for a long session: `python tests/fuzz_audio.py --files 2000`.
+Run as a script for many files: `python tests/whole_runs/fuzz_audio.py --files 2000`.
 """
 
 import argparse
@@ -21,9 +21,9 @@ from fsat_kedro.audio.decoding import SAMPLE_RATE, UnusableClipError, load_trimm
 from fsat_kedro.audio.log_mel import log_mel
 from fsat_kedro.audio.summary_features import summary_features
 
-SLOW = 5.0
-"""Seconds for a clip."""
-SEEDS = {
+MAX_SECONDS = 5.0
+"""Seconds per clip."""
+FORMATS = {
     "wav_16": {"format": "WAV", "subtype": "PCM_16"},
     "wav_24": {"format": "WAV", "subtype": "PCM_24"},
     "wav_float": {"format": "WAV", "subtype": "FLOAT"},
@@ -43,51 +43,51 @@ SEEDS = {
 _EXTREMES = [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF0, 0xFFFFFFFF]
 
 
-def whole_files(rng: np.random.Generator, seconds: float = 0.6) -> dict[str, bytes]:
-    """A file a kind: a tone in noise, in one or two channels."""
+def valid_files(rng: np.random.Generator, seconds: float = 0.6) -> dict[str, bytes]:
+    """Return one file per format: a tone in noise, in one or two channels."""
     files = {}
-    for index, (kind, options) in enumerate(SEEDS.items()):
-        rate = 48_000 if "opus" in kind else SAMPLE_RATE
+    for index, (name, options) in enumerate(FORMATS.items()):
+        rate = 48_000 if "opus" in name else SAMPLE_RATE
         time_axis = np.arange(round(seconds * rate)) / rate
         tone = 0.5 * np.sin(2 * np.pi * 440 * time_axis) + rng.normal(0, 0.05, len(time_axis))
         file = io.BytesIO()
         soundfile.write(file, np.stack([tone] * (1 + index % 2), axis=1), rate, **options)
-        files[kind] = file.getvalue()
+        files[name] = file.getvalue()
     return files
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
-    """A file with one to four kinds of damage, half of them within its first 100 bytes."""
+    """Damage a file in one to four ways, half of them within its first 100 bytes."""
     damaged = bytearray(data)
     for _ in range(rng.integers(1, 5)):
         if len(damaged) < 8:
             break
         reach = min(100, len(damaged)) if rng.random() < 0.5 else len(damaged)
-        place = int(rng.integers(0, reach))
-        length = int(min(rng.integers(1, 1 + 2 ** rng.integers(0, 14)), len(damaged) - place))
+        start = int(rng.integers(0, reach))
+        length = int(min(rng.integers(1, 1 + 2 ** rng.integers(0, 14)), len(damaged) - start))
         damage = rng.integers(0, 8)
         if damage == 0:
-            damaged[place] ^= 1 << int(rng.integers(0, 8))
+            damaged[start] ^= 1 << int(rng.integers(0, 8))
         elif damage == 1:
-            damaged[place] = int(rng.integers(0, 256))
+            damaged[start] = int(rng.integers(0, 256))
         elif damage == 2:
             order = "<I" if rng.random() < 0.5 else ">I"
-            damaged[place : place + 4] = struct.pack(order, int(rng.choice(_EXTREMES)))
+            damaged[start : start + 4] = struct.pack(order, int(rng.choice(_EXTREMES)))
         elif damage == 3:
-            del damaged[place:]
+            del damaged[start:]
         elif damage == 4:
-            del damaged[place : place + length]
+            del damaged[start : start + length]
         elif damage == 5:
-            damaged[place:place] = damaged[place : place + length]
+            damaged[start:start] = damaged[start : start + length]
         elif damage == 6:
-            damaged[place : place + length] = bytes(length)
+            damaged[start : start + length] = bytes(length)
         else:
-            damaged[place : place + length] = rng.bytes(length)
+            damaged[start : start + length] = rng.bytes(length)
     return bytes(damaged)
 
 
-def with_right_checksums(data: bytes) -> bytes:
-    """An Ogg file with the checksum of every page put right, so that damage gets past it."""
+def with_valid_checksums(data: bytes) -> bytes:
+    """Correct the checksum of every page of an Ogg file, so that its damage is decoded."""
     pages = data.split(b"OggS")
     for index, page in enumerate(pages[1:], start=1):
         if len(page) >= 22:
@@ -113,8 +113,8 @@ def _ogg_table_entry(value: int) -> int:
 _OGG_TABLE = [_ogg_table_entry(value) for value in range(256)]
 
 
-def take_in(data: bytes) -> str:
-    """What becomes of a file: `ok`, `ok, with warnings` or the reason why it is refused.
+def process(data: bytes) -> str:
+    """Decode a file; return `ok`, `ok, with warnings` or the reason of its rejection.
 
     Raises:
         AssertionError: a feature of a usable clip is not finite.
@@ -130,18 +130,17 @@ def take_in(data: bytes) -> str:
 
 
 def fuzz(n_files: int, seed: int) -> dict:
-    """Take in `n_files` damaged files, file i the same for the same seed.
+    """Process `n_files` damaged files, file i the same for the same seed.
 
-    A crash of the process that does it costs the file at hand; a new one goes on with the next.
+    After a crash of the worker process, a new one continues with the next file.
 
     Returns:
-        files, crashes (of the process), errors (by file), slow (seconds by file), outcomes
-        (count by outcome), slowest (seconds), growth (MiB that the processes grew after their
-        first tenth of the files).
+        files, crashes (of the worker), errors (by file), slow (seconds by file), results (count
+        by result), slowest (seconds), growth (MiB of the workers after a tenth of the files).
     """
     context = multiprocessing.get_context("spawn")
     report = {"files": n_files, "crashes": [], "errors": {}, "slow": {}, "slowest": 0.0}
-    outcomes: collections.Counter = collections.Counter()
+    results: collections.Counter = collections.Counter()
     memory, begin = [], 0
     while begin < n_files:
         receiver, sender = context.Pipe(duplex=False)
@@ -151,15 +150,15 @@ def fuzz(n_files: int, seed: int) -> dict:
         current = begin
         try:
             while current < n_files:
-                if not receiver.poll(12 * SLOW):
+                if not receiver.poll(12 * MAX_SECONDS):
                     report["slow"][current] = float("inf")
                     worker.kill()
                     raise EOFError
-                outcome, error, seconds, peak = receiver.recv()
-                outcomes[re.sub(r"[\d.]+(e\+\d+)?", "N", outcome.split(":")[0])] += 1
+                result, error, seconds, peak = receiver.recv()
+                results[re.sub(r"[\d.]+(e\+\d+)?", "N", result.split(":")[0])] += 1
                 if error:
                     report["errors"][current] = error
-                if seconds > SLOW:
+                if seconds > MAX_SECONDS:
                     report["slow"][current] = seconds
                 report["slowest"] = max(report["slowest"], seconds)
                 memory.append(peak)
@@ -171,27 +170,27 @@ def fuzz(n_files: int, seed: int) -> dict:
     tenth = memory[len(memory) // 10]
     report["growth"] = max(memory) - tenth
     report["peak"] = max(memory)
-    report["outcomes"] = dict(outcomes.most_common())
+    report["results"] = dict(results.most_common())
     return report
 
 
 def damaged_file(index: int, seed: int) -> tuple[str, bytes]:
-    """Kind and content of file `index`."""
+    """Return format and content of file `index`."""
     rng = np.random.default_rng([seed, index])
-    kinds = list(SEEDS)
-    kind = kinds[index % len(kinds)]
-    damaged = mutate(_whole(seed)[kind], rng)
-    if kind.startswith("ogg") and rng.random() < 0.7:
-        damaged = with_right_checksums(damaged)
-    return kind, damaged
+    formats = list(FORMATS)
+    name = formats[index % len(formats)]
+    damaged = mutate(_valid_files(seed)[name], rng)
+    if name.startswith("ogg") and rng.random() < 0.7:
+        damaged = with_valid_checksums(damaged)
+    return name, damaged
 
 
 _cache: dict[int, dict[str, bytes]] = {}
 
 
-def _whole(seed: int) -> dict[str, bytes]:
+def _valid_files(seed: int) -> dict[str, bytes]:
     if seed not in _cache:
-        _cache[seed] = whole_files(np.random.default_rng(seed))
+        _cache[seed] = valid_files(np.random.default_rng(seed))
     return _cache[seed]
 
 
@@ -203,12 +202,12 @@ def _work(sender, begin: int, end: int, seed: int) -> None:
         _, data = damaged_file(index, seed)
         started = time.perf_counter()
         try:
-            outcome, error = take_in(data), ""
-        except Exception as failure:  # Whatever it is, it is what is looked for.
-            outcome, error = "error", f"{type(failure).__name__}: {failure}"
+            result, error = process(data), ""
+        except Exception as failure:  # Any error is a finding.
+            result, error = "error", f"{type(failure).__name__}: {failure}"
         seconds = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        sender.send((outcome, error, seconds, peak))
+        sender.send((result, error, seconds, peak))
 
 
 if __name__ == "__main__":

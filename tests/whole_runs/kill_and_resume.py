@@ -89,8 +89,8 @@ def _equal(one: Path, other: Path) -> bool:
         one, other = (pd.read_pickle(path) for path in (one, other))
         if isinstance(one, pd.DataFrame):
             # Each run has its raw clips in a folder of its own.
-            return one.drop(columns="location", errors="ignore").equals(
-                other.drop(columns="location", errors="ignore")
+            return one.drop(columns="path", errors="ignore").equals(
+                other.drop(columns="path", errors="ignore")
             )
         return str(one) == str(other)
     if one.name.endswith("_history.csv"):

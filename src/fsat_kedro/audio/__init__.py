@@ -1,1 +1,1 @@
-"""Sound files to waves, log-mel spectrograms and summary features."""
+"""Decoding of sound files, log-mel spectrograms and summary features."""

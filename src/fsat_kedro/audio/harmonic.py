@@ -1,9 +1,9 @@
-"""The harmonic part of a sound, and what its chords are: tuning, constant-Q chroma, tonnetz.
+"""The harmonic part of a sound and its tonality: tuning, constant-Q chroma, tonnetz.
 
 Axes: n samples, t frames of the STFT, f frequency bins of a frame, w samples of a wavelet.
 
-All values are those of librosa with its defaults, within the rounding of float32, for waves at
-44.1 kHz. What is the same for every clip, or for every clip of one tuning, is computed once.
+The values are those of librosa with its defaults, up to float32 rounding, for waves at 44.1 kHz.
+Filters that many clips have in common are computed once.
 """
 
 import warnings
@@ -25,11 +25,11 @@ N_CHROMA = 12
 N_OCTAVES = 7
 BINS_PER_OCTAVE = 36
 SPARSITY = 0.01
-"""Share of a wavelet's spectrum that librosa rounds to zero, its faintest bins; the values of
-the reference depend on it."""
+"""Fraction of a wavelet's spectrum, its faintest bins, that librosa rounds to zero. The reference
+values depend on it."""
 _MEDIAN_BLOCK, _WAVELET_BLOCK = 1024, 256
-"""Frames that are filtered, or compared with the wavelets, at a time: few enough for the
-processor's cache and, of a long clip, for the memory."""
+"""Frames to filter, or to correlate with the wavelets, at a time. They fit the processor's cache,
+and a long clip does not exhaust the memory."""
 
 
 def tonnetz(harmonic: np.ndarray) -> np.ndarray:
@@ -43,15 +43,15 @@ def tonnetz(harmonic: np.ndarray) -> np.ndarray:
     """
     magnitude = np.abs(stft(harmonic, n_fft=N_FFT, hop_length=HOP_LENGTH))
     tuning = estimate_tuning(magnitude, BINS_PER_OCTAVE)
-    chroma = fold_to_chroma(constant_q(harmonic, tuning))
+    chroma = pitches_to_chroma(constant_q(harmonic, tuning))
     return librosa.feature.tonnetz(chroma=chroma, sr=SAMPLE_RATE)
 
 
 def harmonic_wave(transform: np.ndarray, length: int) -> np.ndarray:
-    """Keep the harmonic part of a sound, as `librosa.effects.harmonic` does by default.
+    """Extract the harmonic part of a sound, as `librosa.effects.harmonic` does by default.
 
-    Median-filtering harmonic/percussive separation (Fitzgerald, 2010): what is harmonic lasts
-    along time, what is percussive spreads along frequency.
+    Median-filtering harmonic/percussive separation (Fitzgerald, 2010): harmonic sound is smooth
+    along time, percussive sound along frequency.
 
     Args:
         transform: (f, t) complex STFT.
@@ -64,33 +64,32 @@ def harmonic_wave(transform: np.ndarray, length: int) -> np.ndarray:
 
 
 def _harmonic_blocks(transform: np.ndarray) -> Iterator[np.ndarray]:
-    """The harmonic part of an STFT (f, t), block by block of its frames."""
+    """Yield the harmonic part of an STFT (f, t) in blocks of frames."""
     n_frames, edge = transform.shape[1], MEDIAN_WIDTH // 2
     for start in range(0, n_frames, _MEDIAN_BLOCK):
         stop = min(start + _MEDIAN_BLOCK, n_frames)
-        # With the frames around, so that the block's own are not mirrored at its edges.
-        around = slice(max(0, start - edge), stop + edge)
-        own = slice(start - around.start, stop - around.start)
-        magnitude = np.abs(transform[:, around])
-        lasting = running_median(magnitude, axis=1)[:, own]
-        spread = running_median(magnitude[:, own], axis=0)
-        yield transform[:, start:stop] * soft_mask(lasting, spread)
+        # The neighbouring frames are included, so that the block is not mirrored at its edges.
+        padded = slice(max(0, start - edge), stop + edge)
+        inner = slice(start - padded.start, stop - padded.start)
+        magnitude = np.abs(transform[:, padded])
+        harmonic = running_median(magnitude, axis=1)[:, inner]
+        percussive = running_median(magnitude[:, inner], axis=0)
+        yield transform[:, start:stop] * soft_mask(harmonic, percussive)
 
 
 def running_median(values: np.ndarray, axis: int, width: int = MEDIAN_WIDTH) -> np.ndarray:
-    """Take the centred running median along one axis, mirrored at the edges.
+    """Compute the centred running median along one axis, mirrored at the edges.
 
-    Equal to `scipy.ndimage.median_filter` with its default edges. SciPy is many times faster
-    with one dimension than with two, so that all lines go through it as one, each with its own
-    mirrored edges.
+    The values equal those of `scipy.ndimage.median_filter`. SciPy is many times faster with one
+    dimension than with two, so all lines are joined into one, each with its mirrored edges.
 
     Args:
         values: (a, b) of any unit.
         axis: Axis to filter along.
-        width: Odd number of values under the window.
+        width: Odd number of values in the window.
 
     Returns:
-        Array shaped like `values`.
+        (a, b) in the unit of `values`.
     """
     lines = np.moveaxis(values, axis, -1)
     edge = width // 2
@@ -99,34 +98,34 @@ def running_median(values: np.ndarray, axis: int, width: int = MEDIAN_WIDTH) -> 
     return np.moveaxis(medians[:, edge:-edge], -1, axis)
 
 
-def soft_mask(wanted: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Compute the share of the wanted in the power of both, as `librosa.util.softmask` does.
+def soft_mask(magnitude: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Compute a magnitude's fraction of the power of both, as `librosa.util.softmask` does.
 
     Args:
-        wanted: Magnitudes of any shape.
-        other: As many.
+        magnitude: Magnitudes of any shape.
+        other: Magnitudes of the same shape.
 
     Returns:
-        Values in 0..1, one half where both magnitudes are zero.
+        Fractions in 0..1 of the same shape, one half where both magnitudes are zero.
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        mask = 1 / (1 + np.square(other / wanted))
+        mask = 1 / (1 + np.square(other / magnitude))
     mask[np.isnan(mask)] = 0.5
     return mask
 
 
 def estimate_tuning(magnitude: np.ndarray, bins_per_octave: int) -> float:
-    """Find how far a sound is tuned off 440 Hz, as `librosa.estimate_tuning` does.
+    """Estimate the deviation of a sound from A = 440 Hz, as `librosa.estimate_tuning` does.
 
-    Pitches are looked for below 4 kHz alone. So librosa is given the lowest quarter of the bins,
-    as of a quarter of the sample rate; but what counts as a pitch depends on the loudest of all.
+    librosa searches for pitches below 4 kHz only. So it gets the lowest quarter of the bins, at a
+    quarter of the sample rate. Its threshold for a pitch depends on the loudest of all bins.
 
     Args:
         magnitude: (f, t) magnitudes at 44.1 kHz.
-        bins_per_octave: What the result is a share of.
+        bins_per_octave: Bins of which the result is a fraction.
 
     Returns:
-        Shares of a bin in -0.5..0.5, in steps of 0.01; 0 without any pitch.
+        Fraction of a bin in -0.5..0.5, in steps of 0.01; 0 if there is no pitch.
     """
     loudest = magnitude.max(axis=0)
     with warnings.catch_warnings():
@@ -142,12 +141,12 @@ def estimate_tuning(magnitude: np.ndarray, bins_per_octave: int) -> float:
 def constant_q(wave: np.ndarray, tuning: float) -> np.ndarray:
     """Compute the magnitude of the constant-Q transform, as `librosa.cqt` does.
 
-    Octave by octave from the top: the wave is taken to half its rate, and frames of it are
-    compared with the same wavelets.
+    From the highest octave down, the wave is resampled to half its rate, and its frames are
+    correlated with the same wavelets.
 
     Args:
         wave: (n,) float32.
-        tuning: In shares of a bin.
+        tuning: Fraction of a bin.
 
     Returns:
         (252, t) magnitudes from C1 on, 36 an octave.
@@ -158,13 +157,13 @@ def constant_q(wave: np.ndarray, tuning: float) -> np.ndarray:
         wave = librosa.resample(wave, orig_sr=2, target_sr=1, scale=True)
         padded = np.pad(wave, len(wavelets) // 2)
         frames = sliding_frames(padded, len(wavelets), HOP_LENGTH >> (octave + 1))
-        octaves.append(_responses(frames, wavelets))
+        octaves.append(_correlate(frames, wavelets))
     n_frames = min(map(len, octaves))
     return np.concatenate([octave[:n_frames] for octave in reversed(octaves)], axis=1).T
 
 
-def _responses(frames: np.ndarray, wavelets: np.ndarray) -> np.ndarray:
-    """Magnitudes (t, 36) of frames (t, w) under wavelets (w, 72)."""
+def _correlate(frames: np.ndarray, wavelets: np.ndarray) -> np.ndarray:
+    """Compute the magnitudes (t, 36) of frames (t, w) for wavelets (w, 72)."""
     blocks = []
     for start in range(0, len(frames), _WAVELET_BLOCK):
         real, imaginary = np.split(frames[start : start + _WAVELET_BLOCK] @ wavelets, 2, axis=1)
@@ -174,12 +173,12 @@ def _responses(frames: np.ndarray, wavelets: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=128)
 def make_wavelets(tuning: float) -> np.ndarray:
-    """Make the wavelets of the highest octave, for half the sample rate.
+    """Compute the wavelets of the highest octave, for half the sample rate.
 
-    Relative to a rate that is halved from octave to octave, those of the others are the same.
+    They serve the other octaves too, as the rate is halved from octave to octave.
 
     Args:
-        tuning: In shares of a bin.
+        tuning: Fraction of a bin.
 
     Returns:
         (w, 72) float32: the real parts of the 36 wavelets, then the imaginary ones.
@@ -194,14 +193,11 @@ def make_wavelets(tuning: float) -> np.ndarray:
     return np.concatenate([wavelets.real, wavelets.imag]).T.astype(np.float32)
 
 
-def fold_to_chroma(magnitude: np.ndarray) -> np.ndarray:
-    """Add up the pitches of a constant-Q transform by their class.
-
-    Args:
-        magnitude: (252, t).
+def pitches_to_chroma(magnitude: np.ndarray) -> np.ndarray:
+    """Sum a constant-Q transform (252, t) by pitch class.
 
     Returns:
-        (12, t), C first, each frame's largest 1.
+        (12, t), C first; the maximum of each frame is 1.
     """
     bank = librosa.filters.cq_to_chroma(
         len(magnitude), bins_per_octave=BINS_PER_OCTAVE, n_chroma=N_CHROMA

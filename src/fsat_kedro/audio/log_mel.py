@@ -15,13 +15,13 @@ from fsat_kedro.audio.stft import stft
 def log_mel(
     wave: np.ndarray, *, sample_rate: int, n_fft: int, hop_length: int, n_mels: int
 ) -> np.ndarray:
-    """Log-mel spectrogram in dB, at most 80 dB below its own maximum.
+    """Compute a log-mel spectrogram in dB, at most 80 dB below its own maximum.
 
     Args:
         wave: (n,) float32 at 44.1 kHz, n ≥ 1.
-        sample_rate: Hz, the signal is resampled to it first.
-        n_fft: samples, at that rate.
-        hop_length: samples, at that rate.
+        sample_rate: Hz; the signal is resampled to it first.
+        n_fft: samples of a window, at that rate.
+        hop_length: samples from window to window, at that rate.
         n_mels: m.
 
     Returns:
@@ -29,10 +29,11 @@ def log_mel(
     """
     wave = librosa.resample(wave, orig_sr=SAMPLE_RATE, target_sr=sample_rate)
     power = np.abs(stft(wave, n_fft=n_fft, hop_length=hop_length)) ** 2
-    return librosa.power_to_db(mel_bank(sample_rate, n_fft, n_mels) @ power).astype(np.float32)
+    mel = mel_filterbank(sample_rate, n_fft, n_mels) @ power
+    return librosa.power_to_db(mel).astype(np.float32)
 
 
 @lru_cache
-def mel_bank(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
-    """Make the triangles of the mel bands, (m, 1 + n_fft // 2) float32."""
+def mel_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
+    """Return the weights of the mel bands, (m, 1 + n_fft // 2) float32."""
     return librosa.filters.mel(sr=sample_rate, n_fft=n_fft, n_mels=n_mels)

@@ -2,8 +2,8 @@
 
 Axes: n samples, t frames, f frequency bins of a frame.
 
-The values are those of `librosa.stft` and `librosa.istft` with their defaults. scipy.fft
-transforms several frames at a time, which takes half as long as one by one.
+The values are those of `librosa.stft` and `librosa.istft` with their defaults. Transforming
+several frames at a time, with scipy.fft, takes half as long as one by one.
 """
 
 from collections.abc import Iterable
@@ -14,17 +14,17 @@ import numpy as np
 import scipy.fft
 
 _BLOCK = 128
-"""Frames that are transformed at a time: few enough for the processor's cache."""
+"""Frames to transform at a time: few enough for the processor's cache."""
 
 
 def stft(wave: np.ndarray, *, n_fft: int, hop_length: int) -> np.ndarray:
-    """Transform windows of a wave, the first of them centred at its first sample.
+    """Compute the STFT of a wave; the first window is centred at the first sample.
 
-    Computed in float64, as in librosa: what is left of quiet frames beside loud ones would
-    otherwise be rounding.
+    It is computed in float64, as in librosa. In float32, rounding errors would swamp quiet frames
+    beside loud ones.
 
     Args:
-        wave: (n,) float32, n >= 1; taken as zero outside.
+        wave: (n,) float32, n >= 1; zero outside.
         n_fft: Samples of a window, even.
         hop_length: Samples from window to window.
 
@@ -40,11 +40,11 @@ def stft(wave: np.ndarray, *, n_fft: int, hop_length: int) -> np.ndarray:
 
 
 def istft(transforms: Iterable[np.ndarray], *, hop_length: int, length: int) -> np.ndarray:
-    """Find the wave whose STFT is nearest to a given one.
+    """Compute the wave whose STFT is closest to the given one.
 
     Args:
-        transforms: (f, t_i) complex64, the frames in any number of parts, one after another.
-        hop_length: Samples from window to window; a window is a multiple of it.
+        transforms: (f, t_i) complex64, consecutive blocks of frames.
+        hop_length: Samples from window to window; the window length is a multiple of it.
         length: Samples to return; there are t = 1 + length // hop_length frames.
 
     Returns:
@@ -57,8 +57,8 @@ def istft(transforms: Iterable[np.ndarray], *, hop_length: int, length: int) -> 
         if n_done == 0:
             wave = np.zeros((n_frames + n_fft // hop_length - 1, hop_length), np.float32)
         frames *= hann(n_fft).astype(np.float32)
-        for place, hops in enumerate(np.split(frames, n_fft // hop_length, axis=1)):
-            wave[n_done + place :][: len(hops)] += hops
+        for index, hops in enumerate(np.split(frames, n_fft // hop_length, axis=1)):
+            wave[n_done + index :][: len(hops)] += hops
         n_done += len(frames)
     weights = librosa.filters.window_sumsquare(
         window="hann", n_frames=n_frames, n_fft=n_fft, hop_length=hop_length
@@ -68,11 +68,11 @@ def istft(transforms: Iterable[np.ndarray], *, hop_length: int, length: int) -> 
 
 
 def sliding_frames(values: np.ndarray, length: int, hop_length: int) -> np.ndarray:
-    """View values (n,) as overlapping frames (t, length)."""
+    """Return overlapping frames (t, length) of values (n,), without a copy."""
     return np.lib.stride_tricks.sliding_window_view(values, length)[::hop_length]
 
 
 @lru_cache
 def hann(length: int) -> np.ndarray:
-    """Make the periodic Hann window, (length,) float64."""
+    """Return the periodic Hann window, (length,) float64."""
     return librosa.filters.get_window("hann", length)

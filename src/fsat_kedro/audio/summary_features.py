@@ -1,4 +1,4 @@
-"""Summary features: 1,133 numbers that describe a whole clip, and their projection by PCA.
+"""Summary features, 1,133 numbers per clip, and their projection by PCA.
 
 Axes: n samples, t frames of the STFT, f frequency bins of a frame, k rows of a feature family,
 b bins of the mean segment spectrum, c clips, d features.
@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.audio.harmonic import HOP_LENGTH, N_FFT, estimate_tuning, harmonic_wave, tonnetz
-from fsat_kedro.audio.log_mel import mel_bank
+from fsat_kedro.audio.log_mel import mel_filterbank
 from fsat_kedro.audio.stft import stft
 from fsat_kedro.errors import InputError
 
@@ -37,7 +37,7 @@ FAMILY_ROWS = {
     "zero_crossing_rate": 1,
 }
 FRAME_STATISTICS = ("mean", "std", "skewness", "max", "min")
-ROLLOFF_SHARE = 0.85
+ROLLOFF_FRACTION = 0.85
 
 POWER_WINDOW = 2000
 POWER_LEVELS = (0.05, 0.25)
@@ -59,18 +59,18 @@ PART_COUNTS = (1, 2, 3)
 PART_SIGNALS = ("wave", "abs", "diff")
 PART_STATISTICS = ("mean", "std", "min", "max")
 
-SHORTEST_WAVE = SEGMENT_START + SEGMENT_LENGTH
+MIN_SAMPLES = SEGMENT_START + SEGMENT_LENGTH
 
 
 def summary_features(wave: np.ndarray) -> np.ndarray:
-    """Describe a wave by 1,133 numbers, named by `feature_names`.
+    """Compute the 1,133 summary features of a wave, named by `feature_names`.
 
-    A wave shorter than 2,100 samples (one segment, which also holds an FFT window) is padded
-    with zeros at its end first. Silence and constants give finite values: the skewness of a
-    constant row is 0, and so is whatever describes a peak where there is none.
+    A wave shorter than 2,100 samples, one segment, is padded with zeros at its end first.
+    Silence and constants give finite values: the skewness of a constant row is 0, and so are the
+    features of a peak where there is none.
 
     Args:
-        wave: (n,) samples in -1..1 at 44.1 kHz, at least one, all finite.
+        wave: (n,) finite samples in -1..1 at 44.1 kHz, n >= 1.
 
     Returns:
         (1133,) float32, all finite.
@@ -80,8 +80,8 @@ def summary_features(wave: np.ndarray) -> np.ndarray:
     """
     if wave.ndim != 1 or wave.size == 0:
         raise ValueError(f"wave must have shape (n,) with n >= 1, got {wave.shape}")
-    wave = np.pad(wave.astype(np.float32), (0, max(0, SHORTEST_WAVE - wave.size)))
-    rows = frame_rows(wave)
+    wave = np.pad(wave.astype(np.float32), (0, max(0, MIN_SAMPLES - wave.size)))
+    rows = frame_features(wave)
     spectrum = segment_spectrum(wave)
     groups = [
         *(frame_statistics(rows[family]) for family in FAMILY_ROWS),
@@ -94,11 +94,11 @@ def summary_features(wave: np.ndarray) -> np.ndarray:
 
 
 def compile_librosa() -> None:
-    """Compute the features of some noise in this process, before others start.
+    """Compile librosa's numba functions by computing the features of some noise.
 
-    librosa has numba compile functions at their first use and keeps them on disk; two processes
-    that do so at once in a new installation can crash with a segmentation fault. Two that call this
-    at once do so one after the other, where files can be locked.
+    Call it before other processes start. numba caches on disk what it compiles, without a lock, and
+    processes that compile at the same time can crash. Concurrent calls take turns, where files can
+    be locked.
     """
     with Path(__file__).open() as file:
         with suppress(portalocker.LockException):
@@ -107,7 +107,7 @@ def compile_librosa() -> None:
 
 
 def feature_names() -> list[str]:
-    """Name the 1,133 features, in the order in which `summary_features` returns them."""
+    """Return the names of the 1,133 features, in the order of `summary_features`."""
     return [*_frame_names(), *_envelope_names(), *_spectrum_names(), *_part_names()]
 
 
@@ -159,8 +159,8 @@ def _part_names() -> list[str]:
 # Group 1: statistics over frames
 
 
-def frame_rows(wave: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute the nine families of rows over frames, with librosa's defaults.
+def frame_features(wave: np.ndarray) -> dict[str, np.ndarray]:
+    """Compute the nine families of frame-wise features, with librosa's defaults.
 
     All but tonnetz and zero-crossing rate are functions of the magnitude (not power) STFT.
 
@@ -168,16 +168,16 @@ def frame_rows(wave: np.ndarray) -> dict[str, np.ndarray]:
         wave: (n,) float32 samples in -1..1 at 44.1 kHz, n >= 2048.
 
     Returns:
-        For each family of `FAMILY_ROWS` an array (k, t).
+        An array (k, t) for each family of `FAMILY_ROWS`.
     """
     transform = stft(wave, n_fft=N_FFT, hop_length=HOP_LENGTH)
     magnitude = np.abs(transform)
     harmonic = harmonic_wave(transform, wave.size)
-    del transform  # The largest array of all; of ten minutes, 400 MB.
+    del transform  # The largest array, 400 MB for ten minutes.
     centroid, bandwidth = centroid_and_bandwidth(magnitude)
     return {
-        "mel": mel_bank(SAMPLE_RATE, N_FFT, FAMILY_ROWS["mel"]) @ magnitude,
-        "mfcc": cosine_bank() @ magnitude,
+        "mel": mel_filterbank(SAMPLE_RATE, N_FFT, FAMILY_ROWS["mel"]) @ magnitude,
+        "mfcc": dct_basis() @ magnitude,
         "chroma": chroma(magnitude),
         "contrast": librosa.feature.spectral_contrast(S=magnitude, sr=SAMPLE_RATE),
         "rolloff": rolloff(magnitude),
@@ -189,55 +189,42 @@ def frame_rows(wave: np.ndarray) -> dict[str, np.ndarray]:
 
 
 @lru_cache
-def cosine_bank() -> np.ndarray:
-    """Make the first cosines of the "MFCC", (40, f).
+def dct_basis() -> np.ndarray:
+    """Return the first cosines of the "MFCC", (40, f).
 
-    They are applied to the 1,025 magnitudes as they are, without mel bands or logarithm.
+    They are applied directly to the 1,025 magnitudes, without mel bands or logarithm.
     """
-    every = scipy.fft.dct(np.eye(1 + N_FFT // 2), axis=0, norm="ortho")
-    return every[: FAMILY_ROWS["mfcc"]].astype(np.float32)
+    basis = scipy.fft.dct(np.eye(1 + N_FFT // 2), axis=0, norm="ortho")
+    return basis[: FAMILY_ROWS["mfcc"]].astype(np.float32)
 
 
 def chroma(magnitude: np.ndarray) -> np.ndarray:
-    """Add up magnitudes by pitch class, as `librosa.feature.chroma_stft` does.
-
-    Args:
-        magnitude: (f, t).
+    """Sum magnitudes (f, t) by pitch class, as `librosa.feature.chroma_stft` does.
 
     Returns:
-        (12, t), C first, each frame's largest 1. Frame by frame in memory, as librosa's: NumPy
-        then adds a row up one by one, and in rows that hardly vary the rounding of these sums is
-        a part of the published skewness.
+        (12, t), C first; the maximum of each frame is 1. The frames are contiguous in memory, as
+        in librosa. NumPy then sums a row element by element, and in rows that hardly vary the
+        rounding of these sums affects the published skewness.
     """
-    bank = chroma_bank(estimate_tuning(magnitude, FAMILY_ROWS["chroma"]))
+    bank = chroma_filterbank(estimate_tuning(magnitude, FAMILY_ROWS["chroma"]))
     return librosa.util.normalize(magnitude.T @ bank.T, norm=np.inf, axis=1).T
 
 
 @lru_cache(maxsize=128)
-def chroma_bank(tuning: float) -> np.ndarray:
-    """Make the weights of the pitch classes, (12, f), for a tuning in shares of a semitone."""
+def chroma_filterbank(tuning: float) -> np.ndarray:
+    """Return the weights of the pitch classes, (12, f), for a tuning in fractions of a semitone."""
     return librosa.filters.chroma(sr=SAMPLE_RATE, n_fft=N_FFT, tuning=tuning)
 
 
 def rolloff(magnitude: np.ndarray) -> np.ndarray:
-    """Find the frequency up to which a frame has 85 % of its magnitude.
-
-    Args:
-        magnitude: (f, t).
-
-    Returns:
-        (1, t) in Hz.
-    """
+    """Compute the frequency, (1, t) in Hz, up to which a frame (f, t) has 85 % of its magnitude."""
     below = np.cumsum(magnitude, axis=0)
-    bins = np.count_nonzero(below < ROLLOFF_SHARE * below[-1], axis=0)
+    bins = np.count_nonzero(below < ROLLOFF_FRACTION * below[-1], axis=0)
     return librosa.fft_frequencies(sr=SAMPLE_RATE, n_fft=N_FFT)[None, bins]
 
 
 def centroid_and_bandwidth(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute mean and standard deviation of the frequency, weighted by the magnitude.
-
-    Args:
-        magnitude: (f, t).
+    """Compute mean and standard deviation of the frequency, weighted by the magnitude (f, t).
 
     Returns:
         (1, t) each, in Hz; 0 for a silent frame.
@@ -251,35 +238,29 @@ def centroid_and_bandwidth(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 
 def zero_crossing_rate(wave: np.ndarray) -> np.ndarray:
-    """Compute the share of samples whose sign is not that of the one before.
+    """Compute the fraction of samples, (1, t), whose sign differs from that of the previous sample.
 
     Args:
-        wave: (n,); before and after it its first and last sample go on.
-
-    Returns:
-        (1, t) without unit.
+        wave: (n,), extended at both ends by its first and last sample.
     """
     crossings = librosa.zero_crossings(np.pad(wave, N_FFT // 2, mode="edge"), pad=False)
-    until = np.cumsum(crossings)
-    # The first sample of a frame has none before it.
-    return (until[N_FFT - 1 :: HOP_LENGTH] - until[: -N_FFT + 1 : HOP_LENGTH])[None] / N_FFT
+    counts = np.cumsum(crossings)
+    # The first sample of a frame has no previous one.
+    return (counts[N_FFT - 1 :: HOP_LENGTH] - counts[: -N_FFT + 1 : HOP_LENGTH])[None] / N_FFT
 
 
 def frame_statistics(rows: np.ndarray) -> np.ndarray:
-    """Summarise each row over its frames, in the type of the rows.
-
-    Args:
-        rows: (k, t) floats of one family.
+    """Summarise each row of a family (k, t) over its frames, in the rows' dtype.
 
     Returns:
-        (5 k,): mean, standard deviation, skewness (biased, Fisher-Pearson; 0 for a constant row),
-        maximum, minimum, each for all rows at once.
+        (5 k,): mean of all rows, then standard deviation, skewness (biased, Fisher-Pearson; 0 for
+        a constant row), maximum and minimum.
     """
     mean, largest, smallest = rows.mean(1), rows.max(1), rows.min(1)
     centred = rows - mean[:, None]
     squares = centred**2
     variance = squares.mean(1)
-    # Of something too faint for float32 there is no variance either.
+    # The variance of very faint rows underflows in float32.
     varied = (largest > smallest) & (variance > 0)
     skewness = (squares * centred).mean(1) / np.where(varied, variance, 1).astype(float) ** 1.5
     return np.concatenate([mean, np.sqrt(variance), skewness * varied, largest, smallest])
@@ -289,14 +270,14 @@ def frame_statistics(rows: np.ndarray) -> np.ndarray:
 
 
 def envelope_features(wave: np.ndarray) -> np.ndarray:
-    """Describe when a sound is loud, how fast it rises and falls, and how often it changes sign.
+    """Compute features of a wave's loudness over time, its attack and decay, and sign changes.
 
     Args:
         wave: (n,) float32 samples in -1..1, n >= 2000.
 
     Returns:
         (12,) run statistics of the power above 5 % and 25 % of its maximum, log1p of attack and
-        decay time in samples, log1p of the number of sign changes and their share of n.
+        decay time in samples, log1p of the number of sign changes, and their fraction of n.
     """
     power = running_mean(wave**2, POWER_WINDOW)
     changes = sign_changes(wave)
@@ -312,44 +293,38 @@ def envelope_features(wave: np.ndarray) -> np.ndarray:
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """Average each full window of consecutive values.
+    """Average each full window of `width` consecutive values.
 
-    The sum runs in the type of `values`: that of a float32 power in float32, as in the published
-    solution, whose rounding decides how often a power that hovers at a level crosses it.
+    The cumulative sum has the dtype of `values`. For float32, as in the published solution, its
+    rounding decides how often a power near a level crosses it.
 
     Args:
         values: (n,) floats, n >= width.
-        width: Number of values under the window.
+        width: Number of values in the window.
 
     Returns:
-        (n - width + 1,) of the type and unit of `values`.
+        (n - width + 1,) in the dtype and unit of `values`.
     """
     sums = np.cumsum(np.pad(values, (1, 0)), dtype=values.dtype)
     return (sums[width:] - sums[:-width]) / width
 
 
 def runs_above(values: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
-    """Describe the stretches of values above each level.
+    """Compute the `run_statistics` of the values above each level, (4 x levels,).
 
     Args:
         values: (n,) not negative.
-        levels: Shares of the maximum.
-
-    Returns:
-        (4 x levels,) the four `run_statistics` of each level.
+        levels: Fractions of the maximum.
     """
     return np.concatenate([run_statistics(values > level * values.max()) for level in levels])
 
 
 def run_statistics(mask: np.ndarray) -> np.ndarray:
-    """Summarise the lengths of the runs of consecutive true values.
-
-    Args:
-        mask: (n,) bool.
+    """Summarise the lengths of the runs of consecutive true values in a mask (n,).
 
     Returns:
         (4,) log1p of mean, standard deviation and maximum length, and the number of runs; zeros
-        without any run.
+        if there is no run.
     """
     edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
     lengths = edges[1::2] - edges[::2]
@@ -359,26 +334,15 @@ def run_statistics(mask: np.ndarray) -> np.ndarray:
 
 
 def attack_time(power: np.ndarray) -> int:
-    """Find the first time at which the power reaches 99 % of its maximum.
-
-    Args:
-        power: (n,) not negative.
-
-    Returns:
-        Index in samples.
-    """
+    """Return the index of the first sample at which the power (n,) reaches 99 % of its maximum."""
     return int(np.argmax(power >= ATTACK_LEVEL * power.max()))
 
 
 def decay_time(power: np.ndarray) -> int:
-    """Find the first time after the attack at which the power is under 20 % of its maximum.
+    """Return the first index after the attack at which the power is under 20 % of its maximum.
 
-    Args:
-        power: (n,) not negative.
-
-    Returns:
-        Index in samples. If the power does not fall that low after the attack, the last index
-        before it at which it was that low; n if it never is.
+    If the power (n,) does not fall that low after the attack, return the last index before the
+    attack at which it was that low; n if it never was.
     """
     low = np.flatnonzero(power < DECAY_LEVEL * power.max())
     later = low[low > attack_time(power)]
@@ -388,15 +352,8 @@ def decay_time(power: np.ndarray) -> int:
 
 
 def sign_changes(wave: np.ndarray) -> int:
-    """Count the neighbouring samples of opposite sign, or of which at least one is zero.
-
-    Args:
-        wave: (n,) samples.
-
-    Returns:
-        A number between 0 and n - 1.
-    """
-    # Signs first: the product of two faint samples could vanish.
+    """Count the neighbours in a wave (n,) with opposite signs or with at least one zero."""
+    # Signs first: the product of two faint samples could underflow.
     signs = np.sign(wave)
     return int(np.count_nonzero(signs[1:] * signs[:-1] <= 0))
 
@@ -408,7 +365,7 @@ def segment_spectrum(wave: np.ndarray) -> np.ndarray:
     """Average the magnitude spectrum over segments of 2,000 samples, from sample 100 on.
 
     Args:
-        wave: (n,) samples in -1..1, n >= 2100; what is left after the last segment is not used.
+        wave: (n,) samples in -1..1, n >= 2100; samples after the last full segment are ignored.
 
     Returns:
         (b,) float64, log1p of the mean magnitude of the first 1,000 bins.
@@ -420,10 +377,7 @@ def segment_spectrum(wave: np.ndarray) -> np.ndarray:
 
 
 def peak_features(spectrum: np.ndarray) -> np.ndarray:
-    """Describe the peaks and the shape of a spectrum.
-
-    Args:
-        spectrum: (b,) log1p of a mean magnitude.
+    """Compute features of the peaks and the shape of a spectrum (b,) of log1p magnitudes.
 
     Returns:
         (39,) centre, widths, position of the maximum, low bins, run statistics at five levels,
@@ -445,14 +399,7 @@ def peak_features(spectrum: np.ndarray) -> np.ndarray:
 
 
 def centre_of_mass(weights: np.ndarray) -> float:
-    """Compute the mean index under the given weights, 0 if they are all zero.
-
-    Args:
-        weights: (b,) not negative.
-
-    Returns:
-        Position in bins.
-    """
+    """Compute the mean index under weights (b,) that are not negative; 0 if all are zero."""
     total = weights.sum()
     return float(weights @ np.arange(weights.size) / total) if total > 0 else 0.0
 
@@ -461,7 +408,7 @@ def quadratic_fit(positions: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Fit values by intercept + slope * position + curvature * position ** 2, least squares.
 
     Args:
-        positions: (b,) at least three different ones, in bins.
+        positions: (b,) in bins, at least three different ones.
         values: (b,).
 
     Returns:
@@ -472,16 +419,12 @@ def quadratic_fit(positions: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def peak_fit(spectrum: np.ndarray) -> np.ndarray:
-    """Fit a quadratic to the stretch around the maximum that stays above 10 % of it.
+    """Fit a quadratic to the peak of a spectrum (b,): the bins around it above 10 % of it.
 
-    The stretch includes the bin at which it ends on the left, and not the one on the right.
-
-    Args:
-        spectrum: (b,) not negative.
+    The first bin on the left that is not above 10 % is included, the one on the right is not.
 
     Returns:
-        (3,) slope, curvature and intercept over the bin number; zeros if the stretch has fewer
-        than three bins.
+        (3,) slope, curvature and intercept over the bin number; zeros for fewer than three bins.
     """
     peak = spectrum.argmax()
     outside = np.flatnonzero(spectrum <= PEAK_LEVELS[0] * spectrum[peak])
@@ -496,13 +439,10 @@ def peak_fit(spectrum: np.ndarray) -> np.ndarray:
 
 
 def part_features(wave: np.ndarray) -> np.ndarray:
-    """Summarise the wave, its absolute value and its difference, whole, in halves and in thirds.
-
-    Args:
-        wave: (n,) samples in -1..1, n >= 4.
+    """Summarise a wave (n,), n >= 4, its absolute value and its difference in 1, 2 and 3 parts.
 
     Returns:
-        (72,) for each count of parts, then each signal, the `part_statistics`.
+        (72,) `part_statistics` of each signal for one part, then for two, then for three.
     """
     wave = wave.astype(np.float64)
     signals = (wave, np.abs(wave), np.diff(wave))
@@ -510,15 +450,14 @@ def part_features(wave: np.ndarray) -> np.ndarray:
 
 
 def part_statistics(signal: np.ndarray, count: int) -> np.ndarray:
-    """Summarise each of a number of equal consecutive parts.
+    """Summarise each of `count` equal consecutive parts.
 
     Args:
-        signal: (n,), n >= count; the n % count values at its end are not used.
+        signal: (n,), n >= count; the last n % count values are ignored.
         count: Number of parts.
 
     Returns:
-        (4 x count,) mean, standard deviation, minimum, maximum of the first part, then of the
-        next.
+        (4 x count,) mean, standard deviation, minimum and maximum, part by part.
     """
     length = signal.size // count
     parts = signal[: count * length].reshape(count, length)
@@ -532,24 +471,24 @@ def part_statistics(signal: np.ndarray, count: int) -> np.ndarray:
 
 
 def fit_projector(features: np.ndarray, n_components: int) -> Pipeline:
-    """Fit the standardisation and PCA of summary features.
+    """Fit standardisation and PCA to summary features.
 
-    The singular values are computed in full: with 350 components of 1,133 features scikit-learn's
-    own choice would be its randomised solver, whose later components are not yet those of the PCA.
+    The solver is the full one. By default scikit-learn would choose its randomised solver for 350
+    of 1,133 components, and the later components would be inexact.
 
     Args:
-        features: (c, d) summary features of the training clips, at least two clips.
-        n_components: Components wanted; c - 1 or d if that is fewer.
+        features: (c, d) summary features of the training clips, c >= 2.
+        n_components: Number of components; c - 1 or d if that is fewer.
 
     Returns:
-        Fitted pipeline whose `transform` takes (clips, d) to (clips, components).
+        Fitted pipeline; its `transform` maps (clips, d) to (clips, components).
 
     Raises:
         InputError: If there are fewer than two clips.
     """
     n_clips, n_features = features.shape
     if n_clips < 2:
-        raise InputError(f"a projector needs the features of at least 2 clips, got {n_clips}")
+        raise InputError(f"PCA needs the features of at least 2 clips, got {n_clips}")
     n_kept = min(n_components, n_clips - 1, n_features)
     pca = PCA(n_kept, svd_solver="full")
     return make_pipeline(StandardScaler(), pca).fit(features)

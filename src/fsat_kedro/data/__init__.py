@@ -1,1 +1,1 @@
-"""Clips and labels: where they come from, and how arrays of them are kept."""
+"""Datasets of clips and labels: layouts, downloads, folds, ragged arrays."""

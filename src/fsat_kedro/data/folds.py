@@ -1,4 +1,4 @@
-"""Which training clip is held out in which fold."""
+"""Assignment of training clips to cross-validation folds."""
 
 import logging
 import warnings
@@ -12,15 +12,15 @@ logger = logging.getLogger(__name__)
 
 
 def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarray:
-    """Folds of equal size and class balance, shuffled.
+    """Assign clips to shuffled folds of equal size and class balance.
 
     Args:
-        labels: (n,) a label per clip.
+        labels: (n,) the label of each clip.
         n_folds: number of folds.
-        seed: of the shuffle.
+        seed: seed of the shuffle.
 
     Returns:
-        (n,) int64, 1 to n_folds.
+        (n,) int64 in 1..n_folds, the fold in which each clip is held out.
 
     Raises:
         InputError: more folds than clips, or than clips of any one label.
@@ -38,36 +38,36 @@ def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarr
     rare = [f"{name} ({n})" for name, n in zip(names, counts, strict=True) if n < n_folds]
     if rare:
         logger.warning(
-            "Labels with fewer clips than the %d folds, some of which hold out none: %s",
+            "Labels with fewer clips than the %d folds, so that some folds have none: %s",
             n_folds,
             ", ".join(rare),
         )
     folds = np.zeros(len(labels), dtype=np.int64)
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The least populated class")  # Said above.
+        warnings.filterwarnings("ignore", message="The least populated class")  # Logged above.
         for fold, (_, held_out) in enumerate(splitter.split(codes, codes), start=1):
             folds[held_out] = fold
     return folds
 
 
-def given_folds(folds: np.ndarray, *, n_folds: int) -> np.ndarray:
-    """A data set's own folds, numbered from 1 on in their order.
+def predefined_folds(folds: np.ndarray, *, n_folds: int) -> np.ndarray:
+    """Renumber a data set's own folds from 1, in the same order.
 
     Args:
-        folds: (n,) a fold number per clip.
-        n_folds: the number of folds expected.
+        folds: (n,) the fold number of each clip.
+        n_folds: expected number of folds.
 
     Returns:
-        (n,) int64, 1 to n_folds.
+        (n,) int64 in 1..n_folds.
 
     Raises:
         InputError: another number of folds.
     """
-    found, positions = np.unique(folds.astype(np.int64), return_inverse=True)
-    if len(found) != n_folds:
+    numbers, positions = np.unique(folds.astype(np.int64), return_inverse=True)
+    if len(numbers) != n_folds:
         raise InputError(
-            f"the usable clips are in folds {found.tolist()}, but folds.n_folds is {n_folds}: "
-            f"set folds.n_folds to {len(found)}, or folds.source to stratified"
+            f"the usable clips are in folds {numbers.tolist()}, but folds.n_folds is {n_folds}: "
+            f"set folds.n_folds to {len(numbers)}, or folds.source to stratified"
         )
     return positions + 1

@@ -1,18 +1,18 @@
-"""Which clips a data set has and what is known of them, in each published layout."""
+"""Published layouts of data sets, each read into one table of clips per split."""
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
-from fsat_kedro.data.csv_tables import read_table, refuse, to_booleans, to_integers
+from fsat_kedro.data.csv_tables import parse_booleans, parse_integers, read_table, require_all
 from fsat_kedro.data.raw_files import (
-    LINK_OUT,
+    EXTERNAL_LINK,
     RawFile,
     RawFolder,
     is_hidden,
-    key,
-    open_location,
+    normalize_filename,
+    open_raw_file,
     printable,
 )
 from fsat_kedro.errors import InputError, UnreadableError
@@ -20,9 +20,9 @@ from fsat_kedro.errors import InputError, UnreadableError
 FSDKAGGLE2018_RECORD = "https://zenodo.org/records/2552860"
 ESC50_REPOSITORY = "https://github.com/karolpiczak/ESC-50"
 
-_NO_LABEL = ["", "None"]
+_MISSING_LABELS = ["", "None"]
 
-# Names of the public release first, the challenge's own second.
+# The public release's names come first, the challenge's own second.
 _CHALLENGE_FOLDERS = {
     "train": ("FSDKaggle2018.audio_train", "audio_train"),
     "test": ("FSDKaggle2018.audio_test", "audio_test"),
@@ -41,72 +41,71 @@ _DTYPES = {
     "verified": "boolean",
     "usage": "string",
     "fold": "Int64",
-    "location": "string",
+    "path": "string",
     "reason": "string",
 }
 
 
-@dataclass(frozen=True)
-class Listing:
+class SplitTable(NamedTuple):
     """The clips of a split.
 
     Attributes:
-        table: a row a listed clip, in the listed order: fname; label, verified, usage, fold
-            (each missing where the data does not tell); location (missing where there is
-            nothing to read); reason (why there is not, "" where there is).
-        unlisted: names of the files among the clips that the table does not list, sorted.
+        table: a row per listed clip, in the listed order. Columns: fname; label, verified, usage
+            and fold (missing if unknown); path (missing if the clip is rejected); reason (of the
+            rejection, else "").
+        unlisted: sorted names of the files among the clips that the table does not list.
     """
 
     table: pd.DataFrame
     unlisted: list[str]
 
 
-def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> Listing:
-    """The clips of a split of FSDKaggle2018, or of own data in its layout.
+def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> SplitTable:
+    """Read a split of FSDKaggle2018, or of own data in its layout.
 
     Args:
-        raw_dir: folder with the public release's or the challenge's files.
+        raw_dir: folder with the files of the public release or of the challenge.
         split: train or test.
 
     Raises:
-        InputError: no table or no clips, or a table that is not in order.
+        InputError: no table, no clips, or an invalid table.
     """
-    location, clips = _find(
+    path, clips = _find_table_and_clips(
         raw_dir,
         split,
         tables=_CHALLENGE_TABLES[split],
         folders=_CHALLENGE_FOLDERS[split],
-        source=f"FSDKaggle2018 from {FSDKAGGLE2018_RECORD}",
+        source="FSDKaggle2018 by `kedro run --pipelines download` or from " + FSDKAGGLE2018_RECORD,
     )
     required = ["fname", "label"] if split == "train" else ["fname"]
     optional = ["label", "manually_verified", "usage"]
-    if location.endswith("sample_submission.csv"):
-        optional = []  # Its labels are a placeholder, the same three for every clip.
-    table = read_table(_content(location), location, required=required, optional=optional)
-    refuse(table["fname"], table["fname"] == "", location, "a file name")
+    if path.endswith("sample_submission.csv"):
+        optional = []  # Its labels are placeholders, the same three for every clip.
+    table = read_table(_read_bytes(path), path, required=required, optional=optional)
+    require_all(table["fname"] != "", table["fname"], path, "a file name")
     if split == "train":
-        refuse(table["label"], table["label"].isin(_NO_LABEL), location, "a label")
+        require_all(~table["label"].isin(_MISSING_LABELS), table["label"], path, "a label")
     if split == "test" and "usage" in table:
-        # What is ignored is not scored, whatever label stands there.
-        table.loc[table["usage"].str.lower() == "ignored", "label"] = _NO_LABEL[0]
+        # Ignored clips are not scored, whatever their label.
+        table.loc[table["usage"].str.lower() == "ignored", "label"] = _MISSING_LABELS[0]
     if "manually_verified" in table:
-        table["verified"] = to_booleans(table["manually_verified"], location)
-    return _listing(table, clips)
+        table["verified"] = parse_booleans(table["manually_verified"], path)
+    return _match_clips(table, clips)
 
 
-def read_esc50(raw_dir: Path | str, split: str) -> Listing:
-    """The clips of a data set in ESC-50's layout, all of it training clips in given folds.
+def read_esc50(raw_dir: Path | str, split: str) -> SplitTable:
+    """Read a data set in ESC-50's layout, which has training clips in predefined folds only.
 
     Args:
-        raw_dir: folder that holds `audio/` and `meta/esc50.csv`, or the archive of both.
-        split: train; there is no other.
+        raw_dir: folder with `audio/` and `meta/esc50.csv`, or an archive of both.
+        split: train.
 
     Raises:
-        InputError: no table or no clips, a table that is not in order, or another split.
+        InputError: no table, no clips, an invalid table, or another split.
     """
     if split != "train":
         raise InputError(f"data in ESC-50's layout has no {split} split")
-    location, clips = _find(
+    path, clips = _find_table_and_clips(
         raw_dir,
         split,
         tables=("esc50.csv",),
@@ -114,14 +113,14 @@ def read_esc50(raw_dir: Path | str, split: str) -> Listing:
         source=f"ESC-50 from {ESC50_REPOSITORY}",
     )
     required = ["filename", "fold", "category"]
-    table = read_table(_content(location), location, required=required, optional=[])
-    refuse(table["filename"], table["filename"] == "", location, "a file name")
-    refuse(table["category"], table["category"].isin(_NO_LABEL), location, "a label")
-    table["fold"] = to_integers(table["fold"], location)
-    return _listing(table.rename(columns={"filename": "fname", "category": "label"}), clips)
+    table = read_table(_read_bytes(path), path, required=required, optional=[])
+    require_all(table["filename"] != "", table["filename"], path, "a file name")
+    require_all(~table["category"].isin(_MISSING_LABELS), table["category"], path, "a label")
+    table["fold"] = parse_integers(table["fold"], path)
+    return _match_clips(table.rename(columns={"filename": "fname", "category": "label"}), clips)
 
 
-def _find(
+def _find_table_and_clips(
     raw_dir: Path | str,
     split: str,
     *,
@@ -129,50 +128,52 @@ def _find(
     folders: tuple[str, ...],
     source: str,
 ) -> tuple[str, dict[str, RawFile]]:
-    """Location of the table of a split, and its clips by `key`."""
+    """Return the path of a split's table, and its clips by normalized file name."""
     raw = RawFolder(raw_dir)
-    location, clips = raw.table(tables), raw.clips(folders)
-    if location is not None and clips:
-        return location, clips
-    absent = [f"no table ({' or '.join(tables)})"] * (location is None)
-    absent += [f"no folder or zip of clips ({' or '.join(folders)})"] * (not clips)
+    path, clips = raw.find_table(tables), raw.find_clips(folders)
+    if path is not None and clips:
+        return path, clips
+    missing = [f"no table ({' or '.join(tables)})"] * (path is None)
+    missing += [f"no folder or zip of clips ({' or '.join(folders)})"] * (not clips)
     message = (
-        f"{' and '.join(absent)} for the {split} split in {raw.folder}: "
+        f"{' and '.join(missing)} for the {split} split in {raw.folder}: "
         f"get {source}, or set raw_dir"
     )
-    link = raw.link_out(folders)
+    link = raw.find_external_link(folders)
     if link is not None:
-        message += f"; {printable(link)} is {LINK_OUT}: move here what it leads to, or set raw_dir"
+        message += f"; {printable(link)} is {EXTERNAL_LINK}: move its target here, or set raw_dir"
     raise InputError(message)
 
 
-def _content(location: str) -> bytes:
+def _read_bytes(path: str) -> bytes:
     try:
-        with open_location(location) as file:
+        with open_raw_file(path) as file:
             return file.read()
     except UnreadableError as error:
-        raise InputError(f"{location} is {error}: fetch it again, or unpack it") from error
+        raise InputError(f"{path} is {error}: download it again, or unpack it") from error
 
 
-def _listing(table: pd.DataFrame, clips: dict[str, RawFile]) -> Listing:
-    """A table of `read_table`, in columns of the same names, with the clips' locations."""
+def _match_clips(table: pd.DataFrame, clips: dict[str, RawFile]) -> SplitTable:
+    """Add each listed clip's path, or the reason of its rejection, to a table of `read_table`."""
     table = table.reindex(columns=list(_DTYPES)).astype(_DTYPES)
-    table["label"] = table["label"].mask(table["label"].isin(_NO_LABEL))
-    keys = [key(name) for name in table["fname"]]
-    reasons = _reasons(table, keys, clips)
+    table["label"] = table["label"].mask(table["label"].isin(_MISSING_LABELS))
+    names = [normalize_filename(name) for name in table["fname"]]
+    reasons = _rejection_reasons(table, names, clips)
     table["reason"] = reasons
-    table["location"] = [
-        None if reason else clips[name].location for name, reason in zip(keys, reasons, strict=True)
+    table["path"] = [
+        None if reason else clips[name].path for name, reason in zip(names, reasons, strict=True)
     ]
-    unlisted = sorted(printable(clips[name].name) for name in clips.keys() - set(keys))
-    return Listing(table.astype(_DTYPES).reset_index(drop=True), unlisted)
+    unlisted = sorted(printable(clips[name].name) for name in clips.keys() - set(names))
+    return SplitTable(table.astype(_DTYPES).reset_index(drop=True), unlisted)
 
 
-def _reasons(table: pd.DataFrame, keys: list[str], clips: dict[str, RawFile]) -> list[str]:
-    """Why the clip of a row is not to be read, "" where it is; a reason a row."""
+def _rejection_reasons(
+    table: pd.DataFrame, names: list[str], clips: dict[str, RawFile]
+) -> list[str]:
+    """Return the reason why the clip of each row is rejected, "" if it is not."""
     lines: dict[str, int] = {}
     labels: dict[str, dict[str, None]] = {}
-    for line, name, label in zip(table.index, keys, table["label"].fillna("None"), strict=True):
+    for line, name, label in zip(table.index, names, table["label"].fillna("None"), strict=True):
         lines.setdefault(name, line)
         labels.setdefault(name, {})[label] = None
     caseless = {name.casefold() for name in clips}
@@ -184,11 +185,11 @@ def _reasons(table: pd.DataFrame, keys: list[str], clips: dict[str, RawFile]) ->
         if lines[name] != line:
             return f"listed before, in line {lines[name]}"
         if "/" in name or "\\" in name or is_hidden(name):
-            return "a path or a hidden file: only what is directly in the folder is looked up"
+            return "a path or a hidden file: only files directly in the folder are read"
         if name in clips:
             return clips[name].reason
         if name.casefold() in caseless:
             return "listed, but not there: upper and lower case differ"
         return "listed, but not there"
 
-    return list(map(reason, table.index, keys))
+    return list(map(reason, table.index, names))

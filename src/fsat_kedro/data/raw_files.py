@@ -1,7 +1,7 @@
-"""Which files are in the raw folder, zipped ones included, and how to open them.
+"""Finding and opening the files in the raw folder, including those in zip archives.
 
-A location is a path, or `archive.zip//member` for a file inside an archive. Nothing outside the
-raw folder is read: only what was found below it has a location.
+The path of a file in an archive is `archive.zip//member`. Only files below the raw folder are
+found, so nothing outside it is read.
 """
 
 import errno
@@ -18,35 +18,29 @@ from functools import lru_cache
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
-from typing import BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple, cast
 
 from fsat_kedro.errors import InputError, UnreadableError
 
 logger = logging.getLogger(__name__)
 
-LINK_OUT = "a link out of the raw folder"
+EXTERNAL_LINK = "a link out of the raw folder"
 _FOLDER = "a folder"
-_NO_FILE = "neither a file nor a link to one"
+_NOT_A_FILE = "neither a file nor a link to one"
 
-# No path that was found has a double slash, whatever its folders are called.
-_MEMBER = ".zip//"
+# No path of a file that was found has a double slash, whatever its folders are called.
+_MEMBER_SEPARATOR = ".zip//"
 
-# In bytes: larger files are not held in memory, larger members are not unpacked.
-_IN_MEMORY = 64 * 2**20
-_LARGEST_MEMBER = 4 * 10**9
-# Packed sound keeps more than this part of its size; silence and zip bombs do not.
-_LARGEST_RATIO = 200
+_MAX_BYTES_IN_MEMORY = 64 * 2**20
+_MAX_MEMBER_BYTES = 4 * 10**9
+# Compressed sound never reaches this ratio; silence and zip bombs do.
+_MAX_COMPRESSION_RATIO = 200
 
-_OUT_OF_RESOURCES = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT}
-# What `zipfile` raises for members that are damaged, cut off, encrypted or packed unusually.
-_NOT_UNPACKED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    KeyError,
-    RuntimeError,
-    ValueError,
+_RESOURCE_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT}
+# What `zipfile` raises for damaged, cut off or encrypted members and unknown compression.
+_UNZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, KeyError, RuntimeError, ValueError),
 )
 
 
@@ -54,32 +48,32 @@ class RawFile(NamedTuple):
     """A file below the raw folder, or in an archive there.
 
     Attributes:
-        folder: name of the folder that it lies in.
+        folder: name of the folder that contains it.
         name: its own name.
-        location: see the module.
-        reason: why it is not to be read, "" where it is.
+        path: its path, as described at the top of this module.
+        reason: why it cannot be read; "" if it can.
     """
 
     folder: str
     name: str
-    location: str
+    path: str
     reason: str = ""
 
     @property
     def zipped(self) -> bool:
-        """Whether it lies in an archive."""
-        return _MEMBER in self.location
+        """Return whether the file is in an archive."""
+        return _MEMBER_SEPARATOR in self.path
 
 
 class RawFolder:
-    """The files below a folder, those in zip archives included and hidden ones left out.
+    """The files below a folder and in its zip archives, without hidden files.
 
     Args:
         folder: the raw folder.
-        parameter: the one that names it, for errors.
+        parameter: the parameter that sets it, for error messages.
 
     Raises:
-        InputError: the folder does not exist, or an archive in it can't be read.
+        InputError: the folder does not exist, or an archive in it cannot be read.
     """
 
     def __init__(self, folder: Path | str, *, parameter: str = "raw_dir") -> None:
@@ -89,230 +83,230 @@ class RawFolder:
             raise InputError(f"{shown} is not a folder: create it or set {parameter}")
         if printable(str(folder)) != str(folder):
             raise InputError(f"{shown} has a name that is not UTF-8: rename the folder")
-        # What is unpacked comes first, as it may have been changed since; then what lies higher,
-        # as what lies deeper may be an older copy.
+        # Unpacked files come first, as they may be newer than the archive. Then files in higher
+        # folders come first, as deeper ones may be older copies.
         self._files = sorted(
-            _walk(self.folder),
-            key=lambda file: (file.zipped, file.location.count("/"), file.location),
+            _walk(self.folder), key=lambda file: (file.zipped, file.path.count("/"), file.path)
         )
 
-    def table(self, names: tuple[str, ...]) -> str | None:
-        """Location of the first of these files that is there, in whatever folder."""
+    def find_table(self, names: tuple[str, ...]) -> str | None:
+        """Return the path of the first of these files that exists, in any folder."""
         for name in names:
             found = [file for file in self._files if file.name == name and not file.reason]
             if found:
-                others = [file for file in found[1:] if _are_two(found[0], file)]
-                _warn_of_passed_over("tables", [(found[0], other) for other in others])
-                return found[0].location
+                others = [file for file in found[1:] if _are_different(found[0], file)]
+                _warn_of_duplicates("tables", [(found[0], other) for other in others])
+                return found[0].path
         return None
 
-    def clips(self, folders: tuple[str, ...]) -> dict[str, RawFile]:
-        """All that lies directly in folders of these names, by file name as `key` has it."""
+    def find_clips(self, folders: tuple[str, ...]) -> dict[str, RawFile]:
+        """Return the files directly in folders of these names, by normalized file name."""
         clips: dict[str, RawFile] = {}
-        passed_over = []
+        duplicates = []
         for folder in folders:
             for file in self._files:
                 if file.folder == folder:
-                    first = clips.setdefault(key(file.name), file)
-                    if _are_two(first, file):
-                        passed_over.append((first, file))
-        _warn_of_passed_over("clips", passed_over)
+                    first = clips.setdefault(normalize_filename(file.name), file)
+                    if _are_different(first, file):
+                        duplicates.append((first, file))
+        _warn_of_duplicates("clips", duplicates)
         return clips
 
-    def files(self) -> list[tuple[str, str, str]]:
-        """All files in the order of their names: path from the folder on, location, reason.
+    def list_files(self) -> list[tuple[str, str, str]]:
+        """Return relative path, path and reason of all files, sorted.
 
-        Archives are in it as the files that they hold.
+        An archive is represented by its members.
         """
-        files = [
-            (printable(os.path.relpath(file.location, self.folder)), file.location, file.reason)
+        return sorted(
+            (printable(os.path.relpath(file.path, self.folder)), file.path, file.reason)
             for file in self._files
             if file.zipped or not file.name.endswith(".zip")
-        ]
-        return sorted(files)
+        )
 
-    def link_out(self, folders: tuple[str, ...]) -> str | None:
-        """Location of a link out of the raw folder: one of these names, or else any other folder's.
+    def find_external_link(self, folders: tuple[str, ...]) -> str | None:
+        """Return the path of a link out of the raw folder, preferably one of these names.
 
-        Links in the folders of these names stand for clips and do not count.
+        Links in folders of these names represent clips and do not count.
         """
-        links = [file for file in self._files if file.reason == LINK_OUT]
+        links = [file for file in self._files if file.reason == EXTERNAL_LINK]
         links = [link for link in links if link.folder not in folders]
         links.sort(key=lambda link: link.name not in folders)
-        return links[0].location if links else None
+        return links[0].path if links else None
 
 
-def key(name: str) -> str:
-    """A file name as names are compared: macOS writes accents as characters of their own."""
+def normalize_filename(name: str) -> str:
+    """Return a file name in a form to compare; macOS writes accents as separate characters."""
     return unicodedata.normalize("NFC", name).strip()
 
 
 def printable(name: str) -> str:
-    """A path or file name with escapes for bytes that are not UTF-8."""
+    """Return a path or file name with escapes for bytes that are not UTF-8."""
     return name.encode(errors="backslashreplace").decode()
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a name is for the system's or another program's use."""
+    """Return whether a file name is one that the system or another program uses."""
     return name.startswith(".") or name in ("Thumbs.db", "desktop.ini", "__MACOSX")
 
 
-def open_location(location: str) -> BinaryIO:
+def open_raw_file(path: str) -> BinaryIO:
     """Open a file, or a member of a zip archive, for reading bytes.
 
     Raises:
-        UnreadableError: it is gone, not permitted, damaged, encrypted or a zip bomb.
+        UnreadableError: it is missing, not permitted, damaged, encrypted or a zip bomb.
         OSError: out of memory, disk space or file handles.
     """
-    archive, is_member, member = location.partition(_MEMBER)
-    with _unreadable():
+    archive, is_member, member = path.partition(_MEMBER_SEPARATOR)
+    with _raising_unreadable():
         if is_member:
             return _open_member(f"{archive}.zip", member)
-        return _open_file(Path(location))
+        return _open_file(Path(path))
 
 
 @contextmanager
-def _unreadable() -> Iterator[None]:
-    """Turn what is wrong with a file into an `UnreadableError`, but nothing else."""
+def _raising_unreadable() -> Iterator[None]:
+    """Turn errors of one file, but not of the machine, into an `UnreadableError`."""
     try:
         yield
     except OSError as error:
-        if error.errno in _OUT_OF_RESOURCES:
+        if error.errno in _RESOURCE_ERRORS:
             raise
         raise UnreadableError(f"not readable: {error.strerror or error}") from error
-    except _NOT_UNPACKED as error:
-        what = str(error) or type(error).__name__
-        raise UnreadableError(f"not readable from its archive: {what}") from error
+    except _UNZIP_ERRORS as error:
+        message = str(error) or type(error).__name__
+        raise UnreadableError(f"not readable from its archive: {message}") from error
 
 
 def _open_file(path: Path) -> BinaryIO:
     file = path.open("rb")
-    if os.fstat(file.fileno()).st_size > _IN_MEMORY:
+    if os.fstat(file.fileno()).st_size > _MAX_BYTES_IN_MEMORY:
         return file
-    # Read here, as libsndfile would take a failing disk for the end of the file.
+    # Read at once, as libsndfile would treat a failing disk as the end of the file.
     with file:
         return BytesIO(file.read())
 
 
-def _open_member(archive: str, member: str) -> BinaryIO:
-    opened = _archive(archive, Path(archive).stat().st_mtime_ns)
-    info = opened.getinfo(member)
-    large = info.file_size > _IN_MEMORY
-    if large and info.file_size > min(_LARGEST_MEMBER, _LARGEST_RATIO * info.compress_size):
+def _open_member(archive_path: str, member: str) -> BinaryIO:
+    archive = _open_archive(archive_path, Path(archive_path).stat().st_mtime_ns)
+    info = archive.getinfo(member)
+    is_large = info.file_size > _MAX_BYTES_IN_MEMORY
+    max_bytes = min(_MAX_MEMBER_BYTES, _MAX_COMPRESSION_RATIO * info.compress_size)
+    if is_large and info.file_size > max_bytes:
         raise UnreadableError(
             f"not unpacked, as {info.compress_size} bytes would become {info.file_size}"
         )
-    with opened.open(info) as packed:
-        return _on_disk(packed) if large else BytesIO(packed.read())
+    with archive.open(info) as packed:
+        return _copy_to_disk(packed) if is_large else BytesIO(packed.read())
 
 
-def _on_disk(packed: BinaryIO) -> BinaryIO:
-    with ExitStack() as unless_done:
-        file = unless_done.enter_context(TemporaryFile())
+def _copy_to_disk(packed: IO[bytes]) -> BinaryIO:
+    with ExitStack() as close_on_error:
+        file = cast(BinaryIO, close_on_error.enter_context(TemporaryFile()))
         shutil.copyfileobj(packed, file)
         file.seek(0)
-        unless_done.pop_all()
+        close_on_error.pop_all()
         return file
 
 
 @lru_cache(maxsize=8)
-def _archive(path: str, modified: int) -> zipfile.ZipFile:
-    """An archive held open: its directory of thousands of members is read once a process."""
+def _open_archive(path: str, modified: int) -> zipfile.ZipFile:
+    """Open an archive once per process: reading a directory of thousands of members is slow."""
     return zipfile.ZipFile(path)
 
 
 def _walk(top: Path) -> Iterator[RawFile]:
-    """Every file and archive member below a folder, through links that stay below it."""
+    """Yield every file and archive member below a folder, following links that stay below it."""
     root = os.path.realpath(top)
-    pending, seen = [top], set()
+    pending, visited = [top], set()
     while pending:
         folder = pending.pop()
-        # A folder counts once under each of its names, however the links go round.
-        place = (folder.name, os.path.realpath(folder))
-        if place in seen:
+        # A folder counts once under each of its names, so that loops of links end.
+        identity = (folder.name, os.path.realpath(folder))
+        if identity in visited:
             continue
-        seen.add(place)
-        for entry in _entries(folder):
+        visited.add(identity)
+        for entry in _list_folder(folder):
             path = folder / entry.name
-            reason = _reason(entry, root)
+            reason = _unreadable_reason(entry, root)
             if reason == _FOLDER:
                 pending.append(path)
                 continue
             yield RawFile(folder.name, entry.name, str(path), reason)
             if not reason and path.suffix == ".zip":
-                yield from _members(path)
+                yield from _list_members(path)
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
-    """What is directly in a folder, but for what is hidden."""
-    if not _is_utf8(folder):
+def _list_folder(folder: Path) -> list[os.DirEntry]:
+    """Return the entries of a folder that are not hidden."""
+    if not _has_utf8_name(folder):
         return []
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not is_hidden(entry.name)]
     except OSError as error:
-        if error.errno in _OUT_OF_RESOURCES:
+        if error.errno in _RESOURCE_ERRORS:
             raise
-        logger.warning("%s is not looked into: %s", folder, error.strerror)
+        logger.warning("%s is skipped: %s", folder, error.strerror)
         return []
 
 
-def _reason(entry: os.DirEntry, root: str) -> str:
-    """Why an entry is not to be read as a file, "" where it is."""
+def _unreadable_reason(entry: os.DirEntry, root: str) -> str:
+    """Return why an entry cannot be read as a file; "" if it can."""
     if entry.is_symlink() and not Path(os.path.realpath(entry)).is_relative_to(root):
-        return LINK_OUT
+        return EXTERNAL_LINK
     try:
-        return _FOLDER if entry.is_dir() else "" if entry.is_file() else _NO_FILE
-    except OSError:  # A loop of links, or what may not be looked at.
-        return _NO_FILE
+        return _FOLDER if entry.is_dir() else "" if entry.is_file() else _NOT_A_FILE
+    except OSError:  # A loop of links, or no permission.
+        return _NOT_A_FILE
 
 
-def _members(path: Path) -> Iterator[RawFile]:
-    if not _is_utf8(path):
+def _list_members(path: Path) -> Iterator[RawFile]:
+    """Yield the files in an archive; one at its root counts as in a folder of its name."""
+    if not _has_utf8_name(path):
         return
-    for info in _directory(path):
+    for info in _read_directory(path):
         member = PurePosixPath(info.filename)
-        # What macOS adds to archives looks like a clip of the same name, but is not sound.
+        # macOS adds hidden files to archives that have the names of clips, but are not sound.
         if member.name and not any(map(is_hidden, member.parts)):
             folder = member.parent.name or path.stem
             yield RawFile(folder, member.name, f"{path}//{info.filename}")
 
 
-def _directory(path: Path) -> list[zipfile.ZipInfo]:
+def _read_directory(path: Path) -> list[zipfile.ZipInfo]:
     try:
-        with _unreadable(), zipfile.ZipFile(path) as archive:
+        with _raising_unreadable(), zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if not info.filename.endswith("/")]
     except UnreadableError as error:
         raise InputError(
-            f"{path} is not a whole zip archive, {error}: fetch it again or take it away"
+            f"{path} is not a complete zip archive, {error}: download it again or remove it"
         ) from error
     if members and all(info.flag_bits & 1 for info in members):
-        raise InputError(f"{path} is encrypted: unpack it here, or take it away")
+        raise InputError(f"{path} is encrypted: unpack it here, or remove it")
     return members
 
 
-def _is_utf8(path: Path) -> bool:
-    """Whether a table can hold what is in a folder or archive; warns of one that is left out."""
+def _has_utf8_name(path: Path) -> bool:
+    """Return whether a name is UTF-8, as tables need it; warn if it is not."""
     shown = printable(path.name)
     if shown != path.name:
-        logger.warning("%s is not looked into: its name is not UTF-8", path.with_name(shown))
+        logger.warning("%s is skipped: its name is not UTF-8", path.with_name(shown))
     return shown == path.name
 
 
-def _warn_of_passed_over(what: str, pairs: list[tuple[RawFile, RawFile]]) -> None:
+def _warn_of_duplicates(kind: str, pairs: list[tuple[RawFile, RawFile]]) -> None:
     if pairs:
         logger.warning(
-            "%d %s are passed over, as there are others of their names: %s is used, and not %s",
+            "%d %s are ignored because others have the same names: %s is used, not %s",
             len(pairs),
-            what,
-            *(printable(file.location) for file in pairs[0]),
+            kind,
+            *(printable(file.path) for file in pairs[0]),
         )
 
 
-def _are_two(first: RawFile, other: RawFile) -> bool:
-    """Whether two unpacked files of the same name are not the same file."""
+def _are_different(first: RawFile, other: RawFile) -> bool:
+    """Return whether two unpacked files of the same name are not the same file."""
     return (
         first is not other
         and not (first.zipped or other.zipped)
-        and os.path.realpath(first.location) != os.path.realpath(other.location)
+        and os.path.realpath(first.path) != os.path.realpath(other.path)
     )

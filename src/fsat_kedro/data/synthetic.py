@@ -1,11 +1,10 @@
-"""The built-in data set: eight kinds of synthetic sound, in the layout of the challenge's release.
+"""The built-in data set: eight classes of synthetic sounds in FSDKaggle2018's public layout.
 
-Axes: n samples. Waves are floats in −1..1, times are in seconds, frequencies in Hz; `seed` and
-`rng` are the only sources of chance, so the same seed writes the same bytes.
+Axes: n samples. Waves are floats in −1..1, times are in seconds, frequencies in Hz. `seed` and
+`rng` are the only sources of randomness, so the same seed writes the same bytes.
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +14,23 @@ from scipy import signal
 
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.errors import InputError
+from fsat_kedro.files import remove
 
 CLIP_SECONDS = (0.3, 4.0)
-VERIFIED_SHARE = 0.4
-WRONG_SHARE = 0.15
+VERIFIED_FRACTION = 0.4
+MISLABELED_FRACTION = 0.15
 N_EMPTY = 3
 
-AUDIO = {"train": "FSDKaggle2018.audio_train", "test": "FSDKaggle2018.audio_test"}
-META = "FSDKaggle2018.meta"
-TRAIN_CSV = f"{META}/train_post_competition.csv"
-TEST_CSV = f"{META}/test_post_competition_scoring_clips.csv"
+AUDIO_FOLDERS = {"train": "FSDKaggle2018.audio_train", "test": "FSDKaggle2018.audio_test"}
+META_FOLDER = "FSDKaggle2018.meta"
+TRAIN_CSV = f"{META_FOLDER}/train_post_competition.csv"
+TEST_CSV = f"{META_FOLDER}/test_post_competition_scoring_clips.csv"
 MARKER = "demo.json"
 
 _PEAK = 0.9
-_MIN_SAMPLE_RATE = 16000  # the birds sing up to 8 kHz
+_MIN_SAMPLE_RATE = 16000  # Chirps reach 8 kHz.
 _STREAMS = {"train": 0, "test": 1, "empty": 2}
-_PARTIAL = ".demo.partial"
+_PARTIAL_FOLDER = ".demo.partial"
 
 
 def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
@@ -38,7 +38,7 @@ def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _decay(times: np.ndarray, t60: float) -> np.ndarray:
-    """An envelope that falls by 60 dB in `t60` seconds."""
+    """Return an envelope that falls by 60 dB in `t60` seconds."""
     return 10 ** (-3 * times / t60)
 
 
@@ -59,13 +59,13 @@ def _low_passed(wave: np.ndarray, cutoff: float, sample_rate: int) -> np.ndarray
 
 
 def _onsets(n: int, gap: float, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    """Start samples of a slightly uneven beat with `gap` seconds between strokes."""
+    """Return the first samples of strokes in a slightly uneven beat, about `gap` seconds apart."""
     beats = np.arange(0, n, gap * sample_rate)
     beats[1:] += 0.08 * gap * sample_rate * rng.uniform(-1, 1, len(beats) - 1)
     return beats[beats < n].astype(int)
 
 
-def _to_peak(wave: np.ndarray, peak: float) -> np.ndarray:
+def _scale_to_peak(wave: np.ndarray, peak: float) -> np.ndarray:
     largest = np.abs(wave).max()
     return wave * (peak / largest) if largest else wave
 
@@ -119,10 +119,11 @@ def _engine(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
     strokes = np.floor(_phase(firing, sample_rate) / (2 * np.pi) + rng.random())
     pulses = np.diff(strokes, prepend=strokes[0] - 1) * rng.uniform(0.6, 1, n)
     exhaust = pulses + rng.uniform(0.002, 0.01) * rng.standard_normal(n)
-    return sum(
-        level * _resonance(exhaust, _log_uniform(rng, low, high), rng.uniform(1, 4), sample_rate)
-        for low, high, level in [(80, 200, 1.0), (300, 800, 0.7), (1200, 2500, 0.4)]
-    )
+    wave = np.zeros(n)
+    for low, high, level in [(80, 200, 1.0), (300, 800, 0.7), (1200, 2500, 0.4)]:
+        pitch = _log_uniform(rng, low, high)
+        wave += level * _resonance(exhaust, pitch, rng.uniform(1, 4), sample_rate)
+    return wave
 
 
 def _flute(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
@@ -138,7 +139,7 @@ def _flute(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
 
 
 def _plucked_string(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    """A burst of noise that circles through a delay line and a mild low-pass.
+    """Send a burst of noise through a loop of a delay line and a mild low-pass.
 
     Karplus and Strong (1983), "Digital synthesis of plucked-string and drum timbres".
     """
@@ -150,16 +151,16 @@ def _plucked_string(n: int, rng: np.random.Generator, sample_rate: int) -> np.nd
     loop[period:] = [-loss * (1 - softness), -loss * softness]
     burst = rng.standard_normal(period)
     pluck = np.zeros(n)
-    pluck[:period] = (burst - burst.mean())[:n]  # an offset would be the last to die away
+    pluck[:period] = (burst - burst.mean())[:n]  # An offset would decay last.
     return signal.lfilter([1], loop, pluck)
 
 
 def _siren(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
     times = np.arange(n) / sample_rate
-    # However short, the wail goes up or down once.
+    # Even a short wail goes up or down once.
     rate = max(_log_uniform(rng, 0.5, 3), 0.7 * sample_rate / n)
-    rising_share = rng.uniform(0.3, 0.7)
-    wail = signal.sawtooth(2 * np.pi * (rate * times + rng.random()), rising_share)
+    rising_fraction = rng.uniform(0.3, 0.7)
+    wail = signal.sawtooth(2 * np.pi * (rate * times + rng.random()), rising_fraction)
     octaves = rng.uniform(0.35, 0.7)
     phase = _phase(_log_uniform(rng, 600, 1200) * 2 ** (octaves * wail), sample_rate)
     return _harmonics(phase, rng.uniform(0.3, 0.6) ** np.arange(4))
@@ -191,19 +192,19 @@ LABELS = tuple(sorted(_SOUNDS))
 def synthesize(
     label: str, duration: float, rng: np.random.Generator, sample_rate: int = SAMPLE_RATE
 ) -> np.ndarray:
-    """Make one sound, clean and without silence around it.
+    """Synthesize one clean sound, without silence around it.
 
     Args:
         label: One of `LABELS`.
         duration: Length in seconds.
         rng: Draws pitch, timbre, decay and tempo.
-        sample_rate: Samples per second, 16,000 or more.
+        sample_rate: Hz, 16,000 or more.
 
     Returns:
-        Wave, shape (n,) with n = round(duration × sample_rate), float32, largest magnitude 0.9.
+        (n,) float32 with n = round(duration × sample_rate) and a peak of 0.9.
 
     Raises:
-        ValueError: For an unknown label, an empty sound or too low a sample rate.
+        ValueError: If the label is unknown, the sound empty or the sample rate too low.
     """
     if label not in _SOUNDS:
         raise ValueError(f"unknown label {label!r}: expected one of {', '.join(LABELS)}")
@@ -212,44 +213,43 @@ def synthesize(
     n = round(duration * sample_rate)
     if n < 1:
         raise ValueError(f"duration is {duration} s: expected at least one sample")
-    return _to_peak(_SOUNDS[label](n, rng, sample_rate), _PEAK).astype(np.float32)
+    return _scale_to_peak(_SOUNDS[label](n, rng, sample_rate), _PEAK).astype(np.float32)
 
 
-def _fnames(stream: str, n_clips: int, seed: int) -> list[str]:
-    """Eight hex digits a clip, in no visible order."""
+def _file_names(stream: str, n_clips: int, seed: int) -> list[str]:
+    """Return unique names of eight hexadecimal digits, in no visible order."""
     start = int(np.random.default_rng(seed).integers(2**32))
-    places = (len(_STREAMS) * row + _STREAMS[stream] for row in range(n_clips))
-    # Times an odd number, modulo a power of two, is one-to-one: no name comes twice.
-    return [f"{(start + 2654435761 * place) % 2**32:08x}.wav" for place in places]
+    numbers = (len(_STREAMS) * row + _STREAMS[stream] for row in range(n_clips))
+    # Multiplying by an odd number modulo a power of two is one-to-one, so names are unique.
+    return [f"{(start + 2654435761 * number) % 2**32:08x}.wav" for number in numbers]
 
 
 def plan_clips(split: str, n_clips: int, seed: int) -> pd.DataFrame:
-    """List the clips of one split, before any sound is made.
+    """Draw labels and file names of the clips of one split.
 
-    Labels take turns, so that classes are even up to one clip. Some training clips that nobody
-    verified hold another sound than their label says. The first rows are the same however many
-    clips are asked for.
+    Labels alternate, so class sizes differ by at most one clip. Some unverified training clips
+    contain another sound than their label says. More clips do not change the first ones.
 
     Args:
         split: "train" or "test".
         n_clips: Number of clips with a sound.
-        seed: Any whole number from 0.
+        seed: Any integer from 0.
 
     Returns:
-        A row a clip: fname, label, sound (what is really heard, one of `LABELS`) and verified
-        (bool; every test clip is).
+        A row per clip: fname, label, sound (the label of the actual sound) and verified (bool;
+        true for all test clips).
     """
     rows = np.arange(n_clips)
     label = rows % len(LABELS)
-    # A column of its own for each question keeps earlier rows unchanged when rows are added.
+    # One column per decision, so that more rows do not change the first ones.
     verify, err, other = np.random.default_rng([seed, _STREAMS[split]]).random((n_clips, 3)).T
-    verified = (verify < VERIFIED_SHARE) | (split == "test")
-    wrong = ~verified & (err < WRONG_SHARE)
+    verified = (verify < VERIFIED_FRACTION) | (split == "test")
+    wrong = ~verified & (err < MISLABELED_FRACTION)
     step = 1 + (other * (len(LABELS) - 1)).astype(int)
     names = np.array(LABELS)
     return pd.DataFrame(
         {
-            "fname": _fnames(split, n_clips, seed),
+            "fname": _file_names(split, n_clips, seed),
             "label": names[label],
             "sound": names[np.where(wrong, (label + step) % len(LABELS), label)],
             "verified": verified,
@@ -258,17 +258,13 @@ def plan_clips(split: str, n_clips: int, seed: int) -> pd.DataFrame:
 
 
 def _background(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Steady noise, shape (n,), of unit power, from white to dull."""
+    """Return steady noise (n,) of unit power, from white to dull."""
     noise = signal.lfilter([1], [1, -rng.uniform(0, 0.95)], rng.standard_normal(n))
     return noise / noise.std()
 
 
-def _recording(sound: str, rng: np.random.Generator) -> np.ndarray:
-    """A sound as a recordist would hand it in: noisy, at some level, with silence around it.
-
-    Returns:
-        Samples, shape (n,), int16.
-    """
+def _simulate_recording(sound: str, rng: np.random.Generator) -> np.ndarray:
+    """Return a sound with noise, at a random level, with silence around it, (n,) int16."""
     n = round(_log_uniform(rng, *CLIP_SECONDS) * SAMPLE_RATE)
     head, tail = (rng.uniform(0.05, 0.2, 2) * n).astype(int)
     n_sound = n - head - tail
@@ -279,7 +275,7 @@ def _recording(sound: str, rng: np.random.Generator) -> np.ndarray:
     clip = np.zeros(n)
     if rng.random() < 0.5:
         clip += 10 ** (rng.uniform(-96, -88) / 20) * rng.standard_normal(n)
-    clip[head : n - tail] += _to_peak(wave, _log_uniform(rng, 0.25, _PEAK))
+    clip[head : n - tail] += _scale_to_peak(wave, _log_uniform(rng, 0.25, _PEAK))
     return np.round(clip * (2**15 - 1)).astype(np.int16)
 
 
@@ -287,21 +283,20 @@ def _write_wav(path: Path, samples: np.ndarray) -> None:
     sf.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
 
 
-def _write_sounds(
-    folder: Path, sounds: pd.Series, fnames: pd.Series, split: str, seed: int
-) -> None:
+def _write_sounds(folder: Path, clips: pd.DataFrame, split: str, seed: int) -> None:
     folder.mkdir(parents=True)
-    for row, (sound, fname) in enumerate(zip(sounds, fnames, strict=True)):
-        # A stream a clip: its sound does not depend on how many others there are.
+    for row, clip in enumerate(clips.itertuples()):
+        # One stream per clip, so that its sound does not depend on the number of clips.
         stream = np.random.SeedSequence([seed, _STREAMS[split]], spawn_key=[row])
-        _write_wav(folder / fname, _recording(sound, np.random.default_rng(stream)))
+        recording = _simulate_recording(clip.sound, np.random.default_rng(stream))
+        _write_wav(folder / clip.fname, recording)
 
 
 def _write_tables(
     folder: Path, train: pd.DataFrame, test: pd.DataFrame, empty: pd.DataFrame
 ) -> None:
     source = {"freesound_id": 0, "license": "Creative Commons 0"}
-    (folder / META).mkdir()
+    (folder / META_FOLDER).mkdir()
     train = train.assign(manually_verified=train["verified"].astype(int), **source)
     columns = ["fname", "label", "manually_verified", *source]
     train[columns].sort_values("fname").to_csv(folder / TRAIN_CSV, index=False)
@@ -311,82 +306,81 @@ def _write_tables(
     test[columns].sort_values("fname").to_csv(folder / TEST_CSV, index=False)
 
 
-def _held(folder: Path) -> list[str]:
-    """Everything that lies in the audio and meta folders, as paths relative to `folder`."""
-    names = [*AUDIO.values(), META]
-    found = (
-        path for name in names if (folder / name).is_dir() for path in (folder / name).iterdir()
-    )
-    return sorted(path.relative_to(folder).as_posix() for path in found)
+def _list_files(folder: Path) -> list[str]:
+    """Return the paths of all files in the audio and meta folders, relative to `folder`."""
+    names = [*AUDIO_FOLDERS.values(), META_FOLDER]
+    paths = (path for name in names for path in folder.glob(f"{name}/*"))
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
-def _made_before(folder: Path) -> list[str]:
+def _read_marker(folder: Path) -> list[str]:
+    """Return the files that an earlier call wrote to a folder."""
     marker = folder / MARKER
     if not marker.exists():
         return []
     try:
         return json.loads(marker.read_text())["files"]
-    except (ValueError, KeyError, TypeError) as cause:
-        raise InputError(f"{marker} was not written by a demo: move it or the demo away") from cause
-
-
-def _refuse_foreign_files(folder: Path) -> None:
-    foreign = sorted(set(_held(folder)) - set(_made_before(folder)))
-    if foreign:
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(
-            f"{folder} holds {len(foreign)} files that no demo made, such as {foreign[0]}: "
-            "give the demo another folder, or move them away"
+            f"{marker} was not written by the demo: move it away, or set raw_dir to another folder"
+        ) from error
+
+
+def _require_no_other_files(folder: Path) -> None:
+    others = sorted(set(_list_files(folder)) - set(_read_marker(folder)))
+    if others:
+        raise InputError(
+            f"{folder} has {len(others)} files that the demo did not write, such as {others[0]}: "
+            "set raw_dir to another folder, or move them away"
         )
 
 
-def _put_in_place(partial: Path, folder: Path) -> None:
-    # Tables go first and come last; the marker stands before any file it answers for.
-    for name in [META, *AUDIO.values()]:
-        if (folder / name).exists():
-            shutil.rmtree(folder / name)
-    for name in [MARKER, *AUDIO.values(), META]:
+def _move_into_place(partial: Path, folder: Path) -> None:
+    # Tables are removed first and written last. The marker comes before the files that it lists.
+    for name in [META_FOLDER, *AUDIO_FOLDERS.values()]:
+        remove(folder / name)
+    for name in [MARKER, *AUDIO_FOLDERS.values(), META_FOLDER]:
         (partial / name).replace(folder / name)
     partial.rmdir()
 
 
-def make_demo(folder: Path, *, n_train: int, n_test: int, seed: int) -> pd.DataFrame:
-    """Write the synthetic data set into `folder`, in the layout of FSDKaggle2018's release.
+def write_synthetic_dataset(folder: Path, *, n_train: int, n_test: int, seed: int) -> pd.DataFrame:
+    """Write the synthetic data set into a folder, in the layout of FSDKaggle2018's release.
 
-    Clips are 0.3 to 4 s long, 44.1 kHz, mono, 16-bit, with silence at both ends. Three test clips
-    more are empty files, labelled None and ignored, as in the challenge. A demo made before is
-    replaced; the tables come last, so that a killed run leaves nothing that looks whole.
+    Clips are 0.3 to 4 s long, 44.1 kHz, mono, 16-bit, with silence at both ends. Three more test
+    clips are empty files, labelled None and ignored, as in the challenge. An earlier data set is
+    replaced. The tables come last, so that an interrupted call leaves nothing that looks complete.
 
     Args:
-        folder: Where the audio and meta folders go; made if missing.
-        n_train: Number of training clips, at least one a class.
-        n_test: Number of test clips with a sound, at least one a class.
-        seed: Any whole number from 0.
+        folder: Parent of the audio and meta folders, created if missing.
+        n_train: Number of training clips, at least one per class.
+        n_test: Number of test clips with a sound, at least one per class.
+        seed: Any integer from 0.
 
     Returns:
-        A row a clip: fname, label, split.
+        A row per clip: fname, label, split.
 
     Raises:
-        InputError: If there are fewer clips than classes, or if `folder` holds files in the
-            challenge's layout that no demo made.
+        InputError: If there are fewer clips than classes, or the folder has other files in the
+            challenge's layout.
     """
     for name, count in [("n_train", n_train), ("n_test", n_test)]:
         if count < len(LABELS):
-            raise InputError(f"{name} is {count}: expected at least {len(LABELS)}, one a class")
-    folder = Path(folder)
+            raise InputError(f"{name} is {count}: expected at least {len(LABELS)}, one per class")
     folder.mkdir(parents=True, exist_ok=True)
-    _refuse_foreign_files(folder)
-    partial = folder / _PARTIAL
-    if partial.exists():
-        shutil.rmtree(partial)
+    _require_no_other_files(folder)
+    partial = folder / _PARTIAL_FOLDER
+    remove(partial)
     train, test = plan_clips("train", n_train, seed), plan_clips("test", n_test, seed)
-    for split, table in [("train", train), ("test", test)]:
-        _write_sounds(partial / AUDIO[split], table["sound"], table["fname"], split, seed)
-    empty = pd.DataFrame({"fname": _fnames("empty", N_EMPTY, seed), "label": "None"})
+    for split, clips in [("train", train), ("test", test)]:
+        _write_sounds(partial / AUDIO_FOLDERS[split], clips, split, seed)
+    empty = pd.DataFrame({"fname": _file_names("empty", N_EMPTY, seed), "label": "None"})
     for fname in empty["fname"]:
-        _write_wav(partial / AUDIO["test"] / fname, np.zeros(0, np.int16))
+        _write_wav(partial / AUDIO_FOLDERS["test"] / fname, np.zeros(0, np.int16))
     _write_tables(partial, train, test, empty)
-    counts = {"seed": seed, "n_train": n_train, "n_test": n_test, "labels": LABELS}
-    (partial / MARKER).write_text(json.dumps({**counts, "files": _held(partial)}, indent=1) + "\n")
-    _put_in_place(partial, folder)
+    marker = {"seed": seed, "n_train": n_train, "n_test": n_test, "labels": LABELS}
+    marker["files"] = _list_files(partial)
+    (partial / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
+    _move_into_place(partial, folder)
     clips = pd.concat([train, test, empty], keys=["train", "test", "test"], names=["split"])
     return clips.reset_index("split")[["fname", "label", "split"]].reset_index(drop=True)

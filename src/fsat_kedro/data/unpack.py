@@ -1,4 +1,4 @@
-"""Unpacking an archive from elsewhere: nothing of it may land outside of its folder."""
+"""Safe unpacking of zip archives: no file may land outside of the target folder."""
 
 import shutil
 import stat
@@ -14,80 +14,74 @@ _PLAIN_TYPES = (0, stat.S_IFREG, stat.S_IFDIR)
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a zip archive into a new folder, without what macOS adds to archives.
+    """Unpack a zip archive into a new folder, without the files that macOS adds.
 
     Args:
         archive: the zip archive.
-        folder: made here; anything that it held before is gone.
+        folder: the folder to create; an existing one is replaced.
 
     Returns:
-        The folder that holds the content: the only one in the archive, or else `folder`.
+        The archive's only top folder if there is one, else `folder`.
 
     Raises:
-        InputError: the archive is damaged, has a member that would land outside or is neither
-            file nor folder, or needs more disk space than is free. Only a damaged archive leaves
-            anything behind.
+        InputError: the archive is damaged, has an unsafe member, or needs more disk space than is
+            free. Only a damaged archive leaves anything behind.
     """
     try:
         with zipfile.ZipFile(archive) as source:
             members = source.infolist()
             for member in members:
-                _refuse_unsafe(member, archive)
-            kept = [member for member in members if not _is_of_macos(member)]
-            needed = sum(member.file_size for member in kept)
-            require_space(needed, archive.parent, f"unpacking {archive.name}")
+                _require_safe(member, archive)
+            kept = [member for member in members if not _is_macos_metadata(member)]
+            n_bytes = sum(member.file_size for member in kept)
+            require_free_space(n_bytes, archive.parent, f"unpacking {archive.name}")
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
-            # `disable=None` hides the bar where nobody watches: output to a file or a pipe.
+            # `disable=None` hides the bar unless the output is a terminal.
             for member in tqdm(kept, f"unpack {archive.name}", unit="file", disable=None):
                 source.extract(member, folder)
-    # RuntimeError is what zipfile raises for encryption and for unknown ways of compression.
+    # zipfile raises RuntimeError for encryption and unknown compression.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise InputError(
-            f"{archive} cannot be unpacked: {error}: unpack it by other means into raw_dir"
+            f"{archive} cannot be unpacked: {error}: unpack it into raw_dir with another program"
         ) from error
-    return _content(folder)
+    entries = list(folder.iterdir())
+    return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
 
 
-def require_space(needed: int, folder: Path, purpose: str) -> None:
-    """Raise an InputError where a folder's disk has less than `needed` bytes free."""
+def require_free_space(n_bytes: int, folder: Path, purpose: str) -> None:
+    """Raise an InputError if the disk of a folder has fewer free bytes."""
     free = shutil.disk_usage(folder).free
-    if free < needed:
+    if free < n_bytes:
         raise InputError(
-            f"{purpose} takes at least {readable_size(needed)}, but {folder} has "
-            f"{readable_size(free)} free: make room, or set raw_dir to another disk"
+            f"{purpose} needs at least {format_size(n_bytes)}, but {folder} has "
+            f"{format_size(free)} free: free some space, or set raw_dir to another disk"
         )
 
 
-def readable_size(n: int) -> str:
-    """Bytes in the unit that suits, such as 3.60GB."""
-    return tqdm.format_sizeof(n, "B")
+def format_size(n_bytes: int) -> str:
+    """Return a size with a suitable unit, such as 3.60GB."""
+    return tqdm.format_sizeof(n_bytes, "B")
 
 
-def _refuse_unsafe(member: zipfile.ZipInfo, archive: Path) -> None:
-    # The name as it stands in the archive: zipfile already changed its own copy of it.
-    name = member.orig_filename
+def _require_safe(member: zipfile.ZipInfo, archive: Path) -> None:
+    name = member.orig_filename  # zipfile has already changed `filename`.
     windows = PureWindowsPath(name)
     if "\\" in name or windows.drive or windows.root or ".." in PurePosixPath(name).parts:
         problem = "would land outside of its folder"
     elif stat.S_IFMT(member.external_attr >> 16) not in _PLAIN_TYPES:
         problem = "is a link or a device"
     elif "\0" in name or not PurePosixPath(name).parts:
-        problem = "has no proper name"
+        problem = "has no valid name"
     else:
         return
     raise InputError(
-        f"{archive} is not safe to unpack: its member {name!r} {problem}; nothing of it was "
-        "unpacked: ask the publisher for a proper archive"
+        f"{archive} is not safe to unpack: its member {name!r} {problem}; nothing was unpacked: "
+        "ask the publisher for a correct archive"
     )
 
 
-def _is_of_macos(member: zipfile.ZipInfo) -> bool:
-    """Whether it looks like a clip of the same name, but is not sound."""
+def _is_macos_metadata(member: zipfile.ZipInfo) -> bool:
+    """Return whether a member has the name of a clip, but is not sound."""
     path = PurePosixPath(member.filename)
     return path.parts[0] == "__MACOSX" or path.name.startswith("._")
-
-
-def _content(folder: Path) -> Path:
-    entries = list(folder.iterdir())
-    return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder

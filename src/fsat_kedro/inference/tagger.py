@@ -18,11 +18,11 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 from sklearn.pipeline import Pipeline as Projector
 
-from fsat_kedro.audio.decoding import load_or_reject
+from fsat_kedro.audio.decoding import read_clip
 from fsat_kedro.audio.log_mel import log_mel
 from fsat_kedro.audio.summary_features import compile_librosa, feature_names, summary_features
 from fsat_kedro.data.ragged import gather
-from fsat_kedro.data.raw_files import open_location
+from fsat_kedro.data.raw_files import open_raw_file
 from fsat_kedro.errors import InputError
 from fsat_kedro.evaluation.metrics import N_TAGS, top_k
 from fsat_kedro.inference.ensemble import geometric_mean, predict, view_batches
@@ -276,9 +276,9 @@ def _hear(sound: Sound, *, settings: TaggerSettings) -> _Heard:
     def open_sound() -> BinaryIO:
         if isinstance(sound.content, bytes):
             return BytesIO(sound.content)
-        return open_location(sound.content)
+        return open_raw_file(sound.content)
 
-    clip, reason = load_or_reject(
+    clip, reason = read_clip(
         open_sound,
         reason=sound.reason,
         suffix=PurePath(sound.name).suffix,

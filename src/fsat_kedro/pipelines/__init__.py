@@ -1,1 +1,1 @@
-"""The pipelines: wiring in `pipeline.py`, what the nodes do in `nodes.py`."""
+"""Kedro pipelines: wiring in `pipeline.py`, node functions in `nodes.py`."""

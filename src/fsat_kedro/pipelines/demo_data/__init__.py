@@ -1,4 +1,4 @@
-"""Make the synthetic data set."""
+"""Demo data: the synthetic data set."""
 
 from fsat_kedro.pipelines.demo_data.pipeline import create_pipeline
 

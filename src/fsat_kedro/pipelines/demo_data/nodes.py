@@ -1,23 +1,25 @@
-"""Nodes that make the synthetic data set."""
+"""Node that writes the synthetic data set."""
 
 from pathlib import Path
 
 import pandas as pd
 
-from fsat_kedro.data.synthetic import make_demo
+from fsat_kedro.data.synthetic import write_synthetic_dataset
 from fsat_kedro.errors import InputError
 from fsat_kedro.parameters import Demo
 
 
 def make_demo_clips(raw_dir: str, demo: Demo | None, seed: int) -> pd.DataFrame:
-    """Write the synthetic clips and their tables into the raw folder.
+    """Write the synthetic clips and their tables to the raw folder.
 
     Returns:
-        A row a clip: fname, label, split.
+        A row per clip: fname, label, split.
 
     Raises:
-        InputError: the environment has no demo, or the raw folder holds other clips.
+        InputError: the environment has no demo, or the raw folder has other clips.
     """
     if demo is None:
         raise InputError("this environment has no demo: use kedro run --env demo")
-    return make_demo(Path(raw_dir), n_train=demo.n_train, n_test=demo.n_test, seed=seed)
+    return write_synthetic_dataset(
+        Path(raw_dir), n_train=demo.n_train, n_test=demo.n_test, seed=seed
+    )

@@ -1,4 +1,4 @@
-"""Wiring of the synthetic data set."""
+"""Pipeline that writes the synthetic data set."""
 
 from kedro.pipeline import Pipeline, node
 
@@ -6,7 +6,7 @@ from fsat_kedro.pipelines.demo_data import nodes
 
 
 def create_pipeline() -> Pipeline:
-    """One node, from parameters to files in the raw folder."""
+    """Write the synthetic data set to the raw folder."""
     return Pipeline(
         [
             node(

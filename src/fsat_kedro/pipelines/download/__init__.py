@@ -1,4 +1,4 @@
-"""Fetch the published data set."""
+"""Download of the published data set."""
 
 from fsat_kedro.pipelines.download.pipeline import create_pipeline
 

@@ -1,4 +1,4 @@
-"""Nodes that fetch the published data set."""
+"""Node that downloads the published data set."""
 
 import pandas as pd
 
@@ -7,12 +7,12 @@ from fsat_kedro.parameters import Download
 
 
 def download_files(raw_dir: str, download: Download) -> pd.DataFrame:
-    """Fetch, check and unpack the files of the record into the raw folder.
+    """Download, verify and unpack the files of the record into the raw folder.
 
     Returns:
-        A row a file: file, bytes, md5, url, path.
+        A row per file: file, bytes, md5, url, path.
 
     Raises:
-        InputError: a file cannot be fetched, is wrong or unsafe, or finds no room.
+        InputError: see `download_release`.
     """
     return download_release(download.record, raw_dir)

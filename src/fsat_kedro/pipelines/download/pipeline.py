@@ -1,4 +1,4 @@
-"""Wiring of the published data set."""
+"""Pipeline that downloads the published data set."""
 
 from kedro.pipeline import Pipeline, node
 
@@ -6,7 +6,7 @@ from fsat_kedro.pipelines.download import nodes
 
 
 def create_pipeline() -> Pipeline:
-    """One node, from the address of a record to files in the raw folder."""
+    """Download the files of a record to the raw folder."""
     return Pipeline(
         [
             node(

@@ -1,4 +1,4 @@
-"""From trimmed sound to log-mels and projected summary features."""
+"""Features: from trimmed audio to log-mels and projected summary features."""
 
 from fsat_kedro.pipelines.features.pipeline import create_pipeline
 

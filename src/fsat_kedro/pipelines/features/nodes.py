@@ -1,4 +1,4 @@
-"""Nodes from trimmed sound to log-mels and projected summary features."""
+"""Nodes that compute log-mels and summary features, and project the latter by PCA."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,31 +25,31 @@ from fsat_kedro.parameters import CropLengths, LogMel, Pca
 def compute_log_mels(
     audio: RaggedArray, clips: pd.DataFrame, log_mel: LogMel, n_jobs: int, spool_dir: str
 ) -> RaggedArray:
-    """Log-mel spectrogram of each clip, item i (t_i, m) in dB; no frame for a rejected clip."""
+    """Compute a log-mel per clip, item i (t_i, m) in dB; without frames for a rejected clip."""
     function = partial(_log_mel_frames, settings=log_mel.model_dump())
     return gather(_map_waves(function, audio, clips, n_jobs, "log-mels"), spool_dir=spool_dir)
 
 
 def compute_summary_features(audio: RaggedArray, clips: pd.DataFrame, n_jobs: int) -> pd.DataFrame:
-    """The 1,133 summary features of each clip, a row a clip; NaN for a rejected clip."""
+    """Compute the 1,133 summary features of each clip, a row per clip; NaN for a rejected clip."""
     compile_librosa()
     rows = list(_map_waves(_summary_row, audio, clips, n_jobs, "summary features"))
     return pd.DataFrame(np.stack(rows), index=pd.Index(clips["fname"]), columns=feature_names())
 
 
 def fit_mel_statistics(mels: RaggedArray, crop_lengths: CropLengths) -> dict[str, float]:
-    """What the networks need to know of the training clips' log-mels.
+    """Compute the range of the training clips' log-mels, and the range of crop lengths.
 
     Returns:
-        minimum and maximum in dB; shortest and longest length in frames to show to networks.
+        minimum and maximum in dB; shortest and longest crop length in frames.
     """
     usable = np.flatnonzero(mels.lengths)
     if len(usable) == 0:
         raise InputError(
-            "no usable training clip: the reasons are in 08_reporting/rejected_clips.csv"
+            "no usable training clip: see the reasons in 08_reporting/rejected_clips.csv"
         )
     shortest, longest = length_range(mels.lengths[usable], crop_lengths.percentiles)
-    frames = (mels.reader(index)() for index in usable)
+    frames = (mels.reader(int(index))() for index in usable)
     smallest, largest = np.transpose([(values.min(), values.max()) for values in frames])
     return {
         "minimum": float(smallest.min()),
@@ -60,13 +60,13 @@ def fit_mel_statistics(mels: RaggedArray, crop_lengths: CropLengths) -> dict[str
 
 
 def fit_summary_projector(summary: pd.DataFrame, pca: Pca) -> Projector:
-    """Standardisation and PCA, fitted on the usable training clips."""
+    """Fit standardisation and PCA to the usable training clips."""
     usable = summary.dropna().to_numpy(np.float64)
     return fit_projector(usable, n_components=pca.n_components)
 
 
 def project_summary_features(summary: pd.DataFrame, projector: Projector) -> np.ndarray:
-    """Components of each clip, (clips, p) float32; NaN for a rejected clip."""
+    """Compute the components of each clip, (clips, p) float32; NaN for a rejected clip."""
     usable = summary.notna().all(axis=1).to_numpy()
     components = np.full((len(summary), projector[-1].n_components_), np.nan, np.float32)
     if usable.any():
@@ -79,17 +79,17 @@ def _map_waves(
 ) -> Iterator[np.ndarray]:
     readers = map(audio.reader, range(len(audio)))
     return map_clips(
-        partial(_named, function),
+        partial(_call_on_wave, function),
         zip(clips["fname"], readers, strict=True),
         n_jobs=n_jobs,
         total=len(audio),
         description=description,
-        seconds=audio.lengths / SAMPLE_RATE,
+        seconds=(audio.lengths / SAMPLE_RATE).tolist(),
     )
 
 
-def _named(function: Callable, clip: tuple[str, Callable[[], np.ndarray]]) -> np.ndarray:
-    """What a function makes of a clip's wave; an error names the clip."""
+def _call_on_wave(function: Callable, clip: tuple[str, Callable[[], np.ndarray]]) -> np.ndarray:
+    """Apply a function to a clip's wave; errors name the clip."""
     fname, read = clip
     try:
         return function(read())

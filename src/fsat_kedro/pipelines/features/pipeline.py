@@ -1,4 +1,4 @@
-"""Wiring of the features: computed for every split, fitted on train alone."""
+"""Pipeline of the features: computed for every split, fitted on train only."""
 
 from kedro.pipeline import Pipeline, node
 
@@ -6,7 +6,7 @@ from fsat_kedro.pipelines.features import nodes
 
 
 def create_pipeline(splits: list[str]) -> Pipeline:
-    """Compute and project the features of each split, with what is fitted on train."""
+    """Compute the features of each split, fit statistics and PCA on train, project all splits."""
     fit = Pipeline(
         [
             node(

@@ -1,4 +1,4 @@
-"""From raw files to a table of clips and their trimmed sound."""
+"""Preprocessing: from raw files to tables of clips and trimmed audio."""
 
 from fsat_kedro.pipelines.preprocessing.pipeline import create_pipeline
 

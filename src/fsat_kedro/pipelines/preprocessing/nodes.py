@@ -1,21 +1,21 @@
-"""Nodes from raw files to a table of clips and their trimmed sound."""
+"""Nodes that read tables of clips, and decode and trim the clips."""
 
-import logging
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import PurePath
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from fsat_kedro.audio.decoding import TrimmedClip, load_or_reject
+from fsat_kedro.audio.decoding import TrimmedClip, read_clip
 from fsat_kedro.data.layouts import read_esc50, read_fsdkaggle2018
 from fsat_kedro.data.ragged import RaggedArray, gather
-from fsat_kedro.data.raw_files import open_location
+from fsat_kedro.data.raw_files import open_raw_file
 from fsat_kedro.errors import InputError
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Decoding, Rejection, Trim
-
-logger = logging.getLogger(__name__)
 
 _READERS = {"fsdkaggle2018": read_fsdkaggle2018, "esc50": read_esc50}
 
@@ -23,34 +23,29 @@ _READERS = {"fsdkaggle2018": read_fsdkaggle2018, "esc50": read_esc50}
 def read_metadata(
     raw_dir: str, dataset: str, demo_clips: pd.DataFrame | None = None, *, split: str
 ) -> tuple[pd.DataFrame, list[str]]:
-    """The table of a split: fname, label, verified, usage, fold, location, reason.
+    """Read the table of a split, and the names of the files that it does not list.
 
-    `demo_clips` is only there for the order of things: the demo is made before it is read.
-
-    Returns:
-        The table; and the names of the files among the clips that it does not list.
+    `demo_clips` is unused: as an input it makes Kedro write the demo's files before this node.
     """
-    listing = _READERS[dataset](raw_dir, split)
-    return listing.table, listing.unlisted
+    return _READERS[dataset](raw_dir, split)
 
 
 def trim_clips(
     metadata: pd.DataFrame, decoding: Decoding, trim: Trim, n_jobs: int, spool_dir: str
 ) -> tuple[RaggedArray, pd.DataFrame]:
-    """Decode, check and trim every listed clip.
+    """Decode, validate and trim every listed clip.
 
     Returns:
-        The trimmed sound, item i (n_i,) float32 at 44.1 kHz, without a sample for a rejected
-        clip; and what became of each clip: fname, status (ok or rejected), reason (of a rejected
-        clip), note (what is odd about another), start and end (the kept interval), length (all
-        in samples).
+        The trimmed audio: item i is (n_i,) float32 at 44.1 kHz, without samples for a rejected
+        clip. And the decode results, a row per clip: fname, status (ok or rejected), reason (of
+        the rejection), warning, start and end (of the kept interval) and length, in samples.
     """
     decode_results: list[dict] = []
 
-    def waves():
+    def waves() -> Iterator[np.ndarray]:
         results = map_clips(
-            partial(_trim_clip, top_db=trim.top_db, max_seconds=decoding.max_seconds),
-            zip(metadata["location"], metadata["reason"], strict=True),
+            partial(_read_clip, top_db=trim.top_db, max_seconds=decoding.max_seconds),
+            zip(metadata["path"], metadata["reason"], strict=True),
             n_jobs=n_jobs,
             total=len(metadata),
             description="trim clips",
@@ -72,30 +67,24 @@ def trim_clips(
     return audio, metadata[["fname"]].join(pd.DataFrame(decode_results, index=metadata.index))
 
 
-def report_clips(
-    *, splits: list[str], **tables: pd.DataFrame | list
-) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
-    """What became of the clips of all splits.
+def report_clips(*, splits: list[str], **tables: Any) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
+    """List rejected clips and warnings, and count the clips of each split.
 
     Args:
-        splits: their names.
-        tables: for every split `{split}_decode_results` and `{split}_unlisted`.
+        splits: names of the splits.
+        tables: `{split}_decode_results` and `{split}_unlisted` of every split.
 
     Returns:
-        The rejected clips: fname, split, reason. The usable ones that are odd: fname, split,
-        note. And by split the numbers of listed, rejected, warned and unlisted clips.
+        The rejected clips: fname, split, reason. The usable clips with warnings: fname, split,
+        warning. And by split the numbers of listed, rejected and unlisted clips, and of warnings.
     """
     rejected, warned, counts = [], [], {}
     for split in splits:
-        decode_results = tables[f"{split}_decode_results"].assign(split=split)
-        rejected.append(
-            decode_results.loc[decode_results["status"] == "rejected", ["fname", "split", "reason"]]
-        )
-        warned.append(
-            decode_results.loc[decode_results["warning"] != "", ["fname", "split", "warning"]]
-        )
+        results = tables[f"{split}_decode_results"].assign(split=split)
+        rejected.append(results.loc[results["status"] == "rejected", ["fname", "split", "reason"]])
+        warned.append(results.loc[results["warning"] != "", ["fname", "split", "warning"]])
         counts[split] = {
-            "listed": len(decode_results),
+            "listed": len(results),
             "rejected": len(rejected[-1]),
             "with_warnings": len(warned[-1]),
             "unlisted": len(tables[f"{split}_unlisted"]),
@@ -109,43 +98,41 @@ def accept_clips(
     rejected_clips: pd.DataFrame,
     rejection: Rejection,
 ) -> pd.DataFrame:
-    """The table of clips that all that follows works with, unless too many are rejected.
+    """Join metadata and decode results, unless too many clips are rejected.
 
-    `rejected_clips` is only there for the order of things: it is on disk before the run stops.
+    `rejected_clips` is unused: as an input it makes Kedro save that table before this node fails.
 
     Returns:
-        The metadata without location, with status, reason, note, start, end and length.
+        The metadata without path, with status, reason, warning, start, end and length.
 
     Raises:
-        InputError: the share of rejected clips is above the parameter.
+        InputError: the fraction of rejected clips is above the parameter.
     """
     rejected = decode_results["status"] == "rejected"
     if rejected.mean() > rejection.max_fraction:
+        reasons = Counter(decode_results.loc[rejected, "reason"]).most_common(3)
         raise InputError(
-            f"{rejected.sum()} of {len(rejected)} clips rejected, more than the share of "
-            f"{rejection.max_fraction:g} in rejection.max_fraction: "
-            f"{_most_common(decode_results.loc[rejected, 'reason'])}. All are in "
-            "08_reporting/rejected_clips.csv: mend them and run again (without "
+            f"{rejected.sum()} of {len(rejected)} clips rejected, more than the fraction "
+            f"{rejection.max_fraction:g} of rejection.max_fraction: "
+            f"{', '.join(f'{reason} ({count})' for reason, count in reasons)}. All are listed in "
+            "08_reporting/rejected_clips.csv: repair them and run again (without "
             "--only-missing-outputs), or raise rejection.max_fraction"
         )
-    return metadata.drop(columns=["location", "reason"]).join(decode_results.drop(columns="fname"))
+    return metadata.drop(columns=["path", "reason"]).join(decode_results.drop(columns="fname"))
 
 
-def _most_common(reasons: pd.Series) -> str:
-    return ", ".join(f"{reason} ({count})" for reason, count in Counter(reasons).most_common(3))
-
-
-def _trim_clip(
+def _read_clip(
     clip: tuple[str, str], *, top_db: float, max_seconds: float
 ) -> tuple[TrimmedClip, str]:
-    location, reason = clip
+    """Read the clip of a path, unless there is a reason against it; errors name the path."""
+    path, reason = clip
     try:
-        return load_or_reject(
-            partial(open_location, location),
+        return read_clip(
+            partial(open_raw_file, path),
             reason=reason,
-            suffix="" if reason else PurePath(location).suffix,
+            suffix="" if reason else PurePath(path).suffix,
             top_db=top_db,
             max_seconds=max_seconds,
         )
     except Exception as error:
-        raise RuntimeError(f"clip {location}: {error}") from error
+        raise RuntimeError(f"clip {path}: {error}") from error

@@ -1,4 +1,4 @@
-"""Wiring from raw files to trimmed clips: one template, used for every split."""
+"""Pipeline from raw files to trimmed clips: one template, used for every split."""
 
 from functools import partial, update_wrapper
 
@@ -8,21 +8,21 @@ from fsat_kedro.pipelines.preprocessing import nodes
 
 
 def create_pipeline(splits: list[str], *, demo: bool) -> Pipeline:
-    """Preprocess each split in a namespace of its own, then look at what became of all clips.
+    """Preprocess each split in its own namespace, then report on all clips and accept them.
 
-    `demo` if the raw files are made.
+    With `demo`, the demo's files are written first.
     """
     return sum((_split_pipeline(split, demo) for split in splits), _check_pipeline(splits))
 
 
 def _split_pipeline(split: str, demo: bool) -> Pipeline:
     read_metadata = update_wrapper(partial(nodes.read_metadata, split=split), nodes.read_metadata)
-    made = ["demo_clips"] if demo else []
+    demo_inputs = ["demo_clips"] if demo else []
     template = Pipeline(
         [
             node(
                 read_metadata,
-                ["params:raw_dir", "params:dataset", *made],
+                ["params:raw_dir", "params:dataset", *demo_inputs],
                 ["metadata", "unlisted"],
                 name="read_metadata",
             ),
@@ -38,18 +38,18 @@ def _split_pipeline(split: str, demo: bool) -> Pipeline:
     return Pipeline(
         template,
         namespace=f"preprocessing.{split}",
-        inputs=set(made),
+        inputs=set(demo_inputs),
         parameters={"raw_dir", "dataset", "decoding", "trim", "n_jobs", "spool_dir"},
         outputs={name: f"{split}_{name}" for name in outputs},
     )
 
 
 def _check_pipeline(splits: list[str]) -> Pipeline:
-    """The clips of a split are accepted once all that is rejected is on disk to be looked at."""
-    made = [f"{split}_{name}" for split in splits for name in ("decode_results", "unlisted")]
+    """Save the reports on all clips, then accept the clips of each split."""
+    results = [f"{split}_{name}" for split in splits for name in ("decode_results", "unlisted")]
     reports = ["rejected_clips", "clip_warnings", "clip_counts"]
     report_clips = update_wrapper(partial(nodes.report_clips, splits=splits), nodes.report_clips)
-    report = node(report_clips, {name: name for name in made}, reports, name="report_clips")
+    report = node(report_clips, {name: name for name in results}, reports, name="report_clips")
     accept = [
         node(
             nodes.accept_clips,
@@ -62,7 +62,7 @@ def _check_pipeline(splits: list[str]) -> Pipeline:
     return Pipeline(
         [report, *accept],
         namespace="preprocessing.check",
-        inputs={*made, *(f"{split}_metadata" for split in splits)},
+        inputs={*results, *(f"{split}_metadata" for split in splits)},
         outputs={*reports, *(f"{split}_clips" for split in splits)},
         parameters={"rejection"},
     )

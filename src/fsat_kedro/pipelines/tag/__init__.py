@@ -1,4 +1,4 @@
-"""From a folder of anybody's sounds to their tags."""
+"""Tagging of a folder of sounds."""
 
 from fsat_kedro.pipelines.tag.pipeline import create_pipeline
 

@@ -1,4 +1,4 @@
-"""Nodes from a folder of sounds to their tags."""
+"""Nodes that list the sounds of a folder and tag them."""
 
 import logging
 
@@ -12,17 +12,19 @@ logger = logging.getLogger(__name__)
 
 
 def list_sounds(tag_dir: str | None) -> pd.DataFrame:
-    """Every file below a folder: fname, its path from there; location; reason not to read it."""
+    """List the files below a folder: fname (relative path), path, and reason not to read it."""
     if tag_dir is None:
-        raise InputError("tag_dir is not set: name the folder of sounds, --params tag_dir=FOLDER")
-    files = RawFolder(tag_dir, parameter="tag_dir").files()
+        raise InputError(
+            "tag_dir is not set: set it to a folder of sounds, --params tag_dir=FOLDER"
+        )
+    files = RawFolder(tag_dir, parameter="tag_dir").list_files()
     if not files:
-        raise InputError(f"tag_dir {tag_dir} has no files in it")
-    return pd.DataFrame(files, columns=["fname", "location", "reason"])
+        raise InputError(f"tag_dir {tag_dir} has no files")
+    return pd.DataFrame(files, columns=["fname", "path", "reason"])
 
 
 def tag_sounds(tagger: Tagger, sounds: pd.DataFrame, n_jobs: int, spool_dir: str) -> pd.DataFrame:
-    """Tag the sounds, see `tagger.Tagger.tag`."""
+    """Tag the sounds with the trained ensemble, see `Tagger.tag`."""
     listed = [Sound(*row) for row in sounds.itertuples(index=False)]
     tags = tagger.tag(listed, n_jobs=n_jobs, spool_dir=spool_dir)
     rejected = tags["reason"] != ""

@@ -1,4 +1,4 @@
-"""Wiring from a folder of sounds to their tags."""
+"""Pipeline from a folder of sounds to their tags."""
 
 from kedro.pipeline import Pipeline, node
 
@@ -6,7 +6,7 @@ from fsat_kedro.pipelines.tag import nodes
 
 
 def create_pipeline() -> Pipeline:
-    """Find the sounds of a folder and tag them with the trained ensemble."""
+    """List the sounds of a folder and tag them with the trained ensemble."""
     return Pipeline(
         [
             node(nodes.list_sounds, "params:tag_dir", "sounds", name="list_sounds"),

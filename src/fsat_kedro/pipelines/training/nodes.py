@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from sklearn.pipeline import Pipeline as Projector
 
-from fsat_kedro.data.folds import given_folds, stratified_folds
+from fsat_kedro.data.folds import predefined_folds, stratified_folds
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.errors import InputError
 from fsat_kedro.evaluation import metrics
@@ -56,7 +56,7 @@ def assign_folds(clips: pd.DataFrame, folds: Folds, seed: int) -> np.ndarray:
         return assigned
     if clips["fold"].isna().any():
         raise InputError("the data set has no folds of its own: set folds.source to stratified")
-    assigned[usable] = given_folds(clips.loc[usable, "fold"].to_numpy(), n_folds=folds.n_folds)
+    assigned[usable] = predefined_folds(clips.loc[usable, "fold"].to_numpy(), n_folds=folds.n_folds)
     return assigned
 
 
