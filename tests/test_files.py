@@ -37,12 +37,17 @@ def test_a_file_appears_when_it_is_whole(root):
     assert files.read_range(path, 0, 3) == b"one"
 
 
+def break_off_writing(path):
+    with files.open_atomic(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+
 def test_an_error_while_writing_leaves_the_old_content(root):
     path = f"{root}/scores.json"
     for expected in (None, b"old"):
-        with pytest.raises(KeyboardInterrupt), files.open_atomic(path) as file:
-            file.write(b"half")
-            raise KeyboardInterrupt
+        with pytest.raises(KeyboardInterrupt):
+            break_off_writing(path)
         assert files.exists(path) == (expected is not None)
         write(path, b"old")
     assert files.read_range(path, 0, 3) == b"old"
@@ -154,9 +159,10 @@ def test_a_download_that_breaks_off_does_not_pass_for_whole(url, store, cache, m
         Path(local).write_bytes(b"new")
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(store, "get_file", break_off)
-        files.local_copy(path, cache)
+        with pytest.raises(KeyboardInterrupt):
+            files.local_copy(path, cache)
     assert files.local_copy(path, cache).read_bytes() == b"new content"
 
 
@@ -167,9 +173,9 @@ def test_what_was_saved_but_not_uploaded_is_no_copy(url, store, cache, monkeypat
     def break_off(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(store, "put_file", break_off)
-        with files.replacing(path, cache) as partial:
+        with pytest.raises(KeyboardInterrupt), files.replacing(path, cache) as partial:
             partial.write_bytes(b"lost")
     assert files.local_copy(path, cache).read_bytes() == b"uploaded"
 
