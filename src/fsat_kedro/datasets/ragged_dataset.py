@@ -55,9 +55,9 @@ class RaggedDataset(AbstractDataset[RaggedArray, RaggedArray]):
     def load(self) -> RaggedArray:
         """Load the array, its values memory-mapped from the file or a local copy of the object."""
         offsets = np.load(local_copy(self._offsets, self._cache_dir))
+        path = local_copy(self._values, self._cache_dir)
         # An array without elements cannot be mapped.
-        mmap_mode = "r" if offsets[-1] else None
-        values = np.load(local_copy(self._values, self._cache_dir), mmap_mode=mmap_mode)
+        values = np.load(path, mmap_mode="r" if offsets[-1] else None)
         return RaggedArray(values, offsets, self._values if is_url(self._values) else None)
 
     def save(self, data: RaggedArray) -> None:
@@ -90,4 +90,5 @@ def _save_in_chunks(path: Path, values: np.ndarray) -> None:
         for start in range(0, len(values), length):
             file.write(np.ascontiguousarray(values[start : start + length]).data)
             if isinstance(values, np.memmap) and hasattr(mmap, "MADV_DONTNEED"):
-                values._mmap.madvise(mmap.MADV_DONTNEED)
+                # NumPy's stubs lack the attribute.
+                values._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
