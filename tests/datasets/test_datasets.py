@@ -27,6 +27,7 @@ from fsat_kedro.datasets import (
     TaggerDataset,
 )
 from fsat_kedro.errors import InputError
+from fsat_kedro.inference.tagger import model_files
 from fsat_kedro.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -326,22 +327,17 @@ def test_missing_weights_are_an_error_that_names_the_file(tmp_path):
 # The trained ensemble
 
 
-def test_the_whole_ensemble_is_copied_from_a_store(url, tmp_path, monkeypatch):
-    parts = ["tagger.json", "classes.json", "fold_1/mel_pca.weights.h5"]
-    monkeypatch.setattr("fsat_kedro.inference.tagger.model_files", lambda n_folds: parts)
-
-    class Settings:
-        n_folds = 1
-
-    monkeypatch.setattr(
-        "fsat_kedro.inference.tagger.TaggerSettings.model_validate_json", lambda _: Settings
-    )
-    for part in parts:
+def test_the_whole_ensemble_is_copied_from_a_store(url, tmp_path):
+    parts = [part for part in model_files(2) if part != "tagger.json"]
+    for part in (*parts, "mel.weights.h5"):
         with files.open_atomic(f"{url}/06_models/{part}") as file:
             file.write(part.encode())
+    with files.open_atomic(f"{url}/06_models/tagger.json") as file:
+        file.write(b'{"n_folds": 2}')
     dataset = TaggerDataset(filepath=f"{url}/06_models/tagger.json", cache_dir=str(tmp_path))
     folder = dataset.local_folder()
     assert [(folder / part).read_text() for part in parts] == parts
+    assert not (folder / "mel.weights.h5").exists()
     files.remove(f"{url}/06_models/classes.json")
     with pytest.raises(InputError, match=r"classes\.json does not exist"):
         dataset.local_folder()

@@ -19,6 +19,11 @@ class KerasWeightsDataset(AbstractDataset["keras.Model", Path]):
     Saving takes a model; loading gives the local path of the weights. To get a model back, build
     its network and call `load_weights` with the path.
 
+    Args:
+        filepath: path or url, ending in `.weights.h5`.
+        cache_dir: folder for the copy of an object in a store.
+        metadata: for hooks and plugins.
+
     Example:
         In `catalog.yml`::
 
@@ -34,19 +39,8 @@ class KerasWeightsDataset(AbstractDataset["keras.Model", Path]):
     """
 
     def __init__(
-        self,
-        *,
-        filepath: str,
-        cache_dir: str = "data/cache",
-        metadata: dict[str, Any] | None = None,
+        self, *, filepath: str, cache_dir: str = "data/cache", metadata: Any = None
     ) -> None:
-        """Create a dataset.
-
-        Args:
-            filepath: path or url, ending in `.weights.h5`.
-            cache_dir: folder for the copy of an object in a store.
-            metadata: for hooks and plugins.
-        """
         self._filepath = filepath
         self._cache_dir = cache_dir
         self.metadata = metadata

@@ -12,6 +12,10 @@ from fsat_kedro.files import exists, open_atomic
 class NpyDataset(AbstractDataset[np.ndarray, np.ndarray]):
     """A NumPy array as an `.npy` file or object; arrays of Python objects are refused.
 
+    Args:
+        filepath: path or url, ending in `.npy`.
+        metadata: for hooks and plugins.
+
     Example:
         In `catalog.yml`::
 
@@ -26,13 +30,7 @@ class NpyDataset(AbstractDataset[np.ndarray, np.ndarray]):
             components = dataset.load()
     """
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """Create a dataset.
-
-        Args:
-            filepath: path or url, ending in `.npy`.
-            metadata: for hooks and plugins.
-        """
+    def __init__(self, *, filepath: str, metadata: Any = None) -> None:
         self._filepath = filepath
         self.metadata = metadata
 

@@ -19,6 +19,11 @@ class RaggedDataset(AbstractDataset[RaggedArray, RaggedArray]):
     Loading maps the values into memory, read-only: many processes share one copy. The offsets are
     written last and removed first, so that an array is whole or does not exist.
 
+    Args:
+        filepath: path or url of the folder.
+        cache_dir: folder for copies of objects in a store.
+        metadata: for hooks and plugins.
+
     Example:
         In `catalog.yml`::
 
@@ -34,19 +39,8 @@ class RaggedDataset(AbstractDataset[RaggedArray, RaggedArray]):
     """
 
     def __init__(
-        self,
-        *,
-        filepath: str,
-        cache_dir: str = "data/cache",
-        metadata: dict[str, Any] | None = None,
+        self, *, filepath: str, cache_dir: str = "data/cache", metadata: Any = None
     ) -> None:
-        """Create a dataset.
-
-        Args:
-            filepath: path or url of the folder.
-            cache_dir: folder for copies of objects in a store.
-            metadata: for hooks and plugins.
-        """
         self._filepath = filepath
         self._values, self._offsets = f"{filepath}/values.npy", f"{filepath}/offsets.npy"
         self._cache_dir = cache_dir

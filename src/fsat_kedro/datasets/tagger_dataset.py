@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
-from pydantic import ValidationError
 
 from fsat_kedro.files import exists, is_url, local_copy, open_atomic
 
@@ -19,6 +19,11 @@ class TaggerDataset(AbstractDataset["TaggerSettings", "Tagger"]):
 
     Saving writes the settings, beside the other files that training leaves there; loading gives
     a `Tagger` made of them all.
+
+    Args:
+        filepath: path or url of the settings.
+        cache_dir: folder for copies of objects in a store.
+        metadata: for hooks and plugins.
 
     Example:
         In `catalog.yml`::
@@ -34,19 +39,8 @@ class TaggerDataset(AbstractDataset["TaggerSettings", "Tagger"]):
     """
 
     def __init__(
-        self,
-        *,
-        filepath: str,
-        cache_dir: str = "data/cache",
-        metadata: dict[str, Any] | None = None,
+        self, *, filepath: str, cache_dir: str = "data/cache", metadata: Any = None
     ) -> None:
-        """Create a dataset.
-
-        Args:
-            filepath: path or url of the settings.
-            cache_dir: folder for copies of objects in a store.
-            metadata: for hooks and plugins.
-        """
         self._filepath = filepath
         self._cache_dir = cache_dir
         self.metadata = metadata
@@ -63,17 +57,14 @@ class TaggerDataset(AbstractDataset["TaggerSettings", "Tagger"]):
         Raises:
             InputError: a part of the ensemble is not in the store.
         """
-        settings_file = local_copy(self._filepath, self._cache_dir)
+        settings = local_copy(self._filepath, self._cache_dir)
         if is_url(self._filepath):
-            from fsat_kedro.inference.tagger import TaggerSettings, model_files
+            from fsat_kedro.inference.tagger import model_files
 
-            try:
-                settings = TaggerSettings.model_validate_json(settings_file.read_text())
-            except ValidationError:
-                return settings_file.parent  # Loading says what is wrong.
-            for name in model_files(settings.n_folds):
-                local_copy(f"{self._filepath.rpartition('/')[0]}/{name}", self._cache_dir)
-        return settings_file.parent
+            folder = self._filepath.rpartition("/")[0]
+            for name in model_files(json.loads(settings.read_text()).get("n_folds", 0)):
+                local_copy(f"{folder}/{name}", self._cache_dir)
+        return settings.parent
 
     def save(self, data: TaggerSettings) -> None:
         """Write the settings, in place of what was there."""

@@ -38,18 +38,10 @@ def lock(written: set[str], read: set[str], data_dir: Path) -> ExitStack:
         InputError: another run holds one of the locks.
         OSError: the folder cannot be written to.
     """
-    folder = data_dir / LOCKS
-    folder.mkdir(exist_ok=True)
     with ExitStack() as locks:
         for name in sorted(written | read):
-            file = locks.enter_context((folder / name).open("a+"))
             kind = LockFlags.EXCLUSIVE if name in written else LockFlags.SHARED
-            try:
-                portalocker.lock(file, kind | LockFlags.NON_BLOCKING)
-            except portalocker.LockException as error:
-                raise InputError(_format_conflict(file, name, data_dir)) from error
-            if name in written:
-                _write_owner(file)
+            locks.enter_context(_locked(data_dir, name, kind))
         return locks.pop_all()
 
 
@@ -69,20 +61,28 @@ def hold(outputs: list[str], data_dir: Path, *, seconds: float = 60) -> Iterator
         InputError: another process still holds one of the locks.
         OSError: the folder cannot be written to.
     """
+    with ExitStack() as locks:
+        for name in sorted(outputs):
+            locks.enter_context(_locked(data_dir, f"{name}.node", LockFlags.EXCLUSIVE, seconds))
+        yield
+
+
+@contextmanager
+def _locked(data_dir: Path, name: str, kind: LockFlags, seconds: float = 0) -> Iterator[None]:
     folder = data_dir / LOCKS
     folder.mkdir(exist_ok=True)
     deadline = time.monotonic() + seconds
-    with ExitStack() as locks:
-        for name in sorted(outputs):
-            file = locks.enter_context((folder / f"{name}.node").open("a+"))
-            while True:
-                try:
-                    portalocker.lock(file, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
-                    break
-                except portalocker.LockException as error:
-                    if time.monotonic() > deadline:
-                        raise InputError(_format_conflict(file, name, data_dir)) from error
-                    time.sleep(_POLL_SECONDS)
+    with (folder / name).open("a+") as file:
+        while True:
+            try:
+                portalocker.lock(file, kind | LockFlags.NON_BLOCKING)
+                break
+            except portalocker.LockException as error:
+                if time.monotonic() >= deadline:
+                    name = name.removesuffix(".node")
+                    raise InputError(_format_conflict(file, name, data_dir)) from error
+                time.sleep(_POLL_SECONDS)
+        if kind == LockFlags.EXCLUSIVE:
             _write_owner(file)
         yield
 

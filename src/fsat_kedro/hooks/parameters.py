@@ -63,7 +63,7 @@ def _absolute(name: str, folder: str | None, project_path: Path) -> str | None:
             "bucket that is mounted is one"
         )
     if folder.startswith("~"):
-        raise ClickException(f"{name} is {folder}: write ~ out")
+        raise ClickException(f"{name} is {folder}: write the full path instead of ~")
     return str(project_path / folder)
 
 
