@@ -47,7 +47,8 @@ def connected(path: str | Path) -> Iterator[tuple[fsspec.AbstractFileSystem, str
     """
     try:
         # Other machines change the store too: keep no listings.
-        file_system, name = url_to_fs(str(path), use_listings_cache=False)
+        options = {"use_listings_cache": False} if is_url(path) else {"auto_mkdir": True}
+        file_system, name = url_to_fs(str(path), **options)
     except (ImportError, ValueError) as error:
         protocol = str(path).partition("://")[0]
         remedy = 'pip install "s3fs>=2024.5"' if protocol == "s3" else "or use another url"
@@ -199,13 +200,13 @@ def probe_file(data_dir: str | None) -> Iterator[str | None]:
     if data_dir is None:
         yield None
         return
-    path = f"{data_dir}/{LOCKS}/probe-{uuid.uuid4().hex}"
-    with open_atomic(path):
-        pass
+    probe = f"{LOCKS}/probe-{uuid.uuid4().hex}"
+    with connected(data_dir) as (file_system, folder):
+        file_system.pipe_file(f"{folder}/{probe}", b"")
     try:
-        yield path
+        yield f"{data_dir}/{probe}"
     finally:
-        remove(path)
+        remove(f"{data_dir}/{probe}")
 
 
 @contextmanager

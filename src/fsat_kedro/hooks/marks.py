@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fsat_kedro.errors import InputError
-from fsat_kedro.files import connected, is_url, remove
+from fsat_kedro.files import connected, remove
 
 UNFINISHED = ".unfinished"
 _TAGGER_PARTS = ("tagger", "mel_statistics", "classes", "projector", "mel_pca_weights_")
@@ -23,8 +23,6 @@ class Marks:
     def mark_unfinished(self, names: set[str]) -> None:
         """Mark outputs before a run makes them: what exists may be old or half-written."""
         with connected(self._folder) as (file_system, folder):
-            if not is_url(self._folder):  # A store has no folders.
-                file_system.makedirs(folder, exist_ok=True)
             file_system.pipe({f"{folder}/{name}": b"unfinished" for name in names})
 
     def mark_finished(self, name: str) -> None:
