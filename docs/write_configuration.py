@@ -30,8 +30,8 @@ lies, in `conf/base/catalog.yml`.
 
 def page() -> str:
     """The text of the page."""
-    values = _read("base", "globals.yml") | _read("base", "parameters*.yml")
-    values["data_dir"] = _read("base", "globals.yml")["data_dir"]
+    # The parameters only refer to globals.yml.
+    values = _read("base", "parameters*.yml") | _read("base", "globals.yml")
     values["demo"] = _read("demo", "parameters*.yml")["demo"]
     lines = [HEAD]
     groups = {name: field for name, field in Parameters.model_fields.items() if _model(field)}

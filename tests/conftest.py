@@ -1,4 +1,6 @@
 import os
+import uuid
+from collections.abc import Iterator
 
 import numpy as np
 import portalocker
@@ -36,6 +38,25 @@ def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> FinishedDemo:
     with (folder / "demo.lock").open("w") as file:
         portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
         return run_demo(folder / "demo")
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """Settings of an S3 server on this machine."""
+    from s3_server import s3_server
+
+    with s3_server() as settings:
+        yield settings
+
+
+@pytest.fixture
+def url(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Return a url that a test may write to."""
+    from fsspec.config import conf
+    from s3_server import BUCKET
+
+    monkeypatch.setitem(conf, "s3", s3)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from kedro.framework.startup import ProjectMetadata
 
 from fsat_kedro.errors import InputError
 
-# Imported where it is used, because every `kedro` command imports this module.
+# Every `kedro` command imports this module: functions import what takes long.
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -20,7 +20,7 @@ def cli() -> None:
     """Commands of the project."""
 
 
-def _be_verbose(context: click.Context, option: click.Parameter, value: bool) -> None:
+def _set_verbose(context: click.Context, option: click.Parameter, value: bool) -> None:
     KedroCliError.VERBOSE_ERROR = value
 
 
@@ -29,8 +29,8 @@ run.params.append(
         ["--verbose"],
         is_flag=True,
         expose_value=False,
-        callback=_be_verbose,
-        help="Show Kedro's own messages, and where in the code an error comes from.",
+        callback=_set_verbose,
+        help="Show Kedro's own messages, and the traceback of an error.",
     )
 )
 cli.add_command(run)
@@ -43,39 +43,43 @@ cli.add_command(run)
 @env_option
 @click.option(
     "--data-dir",
-    help="Where the results of a training are; that of the environment if not given.",
+    help="Folder or url with the results of a training. By default that of the environment.",
 )
 @click.pass_obj
 def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir: str) -> None:
     """Tag sound files with the trained ensemble.
 
-    A whole folder goes through `kedro run --pipelines tag --params tag_dir=FOLDER`.
+    To tag a whole folder: `kedro run --pipelines tag --params tag_dir=FOLDER`.
     """
-    from fsat_kedro.datasets.stored_dataset import tagger_at
+    from fsat_kedro.datasets import TaggerDataset
+    from fsat_kedro.files import is_url
+    from fsat_kedro.hooks.marks import Marks
     from fsat_kedro.hooks.progress import import_keras_quietly
     from fsat_kedro.inference.tagger import Sound, Tagger
     from fsat_kedro.pipeline_registry import configured_parameters
-    from fsat_kedro.store import Store, folder_of, is_address
 
     import_keras_quietly()
     parameters = configured_parameters(env)
-    address = data_dir or parameters["data_dir"]
-    folder = Path(data_dir) if data_dir else metadata.project_path / address
+    configured = parameters["data_dir"]
+    if not is_url(configured):
+        configured = str(metadata.project_path / configured)
+    folder = (data_dir or configured).rstrip("/")
+    cache_dir = str(metadata.project_path / parameters["cache_dir"])
+    dataset = TaggerDataset(filepath=f"{folder}/06_models/tagger.json", cache_dir=cache_dir)
     try:
-        if is_address(address):
-            folder = folder_of(address, metadata.project_path / parameters["cache_dir"])
-            tagger_at(Store(address.rstrip("/"), folder)).fetch()
-        tagger = Tagger.load(folder / "06_models")
+        Marks(folder).require_finished({"tagger"})
+        tagger = Tagger.load(dataset.local_folder())
         tags = tagger.tag([Sound(file.name, str(file.absolute())) for file in files])
     except InputError as error:
         raise click.ClickException(str(error)) from error
     for file, row in zip(files, tags.itertuples(index=False), strict=True):
-        click.echo(f"{file}\n{_in_lines(row)}")
+        click.echo(f"{file}\n{_format_tags(row)}")
 
 
-def _in_lines(row: "pd.Series") -> str:
+def _format_tags(row: "pd.Series") -> str:
     if row.reason:
         return f"  rejected: {row.reason}"
     ranked = [(row.tag_1, row.probability_1), (row.tag_2, row.probability_2)]
     ranked.append((row.tag_3, row.probability_3))
-    return "\n".join(f"  {share:6.1%}  {label}" for label, share in ranked if share == share)
+    # NaN, where there are fewer than three classes, does not equal itself.
+    return "\n".join(f"  {x:6.1%}  {label}" for label, x in ranked if x == x)

@@ -9,8 +9,8 @@ from fsat_kedro.hooks.outputs import OutputHooks
 from fsat_kedro.hooks.parameters import ParameterHooks
 from fsat_kedro.hooks.progress import TerminalHooks
 
-# Read by the libraries when they are imported: no usage reports, no news of MLflow's database, and
-# no log of TensorFlow's C++ side, which speaks of missing GPUs as errors.
+# Libraries read these when they are imported: no usage reports, no log lines about MLflow's
+# database, and none of TensorFlow's C++ code, which logs missing GPUs as errors.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -21,7 +21,7 @@ from kedro_datasets.json import JSONDataset
 
 from fsat_kedro.cluster import DaskRunner
 from fsat_kedro.errors import InputError
-from fsat_kedro.hooks.locks import Marks
+from fsat_kedro.hooks.marks import Marks
 from fsat_kedro.hooks.mlflow import OutputHooks, ReadableErrorHooks
 from fsat_kedro.parallel import map_clips
 
@@ -140,7 +140,7 @@ def catalog_of(data_dir, *names, **datasets):
 def hooks(data_dir):
     manager = _create_hook_manager()
     outputs = OutputHooks()
-    outputs._marks = Marks(data_dir)
+    outputs._marks = Marks(str(data_dir))
     manager.register(outputs)
     manager.register(ReadableErrorHooks())
     return manager
@@ -179,10 +179,10 @@ def test_a_node_tagged_gpu_runs_where_there_is_one(cluster, data_dir):
 
 
 def test_outputs_are_taken_from_the_list_of_the_unfinished_by_the_workers(cluster, data_dir):
-    Marks(data_dir).mark_unfinished({"name", "other"})
+    Marks(str(data_dir)).mark_unfinished({"name", "other"})
     pipeline = Pipeline([of_folder(name_of_worker, "name")])
     run(cluster, pipeline, catalog_of(data_dir, "name"), hooks(data_dir))
-    assert Marks(data_dir).unfinished() == {"other"}
+    assert Marks(str(data_dir)).unfinished() == {"other"}
 
 
 def test_what_would_be_in_memory_only_is_refused_by_name(data_dir):
@@ -327,7 +327,7 @@ def test_a_worker_with_another_version_or_in_another_place_is_told_and_nothing_i
     assert "has KERAS_BACKEND jax instead of tensorflow" in str(error.value)
     assert "has 2 threads: start it with --nthreads 1" in str(error.value)
     assert list(data_dir.glob("*.json")) == []
-    assert Marks(data_dir).unfinished() == set()
+    assert Marks(str(data_dir)).unfinished() == set()
 
 
 def test_no_scheduler_is_told():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fsat_kedro.data.ragged import RaggedArray, gather
 
 
-def test_items_come_back_in_order_as_they_went_in(tmp_path, rng):
+def test_items_come_back_in_order(tmp_path, rng):
     items = [rng.normal(size=(length, 3)).astype(np.float32) for length in (4, 0, 1, 7)]
     ragged = gather(iter(items), spool_dir=tmp_path)
     assert len(ragged) == 4
@@ -62,7 +62,7 @@ def test_arrays_with_a_stride_keep_their_values(tmp_path):
     np.testing.assert_array_equal(ragged[1], transposed[::-1])
 
 
-def test_gathered_values_lie_in_no_file_that_would_be_left_behind(tmp_path):
+def test_gathering_leaves_no_file_behind(tmp_path):
     ragged = gather([np.arange(1000)], spool_dir=tmp_path)
     assert isinstance(ragged.values, np.memmap)
     assert not list(tmp_path.iterdir())
@@ -81,13 +81,13 @@ def test_an_array_unlike_the_first_is_an_error_that_names_both(tmp_path, second,
         gather([np.zeros((1, 3), np.float32), second], spool_dir=tmp_path)
 
 
-def test_no_array_at_all_is_an_error(tmp_path):
+def test_gathering_no_array_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no arrays"):
         gather([], spool_dir=tmp_path)
 
 
 @pytest.mark.parametrize("where", ["memory", "named file", "unnamed file"])
-def test_a_reader_gives_its_item_also_after_a_journey(tmp_path, rng, where):
+def test_a_reader_returns_its_item_after_pickling(tmp_path, rng, where):
     items = [rng.normal(size=(length, 3)).astype(np.float32) for length in (4, 0, 1, 7)]
     ragged = gather(items, spool_dir=tmp_path)
     if where == "memory":

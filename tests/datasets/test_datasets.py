@@ -1,27 +1,36 @@
-"""What is saved comes back; a save that breaks off leaves nothing that looks whole."""
+"""Saved data comes back, from a folder as from a store; a broken-off save leaves nothing whole."""
 
 import os
+import pickle
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from kedro.io import DatasetError
+from kedro.config import OmegaConfigLoader
+from kedro.io import DataCatalog, DatasetError
 from matplotlib.figure import Figure
 
+from fsat_kedro import files
 from fsat_kedro.data.ragged import RaggedArray, gather
-from fsat_kedro.datasets.csv_dataset import CSVDataset
-from fsat_kedro.datasets.json_dataset import JSONDataset
-from fsat_kedro.datasets.keras_weights_dataset import KerasWeightsDataset
-from fsat_kedro.datasets.matplotlib_dataset import MatplotlibDataset
-from fsat_kedro.datasets.npy_dataset import NpyDataset
-from fsat_kedro.datasets.pickle_dataset import PickleDataset
-from fsat_kedro.datasets.ragged_dataset import RaggedDataset
-from fsat_kedro.datasets.text_dataset import TextDataset
+from fsat_kedro.datasets import (
+    KerasWeightsDataset,
+    MatplotlibDataset,
+    NpyDataset,
+    RaggedDataset,
+    TaggerDataset,
+)
+from fsat_kedro.errors import InputError
+from fsat_kedro.inference.tagger import model_files
+from fsat_kedro.settings import CONFIG_LOADER_ARGS
+
+CONF = Path(__file__).parents[2] / "conf"
 
 
 class Unsaveable:
@@ -29,6 +38,14 @@ class Unsaveable:
 
     def __array__(self, *args, **kwargs):
         raise OSError("no space left")
+
+
+@pytest.fixture(params=["local", "s3"])
+def root(request, tmp_path):
+    """A folder or a url."""
+    if request.param == "s3":
+        return request.getfixturevalue("url")
+    return str(tmp_path / "data")
 
 
 def ragged(*lengths, start=0):
@@ -43,12 +60,82 @@ def assert_same(ours, expected):
     np.testing.assert_array_equal(ours.offsets, expected.offsets)
 
 
+# The catalog
+
+
+def catalog_at(data_dir, cache_dir):
+    """The project's catalog, on a machine with `cache_dir`."""
+    parameters = {"data_dir": data_dir, "cache_dir": str(cache_dir)}
+    loader = OmegaConfigLoader(
+        conf_source=str(CONF), runtime_params=parameters, **CONFIG_LOADER_ARGS
+    )
+    return DataCatalog.from_config(loader["catalog"])
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("submission", pd.DataFrame({"fname": ["a.wav"], "label": ["Bark"]})),
+        ("cv_scores", {"map_at_3": 0.5}),
+        ("train_clips", pd.DataFrame({"fname": ["a.wav"], "status": ["ok"]})),
+        ("report", "\u25b6 Gl\xf6ckchen"),
+        ("test_components", np.arange(6, dtype=np.float32).reshape(2, 3)),
+        ("train_mels", ragged(3, 0, 2)),
+    ],
+)
+def test_a_dataset_of_the_catalog_is_read_by_another_machine(root, tmp_path, name, data):
+    ours, theirs = (catalog_at(root, tmp_path / machine) for machine in ("here", "there"))
+    assert not theirs.exists(name)
+    ours.save(name, data)
+    assert theirs.exists(name)
+    loaded = theirs.load(name)
+    if isinstance(data, RaggedArray):
+        assert_same(loaded, data)
+    elif isinstance(data, pd.DataFrame):
+        pd.testing.assert_frame_equal(loaded, data)
+    else:
+        np.testing.assert_array_equal(loaded, data)
+    with files.connected(root) as (file_system, folder):
+        assert file_system.find(folder)
+
+
+def test_a_change_by_one_machine_is_seen_by_another(url, tmp_path):
+    ours, theirs = (catalog_at(url, tmp_path / machine) for machine in ("here", "there"))
+    for value in (1, 2):
+        ours.save("cv_scores", {"map_at_3": value})
+        ours.save("test_components", np.full(3, value))
+        ours.save("train_mels", ragged(2, 1, start=value))
+        assert theirs.load("cv_scores") == {"map_at_3": value}
+        assert theirs.load("test_components").tolist() == [value] * 3
+        assert_same(theirs.load("train_mels"), ragged(2, 1, start=value))
+    files.remove(f"{url}/07_model_output/cv_scores.json")
+    assert not theirs.exists("cv_scores")
+
+
+def test_the_report_is_saved_in_utf_8_whatever_the_machine_prefers(tmp_path):
+    script = (
+        "import sys, test_datasets\n"
+        "catalog = test_datasets.catalog_at(sys.argv[1], sys.argv[1])\n"
+        "catalog.save('report', '\\u25b6 Gl\\xf6ckchen')\n"
+        "assert catalog.load('report') == '\\u25b6 Gl\\xf6ckchen'\n"
+    )
+    environment = {
+        **os.environ,
+        **{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        "PYTHONPATH": str(Path(__file__).parent),
+    }
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    subprocess.run(command, env=environment, check=True)
+    report = tmp_path / "08_reporting" / "report.html"
+    assert report.read_text("utf-8") == "▶ Glöckchen"
+
+
 # Ragged arrays
 
 
 @pytest.mark.parametrize("lengths", [(3, 1, 2), (0, 4, 0), (0, 0)])
-def test_a_ragged_array_comes_back(tmp_path, lengths):
-    dataset = RaggedDataset(filepath=str(tmp_path / "new" / "mels"))
+def test_a_ragged_array_comes_back(root, tmp_path, lengths):
+    dataset = RaggedDataset(filepath=f"{root}/new/mels", cache_dir=str(tmp_path / "cache"))
     assert not dataset.exists()
     dataset.save(ragged(*lengths))
     assert dataset.exists()
@@ -56,8 +143,8 @@ def test_a_ragged_array_comes_back(tmp_path, lengths):
     assert [item.shape for item in dataset.load()] == [(length, 2) for length in lengths]
 
 
-def test_a_ragged_array_is_loaded_memory_mapped_and_read_only(tmp_path):
-    dataset = RaggedDataset(filepath=str(tmp_path / "mels"))
+def test_a_ragged_array_is_loaded_memory_mapped_and_read_only(root, tmp_path):
+    dataset = RaggedDataset(filepath=f"{root}/mels", cache_dir=str(tmp_path / "cache"))
     dataset.save(ragged(3, 1))
     values = dataset.load().values
     assert isinstance(values, np.memmap)
@@ -99,6 +186,45 @@ def test_a_ragged_save_that_breaks_off_leaves_the_old_content(tmp_path):
     assert_same(dataset.load(), ragged(3, 1))
 
 
+def test_a_ragged_upload_that_breaks_off_looks_like_nothing(url, tmp_path, monkeypatch):
+    ours, theirs = (
+        RaggedDataset(filepath=f"{url}/mels", cache_dir=str(tmp_path / machine))
+        for machine in ("here", "there")
+    )
+    ours.save(ragged(3, 1))
+    assert_same(theirs.load(), ragged(3, 1))
+    with monkeypatch.context() as patch, files.connected(url) as (store, _):
+
+        def break_off(*_):
+            raise KeyboardInterrupt
+
+        # The values are in the store, the offsets are not.
+        patch.setattr(store, "pipe_file", break_off)
+        with pytest.raises(KeyboardInterrupt):
+            ours.save(ragged(2, start=7))
+    assert not theirs.exists()
+    with pytest.raises(DatasetError, match=r"offsets\.npy does not exist"):
+        theirs.load()
+    ours.save(ragged(2, start=7))
+    assert_same(theirs.load(), ragged(2, start=7))
+
+
+def test_other_machines_read_items_from_the_store(url, tmp_path, monkeypatch):
+    arrays = ragged(1, 3, 0, 2)
+    dataset = RaggedDataset(filepath=f"{url}/mels", cache_dir=str(tmp_path))
+    dataset.save(arrays)
+    loaded = dataset.load()
+    assert str(loaded.values.filename).startswith(str(tmp_path))
+    readers = [pickle.loads(pickle.dumps(loaded.reader(index))) for index in range(4)]
+    for read, array in zip(readers, arrays, strict=True):
+        np.testing.assert_array_equal(read(), array)
+    # A machine that has something else at the same path.
+    np.save(loaded.values.filename, np.zeros((6, 2), np.float32))
+    monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+    for read, array in zip(readers, arrays, strict=True):
+        np.testing.assert_array_equal(read(), array)
+
+
 # NumPy arrays
 
 
@@ -110,8 +236,8 @@ def test_a_ragged_save_that_breaks_off_leaves_the_old_content(tmp_path):
         np.zeros((0, 350), np.float32),
     ],
 )
-def test_an_array_comes_back(tmp_path, array):
-    dataset = NpyDataset(filepath=str(tmp_path / "new" / "array.npy"))
+def test_an_array_comes_back(root, array):
+    dataset = NpyDataset(filepath=f"{root}/new/array.npy")
     assert not dataset.exists()
     dataset.save(array)
     assert dataset.exists()
@@ -127,8 +253,8 @@ def test_an_array_replaces_another(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["array.npy"]
 
 
-def test_an_array_of_objects_is_refused_and_leaves_the_old_content(tmp_path):
-    dataset = NpyDataset(filepath=str(tmp_path / "array.npy"))
+def test_an_array_of_objects_is_refused_and_leaves_the_old_content(root):
+    dataset = NpyDataset(filepath=f"{root}/array.npy")
     objects = np.array([{}], dtype=object)
     with pytest.raises(DatasetError, match="Object arrays"):
         dataset.save(objects)
@@ -157,18 +283,27 @@ def tiny_model():
     return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
 
 
-def test_weights_come_back_through_the_path(tmp_path, tiny_model):
-    dataset = KerasWeightsDataset(filepath=str(tmp_path / "new" / "mel.weights.h5"))
-    assert not dataset.exists()
+def test_weights_come_back_through_the_path(root, tmp_path, tiny_model):
+    ours, theirs = (
+        KerasWeightsDataset(filepath=f"{root}/new/mel.weights.h5", cache_dir=str(tmp_path / name))
+        for name in ("here", "there")
+    )
+    assert not theirs.exists()
     ones, twos = ([np.full((3, 2), x), np.full(2, x)] for x in (1.0, 2.0))
     for weights in (ones, twos):
         tiny_model.set_weights(weights)
-        dataset.save(tiny_model)
+        ours.save(tiny_model)
         tiny_model.set_weights([np.zeros((3, 2)), np.zeros(2)])
-        tiny_model.load_weights(dataset.load())
-        for ours, expected in zip(tiny_model.get_weights(), weights, strict=True):
-            np.testing.assert_array_equal(ours, expected)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["mel.weights.h5"]
+        tiny_model.load_weights(theirs.load())
+        for found, expected in zip(tiny_model.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(found, expected)
+    assert theirs.exists()
+
+
+def test_saved_weights_are_the_only_file(tmp_path, tiny_model):
+    for _ in range(2):
+        KerasWeightsDataset(filepath=str(tmp_path / "mel.weights.h5")).save(tiny_model)
+    assert [path.name for path in tmp_path.iterdir()] == ["mel.weights.h5"]
 
 
 def test_a_save_of_weights_that_breaks_off_leaves_nothing_or_the_old_content(tmp_path, tiny_model):
@@ -183,54 +318,59 @@ def test_a_save_of_weights_that_breaks_off_leaves_nothing_or_the_old_content(tmp
     assert dataset.load().read_bytes() == before
 
 
-def test_weights_that_are_not_there_are_an_error_that_names_the_file(tmp_path):
+def test_missing_weights_are_an_error_that_names_the_file(tmp_path):
     dataset = KerasWeightsDataset(filepath=str(tmp_path / "mel.weights.h5"))
     with pytest.raises(DatasetError, match=r"no weights at .*mel\.weights\.h5"):
         dataset.load()
 
 
-# Figures and text
+# The trained ensemble
 
 
-def test_a_figure_is_loaded_as_the_bytes_of_its_image(tmp_path):
-    dataset = MatplotlibDataset(filepath=str(tmp_path / "a.png"))
+def test_the_whole_ensemble_is_copied_from_a_store(url, tmp_path):
+    parts = [part for part in model_files(2) if part != "tagger.json"]
+    for part in (*parts, "mel.weights.h5"):
+        with files.open_atomic(f"{url}/06_models/{part}") as file:
+            file.write(part.encode())
+    with files.open_atomic(f"{url}/06_models/tagger.json") as file:
+        file.write(b'{"n_folds": 2}')
+    dataset = TaggerDataset(filepath=f"{url}/06_models/tagger.json", cache_dir=str(tmp_path))
+    folder = dataset.local_folder()
+    assert [(folder / part).read_text() for part in parts] == parts
+    assert not (folder / "mel.weights.h5").exists()
+    files.remove(f"{url}/06_models/classes.json")
+    with pytest.raises(InputError, match=r"classes\.json does not exist"):
+        dataset.local_folder()
+
+
+def test_the_local_folder_of_a_local_ensemble_is_its_own(tmp_path):
+    dataset = TaggerDataset(filepath=str(tmp_path / "06_models" / "tagger.json"))
+    assert dataset.local_folder() == tmp_path / "06_models"
+
+
+# Figures
+
+
+def test_a_figure_is_loaded_as_the_bytes_of_its_image(root):
+    dataset = MatplotlibDataset(filepath=f"{root}/a.png")
     dataset.save(Figure())
-    assert dataset.load() == (tmp_path / "a.png").read_bytes()
+    with files.connected(f"{root}/a.png") as (file_system, name):
+        assert dataset.load() == file_system.cat_file(name)
     assert dataset.load().startswith(b"\x89PNG")
 
 
-def test_text_is_saved_in_utf_8_whatever_the_machine_prefers(tmp_path):
-    script = (
-        "import sys\n"
-        "from fsat_kedro.datasets.text_dataset import TextDataset\n"
-        "dataset = TextDataset(filepath=sys.argv[1])\n"
-        "dataset.save('\\u25b6 Gl\\xf6ckchen')\n"
-        "assert dataset.load() == '\\u25b6 Gl\\xf6ckchen'\n"
-    )
-    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    path = tmp_path / "a.html"
-    command = [sys.executable, "-c", script, str(path)]
-    subprocess.run(command, env=environment, check=True)
-    assert path.read_text("utf-8") == "▶ Glöckchen"
-
-
-# Whatever it is that is saved
+# A full disk
 
 NOISE = np.random.default_rng(0).random(20_000)
 KINDS = {
-    "a.csv": (CSVDataset, pd.DataFrame({"x": NOISE})),
-    "a.json": (JSONDataset, NOISE.tolist()),
-    "a.pkl": (PickleDataset, NOISE),
-    "a.png": (MatplotlibDataset, Figure()),
     "a.npy": (NpyDataset, NOISE),
-    "a.html": (TextDataset, str(NOISE.tolist())),
     "mels": (RaggedDataset, RaggedArray(NOISE, np.array([0, 20_000]))),
 }
 
 
 @contextmanager
 def full_disk():
-    """Files end at 1,000 bytes, and what is written beyond fails."""
+    """Files end at 1,000 bytes, and writing more fails."""
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
@@ -239,6 +379,10 @@ def full_disk():
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, before)
+
+
+def content(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -258,16 +402,12 @@ def test_a_disk_that_fills_up_leaves_nothing_or_the_old_content(tmp_path, name):
     assert content(tmp_path) == before
 
 
-def content(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_what_a_killed_process_wrote_is_whole_and_does_not_hinder_the_next(tmp_path):
-    path = tmp_path / "a.pkl"
+def test_a_killed_process_leaves_a_whole_file_that_can_be_replaced(tmp_path):
+    path = tmp_path / "a.npy"
     endless = (
         "import sys, numpy as np\n"
-        "from fsat_kedro.datasets.pickle_dataset import PickleDataset\n"
-        "dataset = PickleDataset(filepath=sys.argv[1])\n"
+        "from fsat_kedro.datasets import NpyDataset\n"
+        "dataset = NpyDataset(filepath=sys.argv[1])\n"
         "for x in range(10**9):\n"
         "    dataset.save(np.full(10**6, x))\n"
         "    print(x, flush=True)\n"
@@ -279,20 +419,10 @@ def test_what_a_killed_process_wrote_is_whole_and_does_not_hinder_the_next(tmp_p
         process.stdout.readline()
     process.kill()
     process.wait()
-    dataset = PickleDataset(filepath=str(path))
+    dataset = NpyDataset(filepath=str(path))
     values = dataset.load()
     assert len(values) == 10**6
     assert len(set(values.tolist())) == 1
-    dataset.save("new")
-    assert dataset.load() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.pkl"]
-
-
-def test_saving_leaves_the_dataset_where_it_was(tmp_path):
-    dataset = JSONDataset(filepath=str(tmp_path / "new" / "a.json"))
-    with pytest.raises(DatasetError, match="not JSON serializable"):
-        dataset.save({"a": object()})
-    assert not dataset.exists()
-    dataset.save({"a": 1})
-    assert dataset.load() == {"a": 1}
-    assert str(dataset._filepath) == str(tmp_path / "new" / "a.json")
+    dataset.save(np.arange(3))
+    assert dataset.load().tolist() == [0, 1, 2]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]

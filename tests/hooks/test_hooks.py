@@ -1,12 +1,6 @@
-import errno
-
 import pytest
-from click import ClickException
-from kedro.io import DatasetError
 from pydantic import ValidationError
 
-from fsat_kedro.errors import InputError
-from fsat_kedro.hooks.errors import ReadableErrorHooks
 from fsat_kedro.hooks.mlflow import _flat, _fold_of
 from fsat_kedro.hooks.parameters import _readable
 from fsat_kedro.parameters import Model, Trim, Views
@@ -73,45 +67,3 @@ def test_several_wrong_parameters_are_told_at_once():
     readable = _readable(error.value)
     assert "'n_lengths' is 0" in readable
     assert "; parameter 'n_spans' is 0" in readable
-
-
-class Catalog:
-    """Knows where everything is written."""
-
-    def __init__(self, data_dir):
-        self.data_dir = data_dir
-
-    def load(self, _):
-        return str(self.data_dir)
-
-
-def error_of_saving(cause):
-    error = DatasetError("Failed while saving data")
-    error.__cause__ = cause
-    return error
-
-
-@pytest.mark.parametrize(
-    "cause",
-    [
-        OSError(errno.ENOSPC, "No space left on device"),
-        OSError(errno.EACCES, "Permission denied"),
-        OSError("Not enough free space to write 80000000 bytes"),
-    ],
-)
-def test_a_disk_that_is_full_or_not_writable_is_told_with_the_remedy(tmp_path, cause):
-    with pytest.raises(ClickException, match=r"GB free.*--only-missing-outputs") as error:
-        ReadableErrorHooks().on_pipeline_error(error_of_saving(cause), Catalog(tmp_path))
-    assert str(cause) in error.value.message
-
-
-@pytest.mark.parametrize("cause", [ValueError("free space"), OSError(errno.ENOENT, "gone")])
-def test_another_error_stays_what_it_is(tmp_path, cause):
-    ReadableErrorHooks().on_pipeline_error(error_of_saving(cause), Catalog(tmp_path))
-
-
-def test_what_a_dataset_says_of_the_users_input_is_a_message_of_the_command(tmp_path):
-    with pytest.raises(ClickException, match="train first"):
-        ReadableErrorHooks().on_pipeline_error(
-            error_of_saving(InputError("train first")), Catalog(tmp_path)
-        )

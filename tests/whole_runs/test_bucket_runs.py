@@ -1,4 +1,4 @@
-"""Whole runs that machines without a shared folder have parts in, by way of an S3 bucket."""
+"""Whole runs of several machines that share an S3 bucket and no folder."""
 
 import re
 import shutil
@@ -7,12 +7,11 @@ import time
 import fsspec
 import pytest
 from dask_cluster import Cluster
+from distributed import Client
 from kill_and_resume import differences, make_project, start
 from s3_server import BUCKET, s3_server
 
-from fsat_kedro.datasets.stored_dataset import tagger_at
-from fsat_kedro.inference.tagger import Tagger
-from fsat_kedro.store import Store
+from fsat_kedro.hooks.marks import Marks
 from whole_runs import SHORT, kedro
 
 
@@ -24,40 +23,40 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def demo(finished_demo):
-    """What a short run of everything on the demo writes, if nothing happens to it."""
+    """The outputs of a short undisturbed run of everything on the demo."""
     return finished_demo.outputs
 
 
 class Bucket:
-    """What is in an S3 bucket, below a prefix that runs write to.
+    """The objects of an S3 bucket, below a prefix that runs write to.
 
-    Every process keeps its copies in the folder that it was started in, so that none sees those
-    of another, as if each were on a machine of its own.
+    Every process keeps its copies in the folder that it was started in. No process sees those of
+    another, as if each ran on a machine of its own.
     """
 
-    address = f"s3://{BUCKET}/demo"
+    url = f"s3://{BUCKET}/demo"
 
     def __init__(self, folder):
         self.folder = folder
         self.files = fsspec.filesystem("s3", use_listings_cache=False)
         self.parameters = {
             **SHORT,
-            "data_dir": self.address,
+            "data_dir": self.url,
             "raw_dir": folder / "raw",
             "cache_dir": "/proc/self/cwd/cache",
         }
 
     def changed(self):
-        """When each object was written, by its path below the prefix."""
-        start = self.address.removeprefix("s3://")
+        """Return when each object was written, by its path below the prefix."""
+        start = self.url.removeprefix("s3://")
         objects = self.files.find(start, detail=True)
         return {key[len(start) + 1 :]: info["LastModified"] for key, info in objects.items()}
 
     def difference_from(self, outputs):
-        """See `differences`; but for the raw clips, which are in no bucket."""
+        """Return the `differences`, except in the raw clips, which are in no bucket."""
         copy = self.folder / "copy"
         shutil.rmtree(copy, ignore_errors=True)
-        self.files.get(self.address, str(copy), recursive=True)
+        self.files.get(self.url, str(copy), recursive=True)
         return [words for words in differences(outputs, copy) if not words.startswith("01_raw")]
 
 
@@ -72,9 +71,9 @@ def bucket(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clustered(bucket, project, demo):
-    """A run up to the end of the first stages on workers that share no folder.
+    """A run to the end of the first stages, on workers that share no folder.
 
-    One of them is killed while it trains.
+    One worker is killed while it trains.
     """
     folder = bucket.folder
     machine = make_project(folder / "clustered")
@@ -92,16 +91,24 @@ def clustered(bucket, project, demo):
         arguments = [*runner, *address, "--to-nodes", ",".join(last), "--params", parameters]
         process = start(machine, *arguments)
         log = machine / "run.log"
-        kept = f"{bucket.address}/06_models/fold_1/mel.checkpoint.npz"
+        kept = f"{bucket.url}/06_models/fold_1/mel.checkpoint.npz"
         while process.poll() is None and not bucket.files.exists(kept):
             time.sleep(0.05)
-        # Of both workers, the one that has fold 1.
-        (trains,) = folder.glob("*/cache/s3/*/*/.locks/mel_weights_1.node")
-        cluster.workers[trains.relative_to(folder).parts[0]].kill()
+        cluster.workers[worker_that_runs("fold_1.train_mel", cluster)].kill()
         assert process.wait() == 0, log.read_text()
     finally:
         cluster.close()
     return machine
+
+
+def worker_that_runs(node, cluster):
+    """Return the name of the worker that runs a node of the pipeline `training`."""
+    with Client(cluster.address) as client:
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+        for worker, keys in client.processing().items():
+            if any(f"training.{node}" in str(key) for key in keys):
+                return workers[worker]["name"]
+    raise AssertionError(f"no worker runs {node}")
 
 
 def test_a_cluster_makes_the_same_though_a_worker_is_killed_while_it_trains(
@@ -132,9 +139,9 @@ def test_a_cluster_makes_the_same_though_a_worker_is_killed_while_it_trains(
 
 @pytest.fixture(scope="module")
 def finished(clustered, bucket, project, demo):
-    """What is in the bucket once another machine, without a cluster, has gone on to the end.
+    """The objects once another machine, without a cluster, has finished the run.
 
-    The second stage of fold 2 was made by a third.
+    A third machine made the second stage of fold 2.
     """
     for name in (
         "06_models/fold_2/mel_pca.weights.h5",
@@ -142,25 +149,25 @@ def finished(clustered, bucket, project, demo):
         "07_model_output/fold_2/oof.npy",
         "07_model_output/fold_2/test.npy",
     ):
-        bucket.files.put_file(str(demo / name), f"{bucket.address}/{name}")
+        bucket.files.put_file(str(demo / name), f"{bucket.url}/{name}")
     missing = ("run", "--env", "demo", "--only-missing-outputs")
     run = kedro(project, *missing, **bucket.parameters)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert f"report: {bucket.address}/08_reporting/report.html" in run.stdout
+    assert f"report: {bucket.url}/08_reporting/report.html" in run.stdout
     assert re.findall(r"fold_\d\.train_\w+", run.stdout) == ["fold_1.train_mel_pca"]
     return bucket.changed()
 
 
-def test_what_a_cluster_began_in_a_bucket_another_machine_finishes(finished, bucket, demo):
+def test_another_machine_finishes_what_a_cluster_began_in_a_bucket(finished, bucket, demo):
     assert bucket.difference_from(demo) == []
 
 
-def test_a_machine_with_no_copy_makes_what_is_missing_in_the_bucket_and_nothing_else(
+def test_a_machine_without_copies_makes_only_what_is_missing_in_the_bucket(
     finished, bucket, project, demo
 ):
     shutil.rmtree(project / "cache")
     lost = "07_model_output/test_scores.json"
-    bucket.files.rm(f"{bucket.address}/{lost}")
+    bucket.files.rm(f"{bucket.url}/{lost}")
     missing = ("run", "--env", "demo", "--only-missing-outputs")
     run = kedro(project, *missing, **bucket.parameters)
     assert run.returncode == 0, run.stdout + run.stderr
@@ -168,12 +175,29 @@ def test_a_machine_with_no_copy_makes_what_is_missing_in_the_bucket_and_nothing_
     assert {name for name, moment in changed.items() if finished[name] != moment} == {lost}
     assert bucket.difference_from(demo) == []
     copied = {path.name for path in (project / "cache").rglob("*") if path.is_file()}
-    assert "test_probabilities.npy" in copied
     assert not copied & {"values.npy", "mel.weights.h5"}
 
 
-def test_the_ensemble_in_a_bucket_is_fetched_whole(finished, bucket, tmp_path):
-    settings = tagger_at(Store(bucket.address, tmp_path)).fetch()
-    tagger = Tagger.load(settings.parent)
-    assert tagger.settings.n_folds == 2
-    assert len(list(tmp_path.rglob("*.weights.h5"))) == 2
+def test_an_ensemble_in_a_bucket_tags_a_file(finished, bucket, project, demo):
+    sound = next((demo / "01_raw" / "FSDKaggle2018.audio_train").glob("*.wav"))
+    tag = ("tag", "--env", "demo", "--data-dir", bucket.url, str(sound))
+    tagged = kedro(project, *tag)
+    assert tagged.returncode == 0, tagged.stdout + tagged.stderr
+    assert len(tagged.stdout.splitlines()) == 4
+    copies = project / "data" / "cache"
+    assert {path.name for path in copies.rglob("*.weights.h5")} == {"mel_pca.weights.h5"}
+    marks = Marks(bucket.url)
+    marks.mark_unfinished({"mel_pca_weights_2"})
+    refused = kedro(project, *tag)
+    marks.mark_finished("mel_pca_weights_2")
+    assert refused.returncode == 1
+    assert f"Error: not finished in {bucket.url}: mel_pca_weights_2." in refused.stderr
+
+
+def test_an_ensemble_in_a_bucket_tags_a_folder(finished, bucket, project, demo):
+    sounds = demo / "01_raw" / "FSDKaggle2018.audio_test"
+    run = ("run", "--env", "demo", "--pipelines", "tag")
+    tagged = kedro(project, *run, **bucket.parameters, tag_dir=sounds)
+    assert tagged.returncode == 0, tagged.stdout + tagged.stderr
+    assert "8 sounds tagged, 3 rejected" in tagged.stdout
+    assert bucket.files.exists(f"{bucket.url}/07_model_output/tags.csv")

@@ -19,9 +19,8 @@ from click import ClickException
 from kedro.io import DataCatalog
 from kedro.runner import AbstractRunner
 
-from fsat_kedro.datasets.stored_dataset import store_of
 from fsat_kedro.errors import InputError
-from fsat_kedro.hooks.locks import visible_file
+from fsat_kedro.files import probe_file
 from fsat_kedro.parallel import Bars
 
 if TYPE_CHECKING:  # An extra that few need; imported where it is used.
@@ -135,7 +134,6 @@ class _Run:
         self._client = client
         self._address = client.scheduler.address
         self._pipeline = pipeline
-        self._store = store_of(catalog, pipeline.all_outputs())
         self._catalog = catalog
         self._hook_manager = hook_manager
         self._run_id = run_id
@@ -185,7 +183,7 @@ class _Run:
 
         names = {*node.inputs, *node.outputs, *node.confirms}
         # Hooks ask for it too.
-        names |= {"params:data_dir"} if "params:data_dir" in self._catalog else set()
+        names |= {"params:data_dir", "params:spool_dir"} & set(self._catalog)
         order = Order(
             node=node,
             catalog=DataCatalog(datasets={name: self._catalog[name] for name in names}),
@@ -194,8 +192,7 @@ class _Run:
             is_async=self._is_async,
             environment=environment(),
             topic=self._id,
-            data_dir=_data_dir(self._catalog),
-            store=self._store,
+            spool_dir=_load(self._catalog, "params:spool_dir"),
         )
         future = self._client.submit(
             run_node,
@@ -259,9 +256,7 @@ class _Run:
         if not self._client.nthreads():
             self._tell_once(f"Waiting for a worker at {self._address}")
             self._client.wait_for_workers(1)
-        data_dir = _data_dir(self._catalog)
-        store = self._store
-        with store.visible_file() if store else visible_file(data_dir) as file:
+        with probe_file(_load(self._catalog, "params:data_dir")) as file:
             states = self._client.run(describe_worker, file, on_error="return")
         wrong = {}
         for address, state in states.items():
@@ -335,8 +330,8 @@ def _quieten_dask() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _data_dir(catalog: CatalogProtocol) -> str | None:
-    return catalog.load("params:data_dir") if "params:data_dir" in catalog else None
+def _load(catalog: CatalogProtocol, name: str) -> str | None:
+    return catalog.load(name) if name in catalog else None
 
 
 def _readable(error: BaseException, node: Node) -> BaseException:

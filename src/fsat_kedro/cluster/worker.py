@@ -28,9 +28,9 @@ from kedro.pipeline.node import Node
 from kedro.runner import Task
 
 from fsat_kedro.errors import InputError
+from fsat_kedro.files import exists
 from fsat_kedro.hooks.locks import hold
 from fsat_kedro.parallel import spread_over_cluster
-from fsat_kedro.store import Store, is_there
 
 _POLL_SECONDS = 0.5
 _DECISIVE = (  # Packages whose version decides what comes out, or whether it comes out at all.
@@ -51,8 +51,7 @@ class Order:
         is_async: whether datasets are loaded and saved by threads.
         environment: of the run's own process, which the worker's has to equal.
         topic: that log lines and progress are told under.
-        data_dir: where the outputs are written; None if nobody knows.
-        store: that `data_dir` is this machine's copy of; None for none.
+        spool_dir: a local folder for locks and temporary files; None if nobody knows.
     """
 
     node: Node
@@ -62,8 +61,7 @@ class Order:
     is_async: bool
     environment: dict[str, str]
     topic: str
-    data_dir: str | None
-    store: Store | None
+    spool_dir: str | None
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def describe_worker(file: str | None, dask_worker: Worker) -> WorkerState:
     Raises:
         InputError: the file is in a store that this machine cannot use.
     """
-    sees_file = file is None or is_there(file)
+    sees_file = file is None or exists(file)
     n_threads = dask_worker.state.nthreads
     return WorkerState(environment(), socket.gethostname(), n_threads, sees_file)
 
@@ -137,10 +135,9 @@ def _run(order: Order) -> None:
         around.enter_context(_ending_with_the_run())
         around.enter_context(_telling_logs(tell))
         around.enter_context(spread_over_cluster(tell))
-        if order.store is not None:
-            order.store.folder.mkdir(parents=True, exist_ok=True)
-        if order.data_dir is not None:
-            around.enter_context(hold(order.node.outputs, Path(order.data_dir)))
+        if order.spool_dir is not None:
+            Path(order.spool_dir).mkdir(parents=True, exist_ok=True)
+            around.enter_context(hold(order.node.outputs, Path(order.spool_dir)))
         try:
             Task(
                 node=order.node,

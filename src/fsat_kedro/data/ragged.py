@@ -1,4 +1,4 @@
-"""Many arrays of different length kept as one.
+"""Many arrays of different lengths, kept as one.
 
 Axes: n items, item i has shape (t_i, *rest); N = sum of all t_i.
 """
@@ -6,32 +6,35 @@ Axes: n items, item i has shape (t_i, *rest); N = sum of all t_i.
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from fsat_kedro.files import read_range
+
 
 @dataclass(frozen=True, eq=False)
 class RaggedArray:
-    """A sequence of n arrays that differ in their first axis alone.
+    """A sequence of n arrays that differ only in their first axis.
 
     Attributes:
-        values: (N, *rest), the items end to end; may be a whole memory-mapped array.
+        values: (N, *rest), the items end to end; may be a whole memory-mapped file.
         offsets: (n + 1,) int64, item i is `values[offsets[i]:offsets[i + 1]]`.
-        home: of a copy, the machine that it is on and the address that others read it at.
+        url: of the object that `values` is a local copy of, where other machines read items; None
+            for values that come from no store.
     """
 
     values: np.ndarray
     offsets: np.ndarray
-    home: tuple[str, str] | None = None
+    url: str | None = None
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Item `index`, shape (t, *rest), as a view."""
+        """Return item `index`, shape (t, *rest), as a NumPy view."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"item {index} of a ragged array of {len(self)} items")
         index %= len(self)
@@ -41,57 +44,50 @@ class RaggedArray:
         return (self[index] for index in range(len(self)))
 
     def reader(self, index: int) -> Callable[[], np.ndarray]:
-        """A function that returns item `index`, here, in another process or on another machine.
+        """Return a function that returns item `index`, in any process, on any machine.
 
-        Of a memory-mapped file it reads the item itself and no more: pages that are looked at
-        through the map would count as memory of the process, more with every item.
+        The function reads the item alone from a memory-mapped file. Pages that are read through
+        the map would count as memory of the process, more with every item.
         """
         item = self[index]
-        if getattr(self.values, "filename", None) is None:
-            # Copied, because a mapped file without a name cannot be found by another process.
+        file = getattr(self.values, "filename", None)
+        if file is None:
+            # Copied, because another process cannot find a mapped file without a name.
             return partial(np.asarray, np.array(item))
+        assert isinstance(self.values, np.memmap)
         start = self.values.offset + int(self.offsets[index]) * self.values[:1].nbytes
-        return partial(_read, str(self.values.filename), item.dtype, item.shape, start, self.home)
-
-    def kept_at(self, address: str) -> "RaggedArray":
-        """The same, as a copy of an object in a store."""
-        return replace(self, home=(socket.gethostname(), address))
+        here = socket.gethostname()
+        return partial(_read, str(file), item.dtype, item.shape, start, self.url, here)
 
     @property
     def lengths(self) -> np.ndarray:
-        """(n,) int64, the length of each item."""
+        """Return the length of each item, (n,) int64."""
         return np.diff(self.offsets)
 
 
 def _read(
-    path: str,
-    dtype: np.dtype,
-    shape: tuple[int, ...],
-    start: int,
-    home: tuple[str, str] | None = None,
+    path: str, dtype: np.dtype, shape: tuple[int, ...], start: int, url: str | None, host: str
 ) -> np.ndarray:
-    """An array that begins at byte `start` of a file."""
+    """Read an array that begins at byte `start` of a file of `host`, or else of the url."""
     count = int(np.prod(shape))
-    if home is not None and (home[0] != socket.gethostname() or not Path(path).exists()):
-        from fsat_kedro.store import read_range
-
-        part = read_range(home[1], start, start + count * dtype.itemsize)
-        return np.frombuffer(part, dtype).reshape(shape)
-    return np.fromfile(path, dtype, count=count, offset=start).reshape(shape)
+    if url is None or (host == socket.gethostname() and Path(path).exists()):
+        return np.fromfile(path, dtype, count=count, offset=start).reshape(shape)
+    content = read_range(url, start, start + count * dtype.itemsize)
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
-def gather(arrays: Iterable[np.ndarray], *, spool_dir: Path | str) -> RaggedArray:
-    """Collect arrays into one ragged array, in memory that does not grow with them.
+def gather(arrays: Iterable[np.ndarray], *, spool_dir: Path | str | None) -> RaggedArray:
+    """Collect arrays into one ragged array, in constant memory.
 
-    The values pass through an unnamed temporary file, so that an iterator over more data than
-    fits into memory can be gathered, and a killed process leaves nothing.
+    The values pass through an unnamed temporary file. An iterator may therefore yield more data
+    than fits into memory, and a killed process leaves nothing behind.
 
     Args:
         arrays: at least one array; all of one dtype and equal in all axes but the first.
-        spool_dir: an existing folder with room for all values.
+        spool_dir: an existing folder with room for all values; None for the system's.
 
     Raises:
-        ValueError: no array at all, or one that differs in dtype or in a later axis.
+        ValueError: there is no array, or one differs in dtype or in a later axis.
     """
     offsets = [0]
     first = None

@@ -1,20 +1,18 @@
 """Dataset for figures."""
 
-from pathlib import Path
-
 from kedro_datasets import matplotlib
 
 
 class MatplotlibDataset(matplotlib.MatplotlibDataset):
     """A `matplotlib` figure as an image, which is loaded as bytes.
 
-    The dataset of kedro-datasets of the same name loads nothing; the report embeds the images.
+    The dataset of the same name in kedro-datasets cannot load; the report embeds the images.
 
     Example:
         In `catalog.yml`::
 
             learning_curves:
-              type: fsat_kedro.datasets.matplotlib_dataset.MatplotlibDataset
+              type: fsat_kedro.datasets.MatplotlibDataset
               filepath: data/08_reporting/learning_curves.png
 
         In Python::
@@ -25,5 +23,5 @@ class MatplotlibDataset(matplotlib.MatplotlibDataset):
     """
 
     def load(self) -> bytes:
-        """The content of the image's file."""
-        return Path(self._filepath).read_bytes()
+        """Load the bytes of the image."""
+        return self._fs.cat_file(str(self._filepath))

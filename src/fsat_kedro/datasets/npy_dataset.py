@@ -1,22 +1,26 @@
 """Dataset for NumPy arrays."""
 
-from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 from kedro.io import AbstractDataset
 
-from fsat_kedro.files import replacing
+from fsat_kedro.files import exists, open_atomic
 
 
 class NpyDataset(AbstractDataset[np.ndarray, np.ndarray]):
-    """A NumPy array as an `.npy` file; object arrays are refused.
+    """A NumPy array as an `.npy` file or object; arrays of Python objects are refused.
+
+    Args:
+        filepath: path or url, ending in `.npy`.
+        metadata: for hooks and plugins.
 
     Example:
         In `catalog.yml`::
 
             train_components:
-              type: fsat_kedro.datasets.npy_dataset.NpyDataset
+              type: fsat_kedro.datasets.NpyDataset
               filepath: data/04_feature/train_components.npy
 
         In Python::
@@ -26,22 +30,22 @@ class NpyDataset(AbstractDataset[np.ndarray, np.ndarray]):
             components = dataset.load()
     """
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """A dataset at `filepath`, ending in `.npy`; `metadata` is kept for plugins."""
-        self._filepath = Path(filepath)
+    def __init__(self, *, filepath: str, metadata: Any = None) -> None:
+        self._filepath = filepath
         self.metadata = metadata
 
     def load(self) -> np.ndarray:
-        """The array."""
-        return np.load(self._filepath, allow_pickle=False)
+        """Load the array."""
+        with fsspec.open(self._filepath) as file:
+            return np.load(file, allow_pickle=False)
 
     def save(self, data: np.ndarray) -> None:
         """Write the array, in place of what was there."""
-        with replacing(self._filepath) as partial, partial.open("wb") as file:
+        with open_atomic(self._filepath) as file:
             np.save(file, data, allow_pickle=False)
 
     def _exists(self) -> bool:
-        return self._filepath.exists()
+        return exists(self._filepath)
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
+        return {"filepath": self._filepath}

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
-from pydantic import ValidationError
 
-from fsat_kedro.files import replacing
+from fsat_kedro.files import exists, is_url, local_copy, open_atomic
 
-if TYPE_CHECKING:  # librosa takes a second to import, and the catalog is read by every command.
+if TYPE_CHECKING:  # librosa takes a second to import, and every command reads the catalog.
     from fsat_kedro.inference.tagger import Tagger, TaggerSettings
 
 
 class TaggerDataset(AbstractDataset["TaggerSettings", "Tagger"]):
     """A trained ensemble in the folder of its weights.
 
-    What is saved are the settings, beside all else that a training leaves there; what is loaded
-    is a `Tagger` of it all.
+    Saving writes the settings, beside the other files that training leaves there; loading gives
+    a `Tagger` made of them all.
+
+    Args:
+        filepath: path or url of the settings.
+        cache_dir: folder for copies of objects in a store.
+        metadata: for hooks and plugins.
 
     Example:
         In `catalog.yml`::
 
             tagger:
-              type: fsat_kedro.datasets.tagger_dataset.TaggerDataset
+              type: fsat_kedro.datasets.TaggerDataset
               filepath: data/06_models/tagger.json
 
         In Python::
@@ -33,35 +38,41 @@ class TaggerDataset(AbstractDataset["TaggerSettings", "Tagger"]):
             tagger.tag([Sound("bark.wav", "sounds/bark.wav")])
     """
 
-    def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:
-        """An ensemble whose settings are at `filepath`; `metadata` is kept for plugins."""
-        self._filepath = Path(filepath)
+    def __init__(
+        self, *, filepath: str, cache_dir: str = "data/cache", metadata: Any = None
+    ) -> None:
+        self._filepath = filepath
+        self._cache_dir = cache_dir
         self.metadata = metadata
 
     def load(self) -> Tagger:
-        """The ensemble."""
+        """Load the ensemble."""
         from fsat_kedro.inference.tagger import Tagger
 
-        return Tagger.load(self._filepath.parent)
+        return Tagger.load(self.local_folder())
 
-    def beside(self) -> list[Path]:
-        """The other files of the ensemble; none where `load` will say what is wrong."""
-        from fsat_kedro.inference.tagger import TaggerSettings, model_files
+    def local_folder(self) -> Path:
+        """Return the local folder of the ensemble; it holds current copies of a store's objects.
 
-        try:
-            settings = TaggerSettings.model_validate_json(self._filepath.read_text())
-        except ValidationError:
-            return []
-        names = set(model_files(settings.n_folds)) - {self._filepath.name}
-        return [self._filepath.parent / name for name in sorted(names)]
+        Raises:
+            InputError: a part of the ensemble is not in the store.
+        """
+        settings = local_copy(self._filepath, self._cache_dir)
+        if is_url(self._filepath):
+            from fsat_kedro.inference.tagger import model_files
+
+            folder = self._filepath.rpartition("/")[0]
+            for name in model_files(json.loads(settings.read_text()).get("n_folds", 0)):
+                local_copy(f"{folder}/{name}", self._cache_dir)
+        return settings.parent
 
     def save(self, data: TaggerSettings) -> None:
         """Write the settings, in place of what was there."""
-        with replacing(self._filepath) as partial:
-            partial.write_text(data.model_dump_json(indent=2) + "\n")
+        with open_atomic(self._filepath) as file:
+            file.write((data.model_dump_json(indent=2) + "\n").encode())
 
     def _exists(self) -> bool:
-        return self._filepath.is_file()
+        return exists(self._filepath)
 
     def _describe(self) -> dict[str, Any]:
-        return {"filepath": str(self._filepath)}
+        return {"filepath": self._filepath}

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kedro.framework.hooks import hook_impl
 
-from fsat_kedro.datasets.stored_dataset import store_of
 from fsat_kedro.errors import InputError
-from fsat_kedro.store import Store
+from fsat_kedro.files import exists, is_url, local_copy, local_path, open_atomic, remove
+from fsat_kedro.hooks.outputs import filepath_of
 
 if TYPE_CHECKING:
     from kedro.io import CatalogProtocol
@@ -27,8 +28,7 @@ class CheckpointHooks:
     """
 
     def __init__(self) -> None:
-        self._unsaved: dict[Path, set[str]] = {}
-        self._store: Store | None = None
+        self._unsaved: dict[str, set[str]] = {}
 
     @hook_impl
     def before_node_run(self, node: Node, catalog: CatalogProtocol) -> None:
@@ -38,22 +38,13 @@ class CheckpointHooks:
             return
         from fsat_kedro.modelling.training import keep_checkpoint_at
 
-        file = Path(catalog[weights]._filepath)
-        path = file.with_name(file.name.replace(".weights.h5", ".checkpoint.npz"))
+        path = filepath_of(catalog[weights]).replace(".weights.h5", ".checkpoint.npz")
         self._unsaved[path] = set(node.outputs)
-        self._store = store_of(catalog, [weights])
-        if self._store is None:
-            keep_checkpoint_at(path)
-        else:
-            self._store.fetch(path)
-            keep_checkpoint_at(path, self._send)
-
-    def _send(self, path: Path) -> None:
-        """Keep a state where another machine finds it; training goes on if that fails."""
-        try:
-            self._store.send(path)
-        except InputError as error:
-            logger.warning("The state after this epoch is on this machine only: %s", error)
+        cache_dir = getattr(catalog[weights], "_cache_dir", "")
+        if is_url(path) and exists(path):
+            local_copy(path, cache_dir)
+        local = local_path(path, cache_dir)
+        keep_checkpoint_at(local, partial(_send, path) if is_url(path) else None)
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:
@@ -61,7 +52,14 @@ class CheckpointHooks:
         for path, names in self._unsaved.items():
             if dataset_name in names:
                 names.remove(dataset_name)
-                if not names and self._store is not None:
-                    self._store.remove(path)
-                elif not names:
-                    path.unlink(missing_ok=True)
+                if not names:
+                    remove(path)
+
+
+def _send(url: str, local: Path) -> None:
+    """Keep a state where another machine finds it; training goes on if that fails."""
+    try:
+        with open_atomic(url) as file:
+            file.write(local.read_bytes())
+    except InputError as error:
+        logger.warning("The state after this epoch is on this machine only: %s", error)

@@ -1,17 +1,18 @@
-"""Errors as one message."""
+"""Errors that a user can mend, as one message."""
 
 from __future__ import annotations
 
 import errno
 import shutil
 import socket
-from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING
 
 from click import ClickException
 from kedro.framework.hooks import hook_impl
 
 from fsat_kedro.errors import InputError
+from fsat_kedro.files import format_store_error, is_disk_error, is_url
 
 if TYPE_CHECKING:
     from kedro.io import CatalogProtocol
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ReadableErrorHooks:
-    """Shows what a user can mend as one message; `kedro run --verbose` adds the traceback."""
+    """Show errors that a user can mend as one message; `kedro run --verbose` adds the traceback."""
 
     @hook_impl
     def on_node_error(self, error: Exception, node: Node) -> None:
@@ -29,32 +30,48 @@ class ReadableErrorHooks:
 
     @hook_impl(trylast=True)
     def on_pipeline_error(self, error: Exception, catalog: CatalogProtocol) -> None:
-        """Turn what a dataset or the runner says, or a disk that is full, into a message."""
+        """Turn an error of a dataset, the runner, a store or a full disk into a message."""
         self._make_readable(error, catalog, "")
 
     def on_worker_error(self, error: Exception, catalog: CatalogProtocol) -> None:
-        """Do the same on another machine, where the disk can be looked at."""
+        """Do the same on the machine of the error, which alone knows its disk."""
         self._make_readable(error, catalog, f"on {socket.gethostname()}: ")
 
     def _make_readable(self, error: Exception, catalog: CatalogProtocol, where: str) -> None:
         if isinstance(error, ClickException):
             return
-        data_dir = Path(catalog.load("params:data_dir"))
-        while error is not None:
-            if isinstance(error, InputError):
-                raise ClickException(str(error)) from error
-            if isinstance(error, OSError) and _about_disk(error):
-                free = shutil.disk_usage(data_dir).free / 1e9
+        data_dir: str = catalog.load("params:data_dir")
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, InputError):
+                raise ClickException(str(cause)) from cause
+            if is_url(data_dir) and _is_of_store(cause):
+                raise ClickException(where + format_store_error(data_dir, cause)) from cause
+            if isinstance(cause, OSError) and _is_about_disk(cause):
+                folder = catalog.load("params:spool_dir") if is_url(data_dir) else data_dir
+                free = shutil.disk_usage(folder).free / 1e9
                 raise ClickException(
-                    f"{where}{error}. {data_dir} has {free:.2f} GB free. What was finished is "
-                    "whole: make room or mend the folder's rights, then go on with "
-                    "--only-missing-outputs"
-                ) from error
-            error = error.__cause__ or error.__context__
+                    f"{where}{cause}. {folder} has {free:.2f} GB free. Finished outputs are "
+                    "complete: free some space or correct the folder's permissions, then continue "
+                    "with --only-missing-outputs"
+                ) from cause
+            cause = cause.__cause__ or cause.__context__
 
 
-def _about_disk(error: OSError) -> bool:
-    """Whether writing failed for want of room or of rights."""
-    wants = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
-    # NumPy names no number.
-    return error.errno in wants or (error.errno is None and "free space" in str(error))
+def _is_of_store(error: BaseException) -> bool:
+    """Return whether fsspec raised the error while it read or wrote a url."""
+    frames = walk_tb(error.__traceback__)
+    modules = {frame.f_globals.get("__name__", "") for frame, _ in frames}
+    through_fsspec = any(name.startswith("fsspec.") for name in modules)
+    return (
+        through_fsspec
+        and "fsspec.implementations.local" not in modules
+        and not is_disk_error(error)
+    )
+
+
+def _is_about_disk(error: OSError) -> bool:
+    """Return whether writing failed for lack of space or of permission."""
+    numbers = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
+    # NumPy gives no number.
+    return error.errno in numbers or (error.errno is None and "free space" in str(error))

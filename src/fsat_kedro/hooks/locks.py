@@ -1,13 +1,11 @@
-"""Locks on what a run reads and writes, and marks on what it set out to make and did not."""
+"""Locks on the datasets that a run reads and writes."""
 
 import os
 import socket
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -15,122 +13,81 @@ import portalocker
 from portalocker import LockFlags
 
 from fsat_kedro.errors import InputError
+from fsat_kedro.files import LOCKS
 
-LOCKS = ".locks"
-UNFINISHED = ".unfinished"
 _POLL_SECONDS = 0.5
 
 
 def lock(written: set[str], read: set[str], data_dir: Path) -> ExitStack:
-    """Have what this run writes to itself, and nobody write what it reads.
+    """Lock what a run writes for itself alone, and what it reads against writers.
 
-    Runs that write different things may go side by side. The operating system drops the locks of
-    a process that ends, however it ends.
+    Runs without common outputs may run side by side. The operating system releases the locks of a
+    process that ends, however it ends.
 
     Args:
         written: names of outputs.
         read: names of inputs.
-        data_dir: an existing folder that all of them are in.
+        data_dir: the existing folder of all of them. An object store has no locks, so only one
+            run may use a url at a time; locks in its `spool_dir` find a second run on the same
+            machine.
 
     Returns:
-        What holds the locks: close it to let them go.
+        The locks: close the stack to release them.
 
     Raises:
-        InputError: another run has one of them.
+        InputError: another run holds one of the locks.
         OSError: the folder cannot be written to.
     """
-    folder = data_dir / LOCKS
-    folder.mkdir(exist_ok=True)
     with ExitStack() as locks:
         for name in sorted(written | read):
-            file = locks.enter_context((folder / name).open("a+"))
             kind = LockFlags.EXCLUSIVE if name in written else LockFlags.SHARED
-            try:
-                portalocker.lock(file, kind | LockFlags.NON_BLOCKING)
-            except portalocker.LockException as error:
-                raise InputError(_who_has(file, name, data_dir)) from error
-            if name in written:
-                _sign(file)
+            locks.enter_context(_locked(data_dir, name, kind))
         return locks.pop_all()
 
 
 @contextmanager
 def hold(outputs: list[str], data_dir: Path, *, seconds: float = 60) -> Iterator[None]:
-    """Have a node's outputs to this process, one of many of a run, while it makes them.
+    """Hold locks on a node's outputs while this process, one of many of a run, makes them.
 
-    The run has its own lock on them all. This one keeps out a process that makes the same node
-    again, because another one that did so is taken for dead or belongs to a run that was killed.
+    The run itself has locks on all outputs. These locks keep out a second process that runs the
+    same node: after the first was wrongly taken for dead, or survived a run that was killed.
 
     Args:
         outputs: their names.
-        data_dir: an existing folder that they are in.
-        seconds: to wait for another process to let go of them.
+        data_dir: the existing folder that they are in.
+        seconds: time to wait for another process to release them.
 
     Raises:
-        InputError: another process still has them.
+        InputError: another process still holds one of the locks.
         OSError: the folder cannot be written to.
     """
-    folder = data_dir / LOCKS
-    folder.mkdir(exist_ok=True)
-    deadline = time.monotonic() + seconds
     with ExitStack() as locks:
         for name in sorted(outputs):
-            file = locks.enter_context((folder / f"{name}.node").open("a+"))
-            while True:
-                try:
-                    portalocker.lock(file, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
-                    break
-                except portalocker.LockException as error:
-                    if time.monotonic() > deadline:
-                        raise InputError(_who_has(file, name, data_dir)) from error
-                    time.sleep(_POLL_SECONDS)
-            _sign(file)
+            locks.enter_context(_locked(data_dir, f"{name}.node", LockFlags.EXCLUSIVE, seconds))
         yield
 
 
 @contextmanager
-def visible_file(data_dir: str | None) -> Iterator[str | None]:
-    """The path of a file in a folder, to see who else sees it; None where there is no folder."""
-    if data_dir is None:
-        yield None
-        return
-    folder = Path(data_dir) / LOCKS
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"seen-{uuid.uuid4().hex}"
-    path.touch()
-    try:
-        yield str(path)
-    finally:
-        path.unlink(missing_ok=True)
+def _locked(data_dir: Path, name: str, kind: LockFlags, seconds: float = 0) -> Iterator[None]:
+    folder = data_dir / LOCKS
+    folder.mkdir(exist_ok=True)
+    deadline = time.monotonic() + seconds
+    with (folder / name).open("a+") as file:
+        while True:
+            try:
+                portalocker.lock(file, kind | LockFlags.NON_BLOCKING)
+                break
+            except portalocker.LockException as error:
+                if time.monotonic() >= deadline:
+                    name = name.removesuffix(".node")
+                    raise InputError(_format_conflict(file, name, data_dir)) from error
+                time.sleep(_POLL_SECONDS)
+        if kind == LockFlags.EXCLUSIVE:
+            _write_owner(file)
+        yield
 
 
-@dataclass(frozen=True)
-class Marks:
-    """What runs set out to make and did not.
-
-    Attributes:
-        data_dir: an existing folder that the outputs are in.
-    """
-
-    data_dir: Path
-
-    def mark_unfinished(self, names: set[str]) -> None:
-        """Note that a run set out to make outputs: what is there of them is of an earlier one."""
-        (self.data_dir / UNFINISHED).mkdir(exist_ok=True)
-        for name in names:
-            (self.data_dir / UNFINISHED / name).touch()
-
-    def mark_finished(self, name: str) -> None:
-        """Note that an output is made."""
-        (self.data_dir / UNFINISHED / name).unlink(missing_ok=True)
-
-    def unfinished(self) -> set[str]:
-        """Names of the outputs that runs set out to make, but did not come to."""
-        folder = self.data_dir / UNFINISHED
-        return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-
-
-def _sign(file: TextIO) -> None:
+def _write_owner(file: TextIO) -> None:
     file.truncate(0)
     file.write(
         f"process {os.getpid()} on {socket.gethostname()}, {' '.join(sys.argv[1:])}, "
@@ -139,7 +96,7 @@ def _sign(file: TextIO) -> None:
     file.flush()
 
 
-def _who_has(file: TextIO, name: str, data_dir: Path) -> str:
+def _format_conflict(file: TextIO, name: str, data_dir: Path) -> str:
     file.seek(0)
     return (
         f"another run reads or writes {name} in {data_dir}; the last to write it was "

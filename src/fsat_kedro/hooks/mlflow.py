@@ -20,8 +20,9 @@ from urllib.parse import quote, urlencode
 from click import ClickException
 from kedro.framework.hooks import hook_impl
 
-from fsat_kedro.datasets.stored_dataset import StoredDataset
 from fsat_kedro.errors import InputError
+from fsat_kedro.files import local_copy
+from fsat_kedro.hooks.outputs import filepath_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,15 +176,12 @@ class MlflowHooks:
         if "fold_metrics" in wanted:
             self._log_fold_scores(dataset_name, data)
         if "model" in wanted:
-            dataset = self._catalog[dataset_name]
-            # In a store, this machine may not have made all of it.
-            stored = isinstance(dataset, StoredDataset)
-            ensemble = Path(dataset.fetch() if stored else dataset._filepath).parent
-            self._log_model(ensemble, wanted["model"])
+            self._log_model(self._catalog[dataset_name].local_folder(), wanted["model"])
         if "artifact" in wanted:
             folder = wanted["artifact"]
             fold = _fold_of(node.namespace)
-            path = str(self._catalog[dataset_name]._filepath)
+            url = filepath_of(self._catalog[dataset_name])
+            path = str(local_copy(url, self._parameters["cache_dir"]))
             with _tolerating_mlflow():
                 run_id = self._parent_id if fold is None else self._child_id(fold)
                 self._client.log_artifact(run_id, path, folder)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from click import ClickException
 from kedro.framework.hooks import hook_impl
+from kedro.io.core import is_parameter
 
-from fsat_kedro.datasets.stored_dataset import StoredDataset, store_of
 from fsat_kedro.errors import InputError
-from fsat_kedro.files import remove
-from fsat_kedro.hooks.locks import Marks, lock
+from fsat_kedro.files import modified_at, probe_file, remove
+from fsat_kedro.hooks.locks import lock
+from fsat_kedro.hooks.marks import Marks
 
 if TYPE_CHECKING:
     from kedro.io import AbstractDataset, CatalogProtocol
@@ -27,10 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 class OutputHooks:
-    """Keeps two runs from writing the same, and outputs of an unfinished run from being mixed up.
+    """Lock a run's datasets, and mark its outputs as unfinished until they are saved.
 
-    A run notes what it sets out to make, and takes an output from that list when it is saved. What
-    is still on the list for `--only-missing-outputs` is left from before, and is made anew.
+    A marked output is old or half-written. `--only-missing-outputs` makes it anew, and no run
+    reads it as an input.
     """
 
     def __init__(self) -> None:
@@ -41,22 +42,24 @@ class OutputHooks:
     def before_pipeline_run(
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
     ) -> None:
-        """Make the folder that everything is written to, and lock what this run will write."""
-        data_dir = Path(catalog.load("params:data_dir"))
+        """Check that outputs can be written and inputs are finished, and lock them all."""
+        data_dir: str = catalog.load("params:data_dir")
+        spool_dir = Path(catalog.load("params:spool_dir"))
         outputs = pipeline.all_outputs()
-        store = store_of(catalog, outputs)
-        self._marks = store or Marks(data_dir)
+        inputs = {name for name in pipeline.inputs() if not is_parameter(name)}
+        self._marks = Marks(data_dir)
         self._to_mark = set() if run_params["only_missing_outputs"] else outputs
-        inputs = {name for name in pipeline.inputs() if not name.startswith("params:")}
         try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-            self._locks = lock(outputs, inputs - {"parameters"}, data_dir)
+            spool_dir.mkdir(parents=True, exist_ok=True)
+            with probe_file(data_dir):
+                pass
+            self._locks = lock(outputs, inputs, spool_dir)
             atexit.register(self._locks.close)
-            if store is not None:
-                self._locks.enter_context(store.claim(outputs, inputs - {"parameters"}))
+            self._marks.require_finished(inputs)
             if run_params["only_missing_outputs"]:
                 for name in outputs & self._marks.unfinished():
-                    _remove(catalog[name])
+                    if (path := filepath_of(catalog[name])) is not None:
+                        remove(path)
                 _warn_of_outdated(pipeline, catalog)
         except OSError as error:
             raise ClickException(f"data_dir {data_dir} cannot be written to: {error}") from error
@@ -64,14 +67,14 @@ class OutputHooks:
             raise ClickException(str(error)) from error
 
     @hook_impl
-    def before_node_run(self) -> None:
-        """Note all that the run sets out to make, now that it has really begun."""
-        self._marks.mark_unfinished(self._to_mark)
+    def before_node_run(self, node: Node) -> None:
+        """Mark the node's outputs; before the first node, all that the run is to make."""
+        self._marks.mark_unfinished(self._to_mark | set(node.outputs))
         self._to_mark = set()
 
     def for_worker(self, node: Node, hosts: set[str]) -> OutputHooks:
-        """Hooks without locks, which stay with the run, for a node in another process."""
-        self.before_node_run()
+        """Return hooks for a node in another process; the locks stay with the run."""
+        self.before_node_run(node)
         hooks = OutputHooks()
         hooks._marks = self._marks
         return hooks
@@ -81,18 +84,30 @@ class OutputHooks:
 
     @hook_impl
     def after_dataset_saved(self, dataset_name: str) -> None:
-        """Take an output from the list."""
+        """Clear the mark of an output."""
         self._marks.mark_finished(dataset_name)
 
     @hook_impl
     def after_pipeline_run(self) -> None:
-        """Let the locks go."""
+        """Release the locks."""
         self._locks.close()
 
     @hook_impl
     def on_pipeline_error(self) -> None:
-        """Let the locks go."""
+        """Release the locks."""
         self._locks.close()
+
+
+def filepath_of(dataset: AbstractDataset) -> str | None:
+    """Return the path or url of a dataset; None for one without a file.
+
+    Datasets of kedro-datasets keep the protocol of a url apart from its path.
+    """
+    path = getattr(dataset, "_filepath", None)
+    protocol = getattr(dataset, "_protocol", "file")
+    if path is None:
+        return None
+    return str(path) if protocol == "file" else f"{protocol}://{path}"
 
 
 def _warn_of_outdated(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -100,27 +115,18 @@ def _warn_of_outdated(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
 
     @cache
     def saved_at(name: str) -> float | None:
-        if isinstance(catalog[name], StoredDataset):
-            return catalog[name].saved_at()
-        path = getattr(catalog[name], "_filepath", None)
-        return Path(path).stat().st_mtime if path and Path(path).exists() else None
+        path = filepath_of(catalog[name])
+        return None if path is None else modified_at(path)
 
     outdated = []
     for node in pipeline.nodes:
-        made_from = [saved_at(name) for name in node.inputs if name in catalog]
-        newest = max((moment for moment in made_from if moment is not None), default=0)
-        made = {name: saved_at(name) for name in node.outputs}
-        outdated += [name for name, moment in made.items() if moment and moment < newest]
+        inputs = [saved_at(name) for name in node.inputs if name in catalog]
+        newest = max((moment for moment in inputs if moment is not None), default=0)
+        outputs = {name: saved_at(name) for name in node.outputs}
+        outdated += [name for name, moment in outputs.items() if moment and moment < newest]
     if outdated:
         logger.warning(
             "Older than what they are made from, and kept as they are: %s. To make them anew, run "
             "without --only-missing-outputs",
             ", ".join(outdated),
         )
-
-
-def _remove(dataset: AbstractDataset) -> None:
-    if isinstance(dataset, StoredDataset):
-        dataset.remove()
-    else:
-        remove(Path(dataset._filepath))

@@ -10,20 +10,19 @@ from kedro.config import MissingConfigException
 from kedro.framework.hooks import hook_impl
 from pydantic import ValidationError
 
-from fsat_kedro.datasets.stored_dataset import in_store
+from fsat_kedro.files import is_url, local_path
 from fsat_kedro.parameters import Parameters
-from fsat_kedro.store import Store, folder_of, is_address
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
 
 
 class ParameterHooks:
-    """Checks all parameters before any node runs, and has the pipelines built for them."""
+    """Check all parameters before any node runs, and have the pipelines built for them."""
 
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
-        """Fail on an unknown key or a wrong value; make the folders absolute."""
+        """Raise an error on an unknown key or a wrong value; make the folders absolute."""
         from fsat_kedro.pipeline_registry import note_parameters
 
         try:
@@ -38,27 +37,34 @@ class ParameterHooks:
             Parameters.model_validate(parameters)
         except ValidationError as error:
             raise ClickException(_readable(error)) from error
-        address = parameters["data_dir"]
-        if is_address(address):
-            parameters["data_dir"] = str(folder_of(address, Path(parameters["cache_dir"])))
         for folder in ("raw_dir", "data_dir", "cache_dir", "tag_dir"):
-            if parameters[folder] is None:
-                continue
-            if is_address(parameters[folder]):
-                raise ClickException(
-                    f"{folder} is {parameters[folder]}, but has to be a folder: name one with "
-                    f"--params {folder}=FOLDER; a bucket that is mounted is one"
-                )
-            if parameters[folder].startswith("~"):
-                raise ClickException(f"{folder} is {parameters[folder]}: write ~ out")
-            parameters[folder] = str(context.project_path / parameters[folder])
-        # For temporary files; of a run into a store, the folder for copies.
-        parameters["spool_dir"] = parameters["data_dir"]
+            parameters[folder] = _absolute(folder, parameters[folder], context.project_path)
+        data_dir, cache_dir = parameters["data_dir"], parameters["cache_dir"]
+        # A local folder for temporary files.
+        parameters["spool_dir"] = str(local_path(data_dir, cache_dir))
         context.config_loader["parameters"] = parameters
-        if is_address(address):
-            store = Store(address.rstrip("/"), Path(parameters["data_dir"]))
-            context.config_loader["catalog"] = in_store(context.config_loader["catalog"], store)
+        # The catalog's paths begin with them.
+        context.config_loader.runtime_params = {
+            **context.config_loader.runtime_params,
+            "data_dir": data_dir,
+            "cache_dir": cache_dir,
+        }
         note_parameters(parameters)
+
+
+def _absolute(name: str, folder: str | None, project_path: Path) -> str | None:
+    if folder is None:
+        return None
+    if is_url(folder):
+        if name == "data_dir":
+            return folder.rstrip("/")
+        raise ClickException(
+            f"{name} is {folder}, but has to be a folder: name one with --params {name}=FOLDER; a "
+            "bucket that is mounted is one"
+        )
+    if folder.startswith("~"):
+        raise ClickException(f"{name} is {folder}: write the full path instead of ~")
+    return str(project_path / folder)
 
 
 def _readable(error: ValidationError) -> str:

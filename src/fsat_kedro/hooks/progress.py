@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from kedro.framework.cli.utils import KedroCliError
 from kedro.framework.hooks import hook_impl
 
-from fsat_kedro.datasets.stored_dataset import StoredDataset
+from fsat_kedro.files import is_url
+from fsat_kedro.hooks.outputs import filepath_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -144,8 +145,8 @@ def _tell_places(made: set[str], catalog: CatalogProtocol) -> None:
     tables = {"rejected_clips", "clip_warnings"}
     for name, words in _SHOWN.items():
         if name in made and not (name in tables and len(catalog.load(name)) == 0):
-            stored = isinstance(catalog[name], StoredDataset)
-            place = catalog[name].address if stored else _shortened(Path(catalog[name]._filepath))
+            path = filepath_of(catalog[name])
+            place = path if is_url(path) else _shortened(Path(path))
             logger.info("%s: %s", words, place)
     if "scores" in made:
         logger.info("Next: kedro viz run --include-hooks, mlflow ui, kedro tag FILE")

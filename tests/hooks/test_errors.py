@@ -1,0 +1,130 @@
+"""Errors that a user can mend, as one message."""
+
+import errno
+import pickle
+
+import pytest
+from click import ClickException
+from kedro.io import DatasetError
+from kedro.pipeline import node
+from kedro_datasets.json import JSONDataset
+from kedro_datasets.pandas import CSVDataset
+
+from fsat_kedro.datasets import NpyDataset
+from fsat_kedro.errors import InputError
+from fsat_kedro.files import open_atomic
+from fsat_kedro.hooks.errors import ReadableErrorHooks
+
+
+class Catalog:
+    """Stands for a catalog with `params:data_dir` and `params:spool_dir`."""
+
+    def __init__(self, data_dir, spool_dir=None):
+        self.values = {"params:data_dir": str(data_dir), "params:spool_dir": str(spool_dir)}
+
+    def load(self, name):
+        return self.values[name]
+
+
+def error_of_saving(cause):
+    error = DatasetError("Failed while saving data")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EACCES, "Permission denied"),
+        OSError("Not enough free space to write 80000000 bytes"),
+    ],
+)
+def test_a_full_or_read_only_disk_is_named_with_the_remedy(tmp_path, cause):
+    with pytest.raises(ClickException, match=r"GB free.*--only-missing-outputs") as error:
+        ReadableErrorHooks().on_pipeline_error(error_of_saving(cause), Catalog(tmp_path))
+    assert str(cause) in error.value.message
+
+
+def test_a_full_disk_of_a_run_with_a_url_is_that_of_its_local_folder(tmp_path):
+    error = error_of_saving(OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(ClickException, match=f"{tmp_path} has .* GB free"):
+        ReadableErrorHooks().on_pipeline_error(error, Catalog("s3://bucket/run", tmp_path))
+
+
+def test_a_full_disk_of_a_worker_is_named_with_its_machine(tmp_path):
+    error = error_of_saving(OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(ClickException, match=r"^on \S+: .*No space left"):
+        ReadableErrorHooks().on_worker_error(error, Catalog(tmp_path))
+
+
+@pytest.mark.parametrize("cause", [ValueError("free space"), OSError(errno.ENOENT, "gone")])
+@pytest.mark.parametrize("data_dir", ["/data", "s3://bucket/run"])
+def test_another_error_stays_as_it_is(data_dir, cause):
+    ReadableErrorHooks().on_pipeline_error(error_of_saving(cause), Catalog(data_dir))
+
+
+def test_an_input_error_of_a_dataset_becomes_a_message_of_the_command(tmp_path):
+    with pytest.raises(ClickException, match="train first"):
+        ReadableErrorHooks().on_pipeline_error(
+            error_of_saving(InputError("train first")), Catalog(tmp_path)
+        )
+
+
+def test_an_input_error_of_a_node_names_the_node():
+    failed = node(len, "a", "b", name="count")
+    with pytest.raises(ClickException, match="count: no clips"):
+        ReadableErrorHooks().on_node_error(InputError("no clips"), failed)
+    ReadableErrorHooks().on_node_error(ValueError("another"), failed)
+
+
+def message_of(url, load):
+    """Return the message for the error that loading raises."""
+    with pytest.raises(DatasetError) as failed:
+        load()
+    with pytest.raises(ClickException) as error:
+        ReadableErrorHooks().on_pipeline_error(failed.value, Catalog(url))
+    pickle.dumps(error.value)  # It travels from worker to run.
+    return error.value.message
+
+
+@pytest.mark.parametrize("kind", [JSONDataset, CSVDataset, NpyDataset])
+def test_a_missing_object_is_named_with_the_remedy(url, kind):
+    message = message_of(url, kind(filepath=f"{url}/scores").load)
+    assert url in message
+    assert "does not exist" in message
+    assert "/scores" in message
+    assert "run the pipeline that makes" in message
+
+
+def test_a_store_that_stops_answering_is_named_with_the_remedy(url, monkeypatch):
+    dataset = JSONDataset(filepath=f"{url}/scores.json")
+    # As botocore raises it, which knows no OSError.
+    unreachable = type("EndpointConnectionError", (Exception,), {})("Could not connect")
+
+    async def fail(*_, **__):
+        raise unreachable
+
+    monkeypatch.setattr(type(dataset._fs), "_call_s3", fail)
+    message = message_of(url, dataset.load)
+    assert message.startswith(f"{url} does not answer: Could not connect. Set credentials")
+    assert "docs/cluster.md" in message
+
+
+def test_refused_access_to_a_store_is_named_with_the_remedy(url, monkeypatch):
+    dataset = JSONDataset(filepath=f"{url}/scores.json")
+
+    async def refuse(*_, **__):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(dataset._fs), "_call_s3", refuse)
+    message = message_of(url, dataset.load)
+    assert message.startswith(f"{url} cannot be read or written: Access Denied. Set credentials")
+
+
+def test_a_broken_object_is_no_error_of_the_store(url):
+    with open_atomic(f"{url}/scores.json") as file:
+        file.write(b"{")
+    with pytest.raises(DatasetError) as error:
+        JSONDataset(filepath=f"{url}/scores.json").load()
+    ReadableErrorHooks().on_pipeline_error(error.value, Catalog(url))

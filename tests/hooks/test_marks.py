@@ -1,0 +1,40 @@
+"""Marks on unfinished outputs, in a folder as in a store."""
+
+import pytest
+
+from fsat_kedro.errors import InputError
+from fsat_kedro.hooks.marks import Marks
+
+
+@pytest.fixture(params=["local", "s3"])
+def marks(request, tmp_path):
+    is_local = request.param == "local"
+    return Marks(str(tmp_path / "new") if is_local else request.getfixturevalue("url"))
+
+
+def test_an_output_is_unfinished_until_it_is_saved(marks):
+    assert marks.unfinished() == set()
+    marks.mark_unfinished({"mels", "scores"})
+    marks.mark_unfinished({"mels"})
+    marks.mark_finished("mels")
+    marks.mark_finished("never marked")
+    assert Marks(marks.data_dir).unfinished() == {"scores"}
+
+
+def test_unfinished_inputs_are_refused_by_name_with_the_remedy(marks):
+    marks.mark_unfinished({"mels", "scores", "plots"})
+    marks.require_finished({"clips"})
+    with pytest.raises(InputError, match=r"not finished in .*: mels, scores\. .*--only-missing"):
+        marks.require_finished({"clips", "mels", "scores"})
+
+
+@pytest.mark.parametrize(
+    "part", ["tagger", "mel_statistics", "classes", "projector", "mel_pca_weights_10"]
+)
+def test_an_ensemble_with_an_unfinished_part_is_refused(tmp_path, part):
+    marks = Marks(str(tmp_path))
+    marks.mark_unfinished({part, "mel_weights_10", "test_scores"})
+    with pytest.raises(InputError, match=f"not finished in .*: {part}. "):
+        marks.require_finished({"tagger"})
+    marks.mark_finished(part)
+    marks.require_finished({"tagger"})

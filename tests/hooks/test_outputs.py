@@ -1,0 +1,179 @@
+"""Locks and marks of a run of two tiny nodes, in a folder as in a store."""
+
+import pickle
+
+import pytest
+from click import ClickException
+from kedro.framework.hooks.manager import _create_hook_manager
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.pipeline import Pipeline, node
+from kedro.runner import SequentialRunner
+from kedro_datasets.json import JSONDataset
+
+from fsat_kedro import files
+from fsat_kedro.datasets import NpyDataset, RaggedDataset
+from fsat_kedro.hooks.locks import lock
+from fsat_kedro.hooks.marks import Marks
+from fsat_kedro.hooks.outputs import OutputHooks, filepath_of
+
+
+@pytest.fixture(params=["local", "s3"])
+def data_dir(request, tmp_path):
+    if request.param == "s3":
+        return request.getfixturevalue("url")
+    return str(tmp_path / "data")
+
+
+@pytest.fixture
+def spool_dir(data_dir, tmp_path):
+    return files.local_path(data_dir, tmp_path / "cache")
+
+
+@pytest.fixture
+def catalog(data_dir, spool_dir):
+    datasets = {name: JSONDataset(filepath=f"{data_dir}/{name}.json") for name in "abc"}
+    parameters = {"params:data_dir": data_dir, "params:spool_dir": str(spool_dir)}
+    datasets |= {name: MemoryDataset(value) for name, value in parameters.items()}
+    return DataCatalog(datasets)
+
+
+def add_one(number):
+    return number + 1
+
+
+def fail(number):
+    raise ZeroDivisionError
+
+
+def pipeline(second=add_one):
+    """Make b from a, then c from b."""
+    return Pipeline([node(add_one, "a", "b", name="first"), node(second, "b", "c", name="second")])
+
+
+def run(pipeline, catalog, *, only_missing_outputs=False):
+    """Run a pipeline with the hooks around it, as a session does."""
+    hooks = OutputHooks()
+    hooks.before_pipeline_run({"only_missing_outputs": only_missing_outputs}, pipeline, catalog)
+    manager = _create_hook_manager()
+    manager.register(hooks)
+    try:
+        SequentialRunner().run(
+            pipeline, catalog, manager, only_missing_outputs=only_missing_outputs
+        )
+    except Exception:
+        hooks.on_pipeline_error()
+        raise
+    hooks.after_pipeline_run()
+
+
+def test_a_finished_run_leaves_no_mark_and_no_lock(catalog, data_dir, spool_dir):
+    catalog.save("a", 1)
+    run(pipeline(), catalog)
+    assert catalog.load("c") == 3
+    assert Marks(data_dir).unfinished() == set()
+    lock({"b", "c"}, set(), spool_dir).close()
+
+
+def test_a_run_that_breaks_off_leaves_marks_and_no_lock(catalog, data_dir, spool_dir):
+    catalog.save("a", 1)
+    with pytest.raises(ZeroDivisionError):
+        run(pipeline(fail), catalog)
+    assert Marks(data_dir).unfinished() == {"c"}
+    lock({"b", "c"}, set(), spool_dir).close()
+
+
+def test_all_outputs_are_marked_before_the_first_node(catalog, data_dir):
+    catalog.save("a", 1)
+    hooks = OutputHooks()
+    nodes = pipeline()
+    hooks.before_pipeline_run({"only_missing_outputs": False}, nodes, catalog)
+    assert Marks(data_dir).unfinished() == set()
+    hooks.before_node_run(nodes.nodes[0])
+    assert Marks(data_dir).unfinished() == {"b", "c"}
+    hooks.after_dataset_saved("b")
+    assert Marks(data_dir).unfinished() == {"c"}
+    hooks.after_pipeline_run()
+
+
+def test_only_missing_outputs_makes_marked_outputs_anew(catalog, data_dir):
+    catalog.save("a", 1)
+    catalog.save("b", 20)
+    catalog.save("c", "half-written")
+    Marks(data_dir).mark_unfinished({"c"})
+    run(pipeline(), catalog, only_missing_outputs=True)
+    assert catalog.load("c") == 21
+    assert Marks(data_dir).unfinished() == set()
+
+
+def test_only_missing_outputs_marks_what_it_makes(catalog, data_dir):
+    catalog.save("a", 1)
+    catalog.save("b", 20)
+    with pytest.raises(ZeroDivisionError):
+        run(pipeline(fail), catalog, only_missing_outputs=True)
+    assert Marks(data_dir).unfinished() == {"c"}
+
+
+@pytest.mark.parametrize("only_missing_outputs", [True, False])
+def test_an_unfinished_input_is_refused(catalog, data_dir, spool_dir, only_missing_outputs):
+    catalog.save("a", 1)
+    Marks(data_dir).mark_unfinished({"a", "b"})
+    with pytest.raises(ClickException, match=r"not finished in .*: a\. .*--only-missing-outputs"):
+        run(pipeline(), catalog, only_missing_outputs=only_missing_outputs)
+    assert not catalog.exists("b")
+
+
+def test_a_second_run_is_refused(catalog, data_dir, spool_dir):
+    spool_dir.mkdir(parents=True)
+    with (
+        lock({"c"}, set(), spool_dir),
+        pytest.raises(ClickException, match="another run reads or writes c in"),
+    ):
+        run(pipeline(), catalog)
+    assert Marks(data_dir).unfinished() == set()
+
+
+def test_outdated_outputs_are_named(catalog, monkeypatch, caplog):
+    moments = {"a": 2.0, "b": 1.0, "c": 3.0}
+    monkeypatch.setattr("fsat_kedro.hooks.outputs.modified_at", lambda path: moments[path[-6]])
+    for name in "abc":
+        catalog.save(name, 1)
+    run(pipeline(), catalog, only_missing_outputs=True)
+    assert "Older than what they are made from, and kept as they are: b." in caplog.text
+
+
+def test_hooks_for_a_worker_mark_and_clear_in_another_process(catalog, data_dir):
+    catalog.save("a", 1)
+    nodes = pipeline()
+    hooks = OutputHooks()
+    hooks.before_pipeline_run({"only_missing_outputs": False}, nodes, catalog)
+    sent = pickle.loads(pickle.dumps(hooks.for_worker(nodes.nodes[0], set())))
+    assert Marks(data_dir).unfinished() == {"b", "c"}
+    sent.after_dataset_saved("b")
+    assert Marks(data_dir).unfinished() == {"c"}
+    hooks.after_pipeline_run()
+
+
+@pytest.mark.parametrize(
+    ("data_dir", "message"),
+    [
+        ("s3://no-such-bucket/run", "does not exist"),
+        ("nowhere://bucket", "Protocol not known"),
+        ("/proc/nowhere", "data_dir /proc/nowhere cannot be written to"),
+    ],
+)
+def test_an_unusable_data_dir_is_refused_before_anything_is_written(
+    url, tmp_path, data_dir, message
+):
+    parameters = {"params:data_dir": data_dir, "params:spool_dir": str(tmp_path)}
+    catalog = DataCatalog({name: MemoryDataset(value) for name, value in parameters.items()})
+    with pytest.raises(ClickException, match=message):
+        run(pipeline(), catalog)
+
+
+@pytest.mark.parametrize("path", ["/data/out/a", "s3://bucket/out/a", "gs://bucket/out/a"])
+@pytest.mark.parametrize("kind", [NpyDataset, RaggedDataset, JSONDataset])
+def test_the_path_or_url_of_a_dataset_is_known(kind, path):
+    if path.startswith("gs") and kind is JSONDataset:
+        pytest.skip("gcsfs is not installed")
+    assert filepath_of(kind(filepath=path)) == path
+    assert filepath_of(MemoryDataset()) is None
