@@ -7,7 +7,7 @@ from fsat_kedro.hooks.errors import ReadableErrorHooks
 from fsat_kedro.hooks.mlflow import MlflowHooks
 from fsat_kedro.hooks.outputs import OutputHooks
 from fsat_kedro.hooks.parameters import ParameterHooks
-from fsat_kedro.hooks.progress import TerminalHooks
+from fsat_kedro.hooks.progress import ProgressHooks
 
 # Read by the libraries when they are imported: no usage reports, no news of MLflow's database, and
 # no log of TensorFlow's C++ side, which speaks of missing GPUs as errors.
@@ -19,7 +19,7 @@ HOOKS = (
     ParameterHooks(),
     OutputHooks(),
     CheckpointHooks(),
-    TerminalHooks(),
+    ProgressHooks(),
     MlflowHooks(),
     ReadableErrorHooks(),
 )
