@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from fsat_kedro.errors import InputError
-from fsat_kedro.hooks import dataset_path, mlflow
+from fsat_kedro.hooks import filepath_of, mlflow
 from fsat_kedro.hooks.mlflow import MlflowHooks, _fold_of
 from fsat_kedro.tracking import TrackedRun, fingerprint
 
@@ -316,8 +316,9 @@ def test_the_fold_is_that_of_a_training_namespace(namespace, fold):
     assert _fold_of(namespace) == fold
 
 
-def test_the_path_of_a_dataset_is_local_or_a_url(tmp_path):
+def test_the_path_of_a_dataset_is_local_or_a_url_or_none(tmp_path):
     local = str(tmp_path / "scores.json")
-    assert dataset_path(JSONDataset(filepath=local)) == local
-    assert dataset_path(JSONDataset(filepath="memory://run/scores.json")).startswith("memory://")
-    assert dataset_path(stub("s3://bucket/oof.npy")) == "s3://bucket/oof.npy"
+    assert filepath_of(JSONDataset(filepath=local)) == local
+    assert filepath_of(JSONDataset(filepath="memory://run/scores.json")).startswith("memory://")
+    assert filepath_of(stub("s3://bucket/oof.npy")) == "s3://bucket/oof.npy"
+    assert filepath_of(MemoryDataset()) is None

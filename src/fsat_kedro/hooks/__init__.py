@@ -1,11 +1,20 @@
 """Kedro hooks of the project."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kedro.io import AbstractDataset
 
 
-def dataset_path(dataset: Any) -> str:
-    """Return the local path or the url of a dataset's file."""
-    # Datasets of kedro-datasets keep the protocol of a url apart.
+def filepath_of(dataset: AbstractDataset[Any, Any]) -> str | None:
+    """Return the path or url of a dataset; None for one without a file.
+
+    Datasets of kedro-datasets keep the protocol of a url apart from its path.
+    """
+    path = getattr(dataset, "_filepath", None)
+    if path is None:
+        return None
     protocol = getattr(dataset, "_protocol", "file")
-    path = str(dataset._filepath)
-    return path if protocol == "file" else f"{protocol}://{path}"
+    return str(path) if protocol == "file" else f"{protocol}://{path}"

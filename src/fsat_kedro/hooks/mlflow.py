@@ -12,7 +12,7 @@ from click import ClickException
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 
-from fsat_kedro.hooks import dataset_path
+from fsat_kedro.hooks import filepath_of
 from fsat_kedro.tracking import TrackedRun, fingerprint
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class MlflowHooks:
             self._run.log_model(dataset.local_folder(), targets["model"])
         if "artifact" in targets:
             fold = _fold_of(node.namespace)
-            self._run.log_artifact(dataset_path(dataset), targets["artifact"], fold)
+            self._run.log_artifact(str(filepath_of(dataset)), targets["artifact"], fold)
             stage, is_history, _ = dataset_name.partition("_history_")
             if is_history:
                 self._run.log_learning_curves(stage, data, fold)

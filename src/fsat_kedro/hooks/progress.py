@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from kedro.framework.cli.utils import KedroCliError
 from kedro.framework.hooks import hook_impl
 
-from fsat_kedro.hooks import dataset_path
+from fsat_kedro.hooks import filepath_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -147,5 +147,5 @@ def _log_paths(outputs: set[str], catalog: CatalogProtocol) -> None:
     for name, label in _MAIN_OUTPUTS.items():
         is_table_of_clips = name in ("rejected_clips", "clip_warnings")
         if name in outputs and not (is_table_of_clips and catalog.load(name).empty):
-            path = dataset_path(catalog[name]).removeprefix(f"{Path.cwd()}/")
+            path = str(filepath_of(catalog[name])).removeprefix(f"{Path.cwd()}/")
             logger.info("%s: %s", label, path)
