@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _COMPARED_SCORES = ("map_at_3", "accuracy")
-_UI = "workflowType=machine_learning"  # The MLflow UI opens on chats without it.
+_UI = "workflowType=machine_learning"  # Without it, the MLflow UI shows traces of chats.
 
 
 @contextmanager
@@ -66,7 +66,7 @@ class TrackedRun:
         Args:
             tracking_uri: of a server or database; an SQLite file is relative to the project.
             experiment: its name; it is created if it does not exist.
-            project_path: the folder of the project, whose commit becomes a tag.
+            project_path: a folder whose commit becomes a tag.
             name: of the run.
             tags: of the run.
             parameters: may be nested; their keys are joined by dots.
@@ -137,12 +137,7 @@ class TrackedRun:
         self._client.log_batch(self._run_id(fold), metrics=entities)
 
     def log_fold_scores(self, rows: Sequence[Mapping[str, Any]], *, prefix: str) -> None:
-        """Log MAP@3 and accuracy of each fold to its run, for the folds that have one.
-
-        Args:
-            rows: `fold`, its number, and scores.
-            prefix: of the metrics' names.
-        """
+        """Log MAP@3 and accuracy of rows to the runs of folds; `fold` is the number in a row."""
         for row in rows:
             fold = f"fold_{row['fold']}"
             if fold in self.fold_ids:
