@@ -7,7 +7,7 @@ from fsat_kedro.hooks.errors import ReadableErrorHooks
 from fsat_kedro.hooks.mlflow import MlflowHooks
 from fsat_kedro.hooks.outputs import OutputHooks
 from fsat_kedro.hooks.parameters import ParameterHooks
-from fsat_kedro.hooks.progress import TerminalHooks
+from fsat_kedro.hooks.progress import ProgressHooks
 
 # Libraries read these when they are imported: no usage reports, no log lines about MLflow's
 # database, and none of TensorFlow's C++ code, which logs missing GPUs as errors.
@@ -19,7 +19,7 @@ HOOKS = (
     ParameterHooks(),
     OutputHooks(),
     CheckpointHooks(),
-    TerminalHooks(),
+    ProgressHooks(),
     MlflowHooks(),
     ReadableErrorHooks(),
 )

@@ -1,42 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from fsat_kedro.hooks.mlflow import _flat, _fold_of
 from fsat_kedro.hooks.parameters import _readable
 from fsat_kedro.parameters import Model, Trim, Views
-
-
-def test_nested_mappings_become_dotted_keys():
-    scores = {
-        "map_at_3": 0.9,
-        "parts": {"public": 0.8, "private": {"all": 0.7}},
-    }
-    assert _flat(scores) == {
-        "map_at_3": 0.9,
-        "parts.public": 0.8,
-        "parts.private.all": 0.7,
-    }
-
-
-def test_lists_of_values_stay_whole_and_empty_mappings_leave_nothing():
-    assert _flat({"area": [0.02, 0.4], "demo": None}) == {"area": [0.02, 0.4], "demo": None}
-    assert _flat({"map_at_3": {}, "empty": []}) == {"empty": []}
-
-
-@pytest.mark.parametrize(
-    ("namespace", "fold"),
-    [
-        ("training.fold_3", "fold_3"),
-        ("training.fold_10", "fold_10"),
-        ("inference.fold_3", None),
-        ("training", None),
-        ("training.scores", None),
-        ("", None),
-        (None, None),
-    ],
-)
-def test_the_fold_is_that_of_a_training_namespace(namespace, fold):
-    assert _fold_of(namespace) == fold
 
 
 @pytest.mark.parametrize(

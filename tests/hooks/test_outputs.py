@@ -11,10 +11,9 @@ from kedro.runner import SequentialRunner
 from kedro_datasets.json import JSONDataset
 
 from fsat_kedro import files
-from fsat_kedro.datasets import NpyDataset, RaggedDataset
 from fsat_kedro.hooks.locks import lock
 from fsat_kedro.hooks.marks import Marks
-from fsat_kedro.hooks.outputs import OutputHooks, filepath_of
+from fsat_kedro.hooks.outputs import OutputHooks
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -168,12 +167,3 @@ def test_an_unusable_data_dir_is_refused_before_anything_is_written(
     catalog = DataCatalog({name: MemoryDataset(value) for name, value in parameters.items()})
     with pytest.raises(ClickException, match=message):
         run(pipeline(), catalog)
-
-
-@pytest.mark.parametrize("path", ["/data/out/a", "s3://bucket/out/a", "gs://bucket/out/a"])
-@pytest.mark.parametrize("kind", [NpyDataset, RaggedDataset, JSONDataset])
-def test_the_path_or_url_of_a_dataset_is_known(kind, path):
-    if path.startswith("gs") and kind is JSONDataset:
-        pytest.skip("gcsfs is not installed")
-    assert filepath_of(kind(filepath=path)) == path
-    assert filepath_of(MemoryDataset()) is None

@@ -1,1 +1,1 @@
-"""Kedro hooks: what happens around a run."""
+"""Kedro hooks of the project."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from kedro.framework.hooks import hook_impl
 
+from fsat_kedro.datasets.filepath import filepath_of
 from fsat_kedro.errors import InputError
 from fsat_kedro.files import exists, is_url, local_copy, local_path, open_atomic, remove
-from fsat_kedro.hooks.outputs import filepath_of
 
 if TYPE_CHECKING:
     from kedro.io import CatalogProtocol

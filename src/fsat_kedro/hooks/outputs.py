@@ -13,13 +13,14 @@ from click import ClickException
 from kedro.framework.hooks import hook_impl
 from kedro.io.core import is_parameter
 
+from fsat_kedro.datasets.filepath import filepath_of
 from fsat_kedro.errors import InputError
 from fsat_kedro.files import modified_at, probe_file, remove
 from fsat_kedro.hooks.locks import lock
 from fsat_kedro.hooks.marks import Marks
 
 if TYPE_CHECKING:
-    from kedro.io import AbstractDataset, CatalogProtocol
+    from kedro.io import CatalogProtocol
     from kedro.pipeline import Pipeline
     from kedro.pipeline.node import Node
 
@@ -96,18 +97,6 @@ class OutputHooks:
     def on_pipeline_error(self) -> None:
         """Release the locks."""
         self._locks.close()
-
-
-def filepath_of(dataset: AbstractDataset) -> str | None:
-    """Return the path or url of a dataset; None for one without a file.
-
-    Datasets of kedro-datasets keep the protocol of a url apart from its path.
-    """
-    path = getattr(dataset, "_filepath", None)
-    protocol = getattr(dataset, "_protocol", "file")
-    if path is None:
-        return None
-    return str(path) if protocol == "file" else f"{protocol}://{path}"
 
 
 def _warn_of_outdated(pipeline: Pipeline, catalog: CatalogProtocol) -> None:

@@ -1,4 +1,4 @@
-"""What the terminal shows of a run: a line a node, and at the end what came of it all."""
+"""What the terminal shows of a run: a line for each node, then clips, scores and paths."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 from kedro.framework.cli.utils import KedroCliError
 from kedro.framework.hooks import hook_impl
 
-from fsat_kedro.files import is_url
-from fsat_kedro.hooks.outputs import filepath_of
+from fsat_kedro.datasets.filepath import filepath_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SHOWN = {
+_MAIN_OUTPUTS = {
     "report": "report",
     "submission": "submission",
     "tags": "tags",
@@ -32,94 +31,96 @@ _SHOWN = {
     "rejected_clips": "rejected clips",
     "clip_warnings": "clip warnings",
 }
-"""Outputs that people look for, in this order, and what they are called."""
+"""Outputs whose paths are logged at the end, in this order, and their labels."""
 
 
-class TerminalHooks:
-    """Tells which node runs, and at the end what became of clips, scores and outputs.
+class ProgressHooks:
+    """Log which node runs, and at the end the clips, the scores and the paths of outputs.
 
-    Kedro's own lines, with all inputs and outputs of each node, are there with `--verbose`.
+    `--verbose` adds Kedro's own lines, with all inputs and outputs of each node.
     """
 
     @hook_impl(tryfirst=True)
     def before_pipeline_run(self, pipeline: Pipeline) -> None:
         """Count the nodes."""
-        self._n_nodes, self._n_begun = len(pipeline.nodes), 0
+        self._n_nodes, self._n_started = len(pipeline.nodes), 0
         if KedroCliError.VERBOSE_ERROR:
             logging.getLogger("kedro").setLevel(logging.INFO)
 
     @hook_impl
     def before_node_run(self, node: Node) -> None:
-        """Tell what begins."""
+        """Log the node that starts."""
         if "gpu" in node.tags and not KedroCliError.VERBOSE_ERROR:
             import_keras_quietly()
-        self._n_begun += 1
-        logger.info("%d/%d %s", self._n_begun, self._n_nodes, node.name)
+        self._n_started += 1
+        logger.info("%d/%d %s", self._n_started, self._n_nodes, node.name)
 
-    def for_worker(self, node: Node, hosts: set[str]) -> TerminalHooks:
-        """Hooks that tell the same in another process."""
+    def for_worker(self, node: Node, hosts: set[str]) -> ProgressHooks:
+        """Return hooks that log the same line from another process."""
         hooks = copy.copy(self)
-        self._n_begun += 1
+        self._n_started += 1
         return hooks
 
     @hook_impl(trylast=True)
     def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-        """Tell how many clips were used, how well they are tagged, and where to look."""
+        """Log how many clips were used, how well they are tagged, and the paths of outputs."""
         if any(name.endswith("_clips") for name in pipeline.datasets()):
-            _tell_clips(catalog)
-        made = pipeline.all_outputs()
-        if "scores" in made:
-            logger.info(
-                "Scores, with 95 %% intervals:\n%s", scores_in_lines(catalog.load("scores"))
-            )
-        _tell_places(made, catalog)
+            _log_clip_counts(catalog)
+        outputs = pipeline.all_outputs()
+        if "scores" in outputs:
+            scores = format_scores(catalog.load("scores"))
+            logger.info("Scores, with 95 %% intervals:\n%s", scores)
+        _log_paths(outputs, catalog)
+        if "scores" in outputs:
+            logger.info("Next: kedro viz run --include-hooks, mlflow ui, kedro tag FILE")
 
 
 def import_keras_quietly() -> None:
-    """Import Keras without what TensorFlow's C++ side tells of itself, for which it has no setting.
+    """Import Keras without the messages of TensorFlow's C++ side, unless the import fails.
 
-    If that fails, it is told.
+    TensorFlow writes them before it applies its log level, and past Python's `sys.stderr`: only
+    another file descriptor in place of the standard error catches them.
     """
     if "keras" in sys.modules:
         return
     sys.stderr.flush()
     stderr = os.dup(2)
-    with TemporaryFile() as told:
-        os.dup2(told.fileno(), 2)
+    with TemporaryFile() as messages:
+        os.dup2(messages.fileno(), 2)
         try:
             import keras  # noqa: F401
         except BaseException:
-            told.seek(0)
-            os.write(stderr, told.read())
+            messages.seek(0)
+            os.write(stderr, messages.read())
             raise
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
 
 
-def clips_in_words(counts: dict[str, int], reasons: pd.Series) -> str:
-    """What became of a split's clips, in a line.
+def format_clip_counts(counts: dict[str, int], reasons: pd.Series) -> str:
+    """Return a line about the clips of a split.
 
     Args:
-        counts: of listed, rejected, noted and unlisted clips.
+        counts: of clips: listed, rejected, with_warnings, unlisted.
         reasons: of every rejected clip.
     """
-    words = f"{counts['listed']} clips, {counts['rejected']} rejected"
+    line = f"{counts['listed']} clips, {counts['rejected']} rejected"
     if len(reasons):
-        common = reasons.value_counts()
-        words += f" ({', '.join(f'{reason}: {n}' for reason, n in common[:5].items())}"
-        words += f", {len(common) - 5} more reasons)" if len(common) > 5 else ")"
+        frequent = reasons.value_counts()
+        line += f" ({', '.join(f'{reason}: {n}' for reason, n in frequent[:5].items())}"
+        line += f", {len(frequent) - 5} more reasons)" if len(frequent) > 5 else ")"
     for name in ("with_warnings", "unlisted"):
         if counts[name]:
-            words += f", {counts[name]} {name.replace('_', ' ')}"
-    return words
+            line += f", {counts[name]} {name.replace('_', ' ')}"
+    return line
 
 
-def scores_in_lines(scores: pd.DataFrame) -> str:
-    """The table of scores, its columns below each other and without those of single folds.
+def format_scores(scores: pd.DataFrame) -> str:
+    """Return the scores as an aligned table, without those of single folds.
 
     Args:
-        scores: a row a set of clips: clips, n_clips, map_at_3, map_at_3_low, … accuracy_high.
+        scores: a row per set of clips: clips, n_clips, map_at_3, map_at_3_low, … accuracy_high.
     """
     shown = scores[~scores["clips"].str.startswith("fold ")]
     lines = [f"{'':<18}{'clips':>6}   {'MAP@3':<22}   accuracy"]
@@ -132,26 +133,19 @@ def scores_in_lines(scores: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def _tell_clips(catalog: CatalogProtocol) -> None:
+def _log_clip_counts(catalog: CatalogProtocol) -> None:
     if not all(catalog[name].exists() for name in ("clip_counts", "rejected_clips")):
         return
     rejected = catalog["rejected_clips"].load()
     for split, counts in catalog["clip_counts"].load().items():
         reasons = rejected.loc[rejected["split"] == split, "reason"]
-        logger.info("%s: %s", split, clips_in_words(counts, reasons))
+        logger.info("%s: %s", split, format_clip_counts(counts, reasons))
 
 
-def _tell_places(made: set[str], catalog: CatalogProtocol) -> None:
-    tables = {"rejected_clips", "clip_warnings"}
-    for name, words in _SHOWN.items():
-        if name in made and not (name in tables and len(catalog.load(name)) == 0):
-            path = filepath_of(catalog[name])
-            place = path if is_url(path) else _shortened(Path(path))
-            logger.info("%s: %s", words, place)
-    if "scores" in made:
-        logger.info("Next: kedro viz run --include-hooks, mlflow ui, kedro tag FILE")
-
-
-def _shortened(path: Path) -> Path:
-    """A path as one would type it here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def _log_paths(outputs: set[str], catalog: CatalogProtocol) -> None:
+    """Log the paths of the main outputs; those below the working directory relative to it."""
+    for name, label in _MAIN_OUTPUTS.items():
+        is_table_of_clips = name in ("rejected_clips", "clip_warnings")
+        if name in outputs and not (is_table_of_clips and catalog.load(name).empty):
+            path = str(filepath_of(catalog[name])).removeprefix(f"{Path.cwd()}/")
+            logger.info("%s: %s", label, path)

@@ -1,11 +1,11 @@
-"""The trained ensemble as MLflow keeps and serves it. MLflow runs this file to load the model."""
+"""The trained ensemble as an MLflow model. MLflow runs this file to load and serve it."""
 
 import os
+import re
 from base64 import b64decode, b64encode
 from importlib.metadata import requires, version
 from io import BytesIO
 from pathlib import Path
-from re import match
 from shutil import copyfile
 from tempfile import TemporaryDirectory
 
@@ -15,22 +15,22 @@ import pandas as pd
 import soundfile
 from mlflow.models import ModelSignature, set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
-from mlflow.types import ColSpec, Schema
+from mlflow.types import ColSpec, Schema, TensorSpec
 
 from fsat_kedro.evaluation.metrics import N_TAGS
 from fsat_kedro.inference.tagger import Sound, Tagger, model_files
 
 SOUNDS_DIR = "FSAT_KEDRO_SOUNDS_DIR"
-"""Variable of the environment: the folder whose files a served model may read."""
+"""Environment variable with the folder whose files a served model may read."""
 
 _PACKAGE = Path(__file__).parents[1]
 
 
 class TaggerModel(PythonModel):
-    """Tags sounds that come as bytes, or as paths below a folder that the server names."""
+    """Tag sounds that arrive as bytes, or as paths in a folder that the server sets."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the ensemble, and have it tag some noise, so that the first sound does not wait."""
+        """Load the ensemble, and tag some noise, so that the first request does not wait."""
         self._tagger = Tagger.load(Path(context.artifacts["ensemble"]))
         self._tagger.tag([Sound("noise.wav", _noise())])
 
@@ -40,47 +40,48 @@ class TaggerModel(PythonModel):
         """Tag the sounds of a table.
 
         Args:
-            context: MLflow's.
-            model_input: a row a sound: `fname`, its file name; and `audio`, the bytes of the
-                file in base64. Where these are missing, `fname` is a path in the folder that the
-                variable `FSAT_KEDRO_SOUNDS_DIR` names.
-            params: none.
+            context: not used.
+            model_input: a row for each sound: `fname`, the name of its file, and `audio`, the
+                bytes of the file in base64. Without `audio`, `fname` is a path in the folder that
+                the environment variable `FSAT_KEDRO_SOUNDS_DIR` names.
+            params: not used.
 
         Returns:
-            As `Tagger.tag`; a sound that cannot be used has its reason, and all others their tags.
+            The table of `Tagger.tag`. A sound that cannot be used has a reason and no tags.
         """
         audio = model_input.get("audio", pd.Series(None, model_input.index, object))
         names = model_input["fname"].astype(str)
         tags = self._tagger.tag([_sound(*row) for row in zip(names, audio, strict=True)])
-        # What is missing has to be so in JSON too.
+        # JSON has no NaN.
         return tags.astype(object).where(tags.notna(), None)
 
 
 def log_model(ensemble: Path, *, run_id: str, name: str) -> None:
-    """Log the ensemble in a folder to a run, and register it as the next version of a model.
+    """Log an ensemble to a run, and register it as the next version of a model.
 
     Args:
-        ensemble: what training leaves in `06_models`.
+        ensemble: a local folder with what training writes to `06_models`.
         run_id: of the run.
         name: of the registered model.
     """
     n_folds = Tagger.load(ensemble).settings.n_folds
-    strings = [f"tag_{place}" for place in range(1, N_TAGS + 1)]
-    shares = [f"probability_{place}" for place in range(1, N_TAGS + 1)]
-    outputs = [ColSpec("string", "fname")]
-    for tag, share in zip(strings, shares, strict=True):
+    outputs: list[ColSpec | TensorSpec] = [ColSpec("string", "fname")]
+    for rank in range(1, N_TAGS + 1):
         outputs += [
-            ColSpec("string", tag, required=False),
-            ColSpec("double", share, required=False),
+            ColSpec("string", f"tag_{rank}", required=False),
+            ColSpec("double", f"probability_{rank}", required=False),
         ]
     outputs += [ColSpec("string", "reason"), ColSpec("string", "warning")]
-    inputs = [ColSpec("string", "fname"), ColSpec("string", "audio", required=False)]
+    inputs: list[ColSpec | TensorSpec] = [
+        ColSpec("string", "fname"),
+        ColSpec("string", "audio", required=False),
+    ]
     with TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
-        # Of the folder, what the ensemble needs: histories and stage mel stay behind.
+        # The model needs neither the histories nor the weights of stage mel.
         for file in model_files(n_folds):
-            copied = Path(folder, "ensemble", file)
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            copyfile(ensemble / file, copied)
+            target = Path(folder, "ensemble", file)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            copyfile(ensemble / file, target)
         mlflow.pyfunc.log_model(
             name="tagger",
             python_model=__file__,
@@ -95,26 +96,27 @@ def log_model(ensemble: Path, *, run_id: str, name: str) -> None:
         )
 
 
-def _sound(name: str, audio: object) -> Sound:
+def _sound(fname: str, audio: object) -> Sound:
+    """Return the sound of a row, or the reason why it cannot be read."""
     if isinstance(audio, str):
         try:
-            return Sound(Path(name).name, b64decode(audio, validate=True))
+            return Sound(Path(fname).name, b64decode(audio, validate=True))
         except ValueError as error:
-            return Sound(name, b"", f"its audio is not in base64: {error}")
+            return Sound(fname, b"", f"its audio is not in base64: {error}")
     folder = os.environ.get(SOUNDS_DIR)
     if folder is None:
-        return Sound(name, b"", f"no audio came with it, and the server has no {SOUNDS_DIR}")
+        return Sound(fname, b"", f"it has no audio, and the server does not set {SOUNDS_DIR}")
     root = os.path.realpath(folder)
-    path = Path(os.path.realpath(Path(root, name)))
+    path = Path(os.path.realpath(Path(root, fname)))
     if not path.is_relative_to(root):
-        return Sound(name, b"", f"not below the server's {SOUNDS_DIR}")
+        return Sound(fname, b"", f"not below the server's {SOUNDS_DIR}")
     if not path.is_file():
-        return Sound(name, b"", f"not there in the server's {SOUNDS_DIR}")
-    return Sound(name, str(path))
+        return Sound(fname, b"", f"not a file in the server's {SOUNDS_DIR}")
+    return Sound(fname, str(path))
 
 
 def _noise() -> bytes:
-    """A sound file."""
+    """Return a WAV file."""
     file = BytesIO()
     noise = np.random.default_rng(0).normal(0, 0.1, 2000)
     soundfile.write(file, noise, 8000, format="WAV", subtype="PCM_16")
@@ -122,11 +124,10 @@ def _noise() -> bytes:
 
 
 def _requirements() -> list[str]:
-    """The versions that the ensemble was trained with."""
-    named = [
-        match(r"[\w.-]+", line)[0] for line in requires("fsat_kedro") if "extra ==" not in line
-    ]
-    return [f"{name}=={version(name)}" for name in named]
+    """Return the packages of this project, with the versions that trained the ensemble."""
+    lines = [line for line in requires("fsat_kedro") or [] if "extra ==" not in line]
+    names = [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in lines]
+    return [f"{name}=={version(name)}" for name in names]
 
 
 set_model(TaggerModel())
