@@ -139,15 +139,13 @@ class MlflowHooks:
         return self._connection
 
     @hook_impl
-    def before_node_run(self, node: Node, catalog: CatalogProtocol) -> None:
+    def before_node_run(self, node: Node, catalog: CatalogProtocol) -> dict[str, Any] | None:
         """Have a stage that is about to train report its epochs to its fold's run."""
         self._catalog = catalog
         fold = _fold_of(node.namespace)
-        if fold is None or not any("_history" in output for output in node.outputs):
-            return
+        if fold is None or "callbacks" not in node.inputs:
+            return None
         import keras
-
-        from fsat_kedro.modelling.training import report_epochs_to
 
         stage = node.name.rpartition("train_")[2]
         with _tolerating_mlflow():
@@ -156,7 +154,9 @@ class MlflowHooks:
                 self._client.set_tag(run_id, "backend", keras.backend.backend())
             logged = self._client.get_metric_history(child_id, f"{stage}/loss")
             first = max((metric.step for metric in logged), default=0) + 1
-            report_epochs_to(partial(self._log_epoch, child_id, f"{stage}/", first))
+            log = partial(self._log_epoch, child_id, f"{stage}/", first)
+            return {"callbacks": [keras.callbacks.LambdaCallback(on_epoch_end=log)]}
+        return None
 
     @hook_impl
     def after_dataset_loaded(self, dataset_name: str, data: Any) -> None:
@@ -301,11 +301,11 @@ class MlflowHooks:
             log_model(ensemble, run_id=self._parent_id, name=name)
 
     def _log_epoch(
-        self, run_id: str, prefix: str, first: int, metrics: dict[str, float], epoch: int
+        self, run_id: str, prefix: str, first: int, epoch: int, logs: dict[str, float]
     ) -> None:
         """Log an epoch, unless a process that was killed in this stage has already done so."""
-        if epoch >= first:
-            self._log_metrics(run_id, prefix, metrics, epoch)
+        if epoch + 1 >= first:
+            self._log_metrics(run_id, prefix, logs, epoch + 1)
 
     def _log_metrics(
         self, run_id: str, prefix: str, metrics: dict[str, float], step: int = 0

@@ -11,7 +11,7 @@ from kedro.framework.hooks import hook_impl
 from pydantic import ValidationError
 
 from fsat_kedro.datasets.stored_dataset import in_store
-from fsat_kedro.parameters import Parameters
+from fsat_kedro.parameters import RENAMED, NetworkSettings, Parameters
 from fsat_kedro.store import Store, folder_of, is_address
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class ParameterHooks:
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
         """Fail on an unknown key or a wrong value; make the folders absolute."""
-        from fsat_kedro.pipeline_registry import note_parameters
+        from fsat_kedro.pipeline_registry import set_parameters
 
         try:
             parameters = dict(context.config_loader["parameters"])
@@ -54,18 +54,24 @@ class ParameterHooks:
             parameters[folder] = str(context.project_path / parameters[folder])
         # For temporary files; of a run into a store, the folder for copies.
         parameters["spool_dir"] = parameters["data_dir"]
+        parameters["network_settings"] = {
+            name: parameters[name] for name in NetworkSettings.model_fields
+        }
         context.config_loader["parameters"] = parameters
         if is_address(address):
             store = Store(address.rstrip("/"), Path(parameters["data_dir"]))
             context.config_loader["catalog"] = in_store(context.config_loader["catalog"], store)
-        note_parameters(parameters)
+        set_parameters(parameters)
 
 
 def _readable(error: ValidationError) -> str:
+    """Format what is wrong with the parameters, by name and value."""
     lines = []
     for problem in error.errors():
         name = ".".join(map(str, problem["loc"]))
-        if problem["type"] == "extra_forbidden":
+        if name in RENAMED:
+            lines.append(f"parameter '{name}' {RENAMED[name]}")
+        elif problem["type"] == "extra_forbidden":
             lines.append(f"unknown parameter '{name}'")
         elif problem["type"] == "missing":
             lines.append(f"parameter '{name}' is not set")

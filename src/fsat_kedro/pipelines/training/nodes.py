@@ -1,13 +1,12 @@
 """Nodes from features to trained folds and out-of-fold scores.
 
-Axes: n training clips, c classes, p components. The parts of a fold: its number (`fold`), and the
-rows of the clips it trains on (`train`) and holds out (`validation`).
+Axes: n training clips, c classes, p components.
 """
 
 import logging
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -17,37 +16,56 @@ from fsat_kedro.data.folds import given_folds, stratified_folds
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.errors import InputError
 from fsat_kedro.evaluation import metrics
-from fsat_kedro.inference.ensemble import geometric_mean, predict_with_weights
+from fsat_kedro.inference import ensemble
 from fsat_kedro.inference.tagger import TaggerSettings
-from fsat_kedro.modelling.crop_lengths import training_lengths, view_lengths
-from fsat_kedro.parameters import (
-    Decoding,
-    Folds,
-    Inference,
-    LogMel,
-    Model,
-    Training,
-    Trim,
-    Views,
-)
+from fsat_kedro.modelling.checkpoint import Checkpoint
+from fsat_kedro.modelling.crop_lengths import test_time_lengths, training_lengths
+from fsat_kedro.parameters import Decoding, Folds, LogMel, NetworkSettings, Trim
 
 logger = logging.getLogger(__name__)
 
-# A `keras.Model`. Keras takes seconds to import, so the nodes that need it import it when they
-# run; and Kedro, which reads the types of parameters here, could not resolve the real name.
+# Types of Keras and of `modelling.batches`. Keras takes seconds to import, so the nodes that need
+# it import it when they run. Kedro, which reads these annotations, could not resolve the names.
 Network: TypeAlias = Any
+Callback: TypeAlias = Any
+Clips: TypeAlias = Any
+Batches: TypeAlias = Any
+
+
+class FoldSplit(TypedDict):
+    """A fold's clips, and what the networks need to know of all clips.
+
+    Attributes:
+        fold: number of the fold, from 1.
+        train: rows of the clips to train on.
+        validation: rows of the held-out clips.
+        fnames: names of all clips.
+        targets: (n,) class index of each clip; −1 for none.
+        n_classes: c.
+        mel_statistics: see `features.nodes.fit_mel_statistics`.
+    """
+
+    fold: int
+    train: np.ndarray
+    validation: np.ndarray
+    fnames: list[str]
+    targets: np.ndarray
+    n_classes: int
+    mel_statistics: dict[str, float]
 
 
 def list_classes(clips: pd.DataFrame) -> dict[str, list]:
-    """Labels of the usable training clips in alphabetical order, and the share of each."""
-    shares = clips.loc[clips["status"] == "ok", "label"].value_counts(normalize=True).sort_index()
-    if len(shares) == 1:
-        logger.warning("All training clips are labelled %s: every clip will be", shares.index[0])
-    return {"labels": shares.index.tolist(), "prior": shares.tolist()}
+    """List the labels of the usable training clips alphabetically, and the fraction of each."""
+    fractions = (
+        clips.loc[clips["status"] == "ok", "label"].value_counts(normalize=True).sort_index()
+    )
+    if len(fractions) == 1:
+        logger.warning("All training clips are labelled %s: every clip will be", fractions.index[0])
+    return {"labels": fractions.index.tolist(), "prior": fractions.tolist()}
 
 
 def assign_folds(clips: pd.DataFrame, folds: Folds, seed: int) -> np.ndarray:
-    """The fold that holds each clip out, (n,) from 1 on; 0 for a rejected clip."""
+    """Assign each clip the fold that holds it out, (n,) from 1; 0 for a rejected clip."""
     usable = (clips["status"] == "ok").to_numpy()
     assigned = np.zeros(len(clips), np.int64)
     if folds.source == "stratified":
@@ -60,109 +78,111 @@ def assign_folds(clips: pd.DataFrame, folds: Folds, seed: int) -> np.ndarray:
     return assigned
 
 
-def split_folds(assigned: np.ndarray, folds: Folds) -> list[dict]:
-    """The parts of every fold."""
+def split_folds(
+    assigned: np.ndarray, clips: pd.DataFrame, classes: dict, mel_statistics: dict, folds: Folds
+) -> list[FoldSplit]:
+    """Split the clips for every fold."""
     return [
-        {
-            "fold": fold,
-            "train": np.flatnonzero((assigned != fold) & (assigned > 0)),
-            "validation": np.flatnonzero(assigned == fold),
-        }
+        FoldSplit(
+            fold=fold,
+            train=np.flatnonzero((assigned != fold) & (assigned > 0)),
+            validation=np.flatnonzero(assigned == fold),
+            fnames=clips["fname"].tolist(),
+            targets=metrics.class_indices(clips["label"], classes["labels"]),
+            n_classes=len(classes["labels"]),
+            mel_statistics=mel_statistics,
+        )
         for fold in range(1, folds.n_folds + 1)
     ]
 
 
 def train_mel(
-    split: dict,
-    clips: pd.DataFrame,
+    split: FoldSplit,
     mels: RaggedArray,
-    mel_statistics: dict,
-    classes: dict,
-    model: Model,
-    training: Training,
-    views: Views,
-    seed: int,
+    settings: NetworkSettings,
+    checkpoint: Checkpoint,
+    callbacks: Sequence[Callback],
 ) -> tuple[Network, pd.DataFrame]:
     """Train the network of stage mel on one fold.
 
     Returns:
-        The network, and its history, a row an epoch.
+        The network, and its history, a row for each epoch.
     """
-    import keras
-
     from fsat_kedro.modelling.networks import build_network
+    from fsat_kedro.modelling.training import train_stage
 
-    seed = _stage_seed(seed, split["fold"], stage=1)
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    network = build_network(model, weights=model.weights, **_sizes(mels, classes))
-    history = _train(
-        network, split, clips, mels, None, mel_statistics, classes, training, views, seed
+    seed = _seed_stage(settings.seed, split["fold"], stage=1)
+    network = build_network(
+        settings.model,
+        weights=settings.model.weights,
+        n_mels=mels.values.shape[1],
+        n_classes=split["n_classes"],
+    )
+    history = train_stage(
+        network,
+        *_make_batches("mel", split, mels, None, settings, seed),
+        settings=settings.training,
+        name=f"fold_{split['fold']} mel",
+        checkpoint=checkpoint,
+        callbacks=callbacks,
     )
     return network, history
 
 
 def train_mel_pca(
     mel_weights: Path,
-    split: dict,
-    clips: pd.DataFrame,
+    split: FoldSplit,
     mels: RaggedArray,
     components: np.ndarray,
-    mel_statistics: dict,
-    classes: dict,
-    model: Model,
-    training: Training,
-    views: Views,
-    seed: int,
+    settings: NetworkSettings,
+    checkpoint: Checkpoint,
+    callbacks: Sequence[Callback],
 ) -> tuple[Network, pd.DataFrame]:
     """Train the network of both inputs on one fold, from the encoder of stage mel.
 
     Returns:
-        The network, and its history, a row an epoch.
+        The network, and its history, a row for each epoch.
     """
-    import keras
+    from fsat_kedro.modelling.encoders import copy_encoder_weights
+    from fsat_kedro.modelling.networks import build_network, load_network
+    from fsat_kedro.modelling.training import train_stage
 
-    from fsat_kedro.modelling.networks import build_network, copy_encoder_weights, load_network
-
-    seed = _stage_seed(seed, split["fold"], stage=2)
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    mel_network = load_network(model, mel_weights, **_sizes(mels, classes))
-    network = build_network(model, weights=None, **_sizes(mels, classes, components))
+    seed = _seed_stage(settings.seed, split["fold"], stage=2)
+    n_mels, n_classes = mels.values.shape[1], split["n_classes"]
+    mel_network = load_network(settings.model, mel_weights, n_mels=n_mels, n_classes=n_classes)
+    network = build_network(
+        settings.model,
+        weights=None,
+        n_mels=n_mels,
+        n_classes=n_classes,
+        n_components=components.shape[1],
+    )
     copy_encoder_weights(mel_network, network)
-    history = _train(
-        network, split, clips, mels, components, mel_statistics, classes, training, views, seed
+    history = train_stage(
+        network,
+        *_make_batches("mel_pca", split, mels, components, settings, seed),
+        settings=settings.training,
+        name=f"fold_{split['fold']} mel_pca",
+        checkpoint=checkpoint,
+        callbacks=callbacks,
     )
     return network, history
 
 
 def predict_out_of_fold(
     mel_pca_weights: Path,
-    split: dict,
-    clips: pd.DataFrame,
+    split: FoldSplit,
     mels: RaggedArray,
     components: np.ndarray,
-    mel_statistics: dict,
-    classes: dict,
-    model: Model,
-    views: Views,
-    inference: Inference,
-    seed: int,
+    settings: NetworkSettings,
 ) -> np.ndarray:
-    """Mean log probabilities of the clips that a fold holds out, (n, c); NaN for all others."""
-    from fsat_kedro.modelling.batches import Clips
-
-    fnames = clips["fname"].tolist()
-    held_out = Clips(split["validation"], fnames, mels, components, mel_statistics)
-    n_classes = len(classes["labels"])
-    return predict_with_weights(
+    """Predict mean log probabilities of a fold's held-out clips, (n, c); NaN for all others."""
+    held_out = _select_clips("validation", split, mels, components)
+    return ensemble.predict_fold(
         mel_pca_weights,
         held_out,
-        n_classes=n_classes,
-        model=model,
-        views=views,
-        inference=inference,
-        seed=seed,
+        n_classes=split["n_classes"],
+        settings=settings,
         fold=split["fold"],
     )
 
@@ -174,35 +194,32 @@ def describe_tagger(
     decoding: Decoding,
     trim: Trim,
     log_mel: LogMel,
-    model: Model,
-    views: Views,
-    inference: Inference,
-    seed: int,
+    settings: NetworkSettings,
     *weights: Path,
 ) -> TaggerSettings:
-    """What it takes, beside all that was fitted, to tag other sounds.
+    """Collect the settings that the ensemble needs to tag other sounds.
 
-    The fitted parts and the weights are only there for the order of things: an ensemble that is
-    described is whole.
+    The fitted parts and the weights are inputs so that Kedro runs this node after they are saved:
+    an ensemble that is described is complete.
     """
     return TaggerSettings(
         decoding=decoding,
         trim=trim,
         log_mel=log_mel,
-        # The backbone's first weights are of no use any more.
-        model=model.model_copy(update={"weights": None}),
-        views=views,
-        inference=inference,
-        seed=seed,
+        # A trained network does not need the backbone's initial weights.
+        model=settings.model.model_copy(update={"weights": None}),
+        test_time_crops=settings.test_time_crops,
+        inference=settings.inference,
+        seed=settings.seed,
         n_folds=len(weights),
     )
 
 
 def join_histories(*histories: pd.DataFrame) -> pd.DataFrame:
-    """The histories of all stages of all folds in one table.
+    """Join the histories of all stages of all folds in one table.
 
     Args:
-        histories: of each fold in order, that of stage mel and that of stage mel_pca.
+        histories: of each fold in order, the history of stage mel and that of stage mel_pca.
 
     Returns:
         fold, stage, and the columns of the histories.
@@ -216,9 +233,13 @@ def join_histories(*histories: pd.DataFrame) -> pd.DataFrame:
 
 
 def combine_out_of_fold(*logs: np.ndarray) -> np.ndarray:
-    """Probabilities of every clip by the fold that held it out, (n, c); NaN for rejected ones."""
+    """Combine the folds' predictions of their held-out clips.
+
+    Returns:
+        Probabilities (n, c); NaN for a rejected clip.
+    """
     rejected = np.isnan(logs).all(axis=(0, 2))
-    probabilities = geometric_mean([np.nansum(logs, axis=0)])
+    probabilities = ensemble.geometric_mean([np.nansum(logs, axis=0)])
     probabilities[rejected] = np.nan
     return probabilities
 
@@ -226,7 +247,7 @@ def combine_out_of_fold(*logs: np.ndarray) -> np.ndarray:
 def score_cross_validation(
     probabilities: np.ndarray, assigned: np.ndarray, clips: pd.DataFrame, classes: dict, seed: int
 ) -> dict:
-    """Scores (`metrics.SCORES`) of the out-of-fold predictions, over all clips and fold by fold."""
+    """Compute `metrics.SCORES` of the out-of-fold predictions, for all clips and for each fold."""
     targets = metrics.class_indices(clips["label"], classes["labels"])
 
     def scores(rows: np.ndarray) -> dict[str, float]:
@@ -238,50 +259,43 @@ def score_cross_validation(
     return {**scores(assigned > 0), "per_fold": per_fold}
 
 
-def _stage_seed(seed: int, fold: int, *, stage: int) -> int:
-    return int(np.random.SeedSequence([seed, fold, stage]).generate_state(1)[0])
+def _seed_stage(seed: int, fold: int, *, stage: int) -> int:
+    """Clear Keras' state and seed it for a stage of a fold; return the stage's seed."""
+    import keras
+
+    seed = int(np.random.SeedSequence([seed, fold, stage]).generate_state(1)[0])
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    return seed
 
 
-def _sizes(
-    mels: RaggedArray, classes: dict, components: np.ndarray | None = None
-) -> dict[str, int | None]:
-    """Sizes of a network's inputs and output."""
-    return {
-        "n_mels": mels.values.shape[1],
-        "n_classes": len(classes["labels"]),
-        "n_components": None if components is None else components.shape[1],
-    }
-
-
-def _train(
-    network: Network,
-    split: dict,
-    clips: pd.DataFrame,
+def _select_clips(
+    part: Literal["train", "validation"],
+    split: FoldSplit,
     mels: RaggedArray,
     components: np.ndarray | None,
-    mel_statistics: dict,
-    classes: dict,
-    training: Training,
-    views: Views,
-    seed: int,
-) -> pd.DataFrame:
-    """Train a network in place on one fold; returns the history."""
-    from fsat_kedro.modelling.batches import Clips, TrainingBatches, ViewBatches
-    from fsat_kedro.modelling.training import train_stage
+) -> Clips:
+    from fsat_kedro.modelling.batches import Clips
 
-    stage = network.name
-    given = partial(
-        Clips,
-        fnames=clips["fname"].tolist(),
-        mels=mels,
-        components=components,
-        mel_statistics=mel_statistics,
-    )
-    shortest, longest = mel_statistics["shortest"], mel_statistics["longest"]
-    indices = metrics.class_indices(clips["label"], classes["labels"])
-    targets = np.eye(len(classes["labels"]), dtype=np.float32)[indices]
+    return Clips(split[part], split["fnames"], mels, components, split["mel_statistics"])
+
+
+def _make_batches(
+    stage: Literal["mel", "mel_pca"],
+    split: FoldSplit,
+    mels: RaggedArray,
+    components: np.ndarray | None,
+    settings: NetworkSettings,
+    seed: int,
+) -> tuple[Batches, Batches]:
+    """Make the batches of a stage: augmented for training, one crop of each length to validate."""
+    from fsat_kedro.modelling.batches import CropBatches, TrainingBatches
+
+    training, crops = settings.training, settings.test_time_crops
+    shortest, longest = (int(split["mel_statistics"][key]) for key in ("shortest", "longest"))
+    targets = np.eye(split["n_classes"], dtype=np.float32)[split["targets"]]
     batches = TrainingBatches(
-        given(split["train"]),
+        _select_clips("train", split, mels, components),
         targets,
         batch_size=training.batch_size,
         lengths=training_lengths(shortest, longest, training.n_lengths),
@@ -289,13 +303,12 @@ def _train(
         mixup_alpha=getattr(training.mixup_alpha, stage),
         seed=seed,
     )
-    validation = ViewBatches(
-        given(split["validation"]),
+    validation = CropBatches(
+        _select_clips("validation", split, mels, components),
         targets=targets,
-        lengths=view_lengths(shortest, longest, views.n_lengths),
-        n_spans=1,
-        batch_size=views.batch_size,
+        lengths=test_time_lengths(shortest, longest, crops.n_lengths),
+        crops_per_length=1,
+        batch_size=crops.batch_size,
         seed=seed,
     )
-    name = f"fold_{split['fold']} {stage}"
-    return train_stage(network, batches, validation, settings=training, name=name)
+    return batches, validation
