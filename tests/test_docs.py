@@ -1,4 +1,4 @@
-"""What the pages say is so."""
+"""The pages agree with the code."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def test_the_page_of_the_configuration_has_every_parameter_as_it_is():
+def test_the_configuration_page_is_up_to_date():
     spec = importlib.util.spec_from_file_location("pages", DOCS / "write_configuration.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -14,7 +14,7 @@ def test_the_page_of_the_configuration_has_every_parameter_as_it_is():
     assert "None" not in module.page()
 
 
-def test_what_the_page_of_extensions_changes_is_still_there():
+def test_the_lines_that_the_extending_page_changes_exist():
     file, n_lines = "", 0
     for line in (DOCS / "extending.md").read_text().splitlines():
         if line.startswith("# src/"):

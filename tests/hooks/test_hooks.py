@@ -9,7 +9,7 @@ from fsat_kedro.errors import InputError
 from fsat_kedro.hooks.errors import ReadableErrorHooks
 from fsat_kedro.hooks.mlflow import _flat, _fold_of
 from fsat_kedro.hooks.parameters import _readable
-from fsat_kedro.parameters import Model, Trim, Views
+from fsat_kedro.parameters import Model, TestTimeCrops, Trim
 
 
 def test_nested_mappings_become_dotted_keys():
@@ -69,10 +69,12 @@ def test_a_wrong_parameter_is_told_by_name_and_value(group, values, message):
 
 def test_several_wrong_parameters_are_told_at_once():
     with pytest.raises(ValidationError) as error:
-        Views.model_validate({"n_lengths": 0, "n_spans": 0, "batch_size": 1})
+        TestTimeCrops.model_validate(
+            {"n_lengths": 0, "crops_per_length": 0, "subset": "all", "batch_size": 1}
+        )
     readable = _readable(error.value)
     assert "'n_lengths' is 0" in readable
-    assert "; parameter 'n_spans' is 0" in readable
+    assert "; parameter 'crops_per_length' is 0" in readable
 
 
 class Catalog:

@@ -125,7 +125,8 @@ def rank_labels(probabilities: np.ndarray, labels: list[str]) -> pd.DataFrame:
     ranks = top_k(np.nan_to_num(probabilities, nan=-1), k=N_TAGS)
     best = np.take_along_axis(probabilities, ranks, axis=1)
     names = np.array([*labels, *[""] * missing], object)
-    tags = np.where(np.isnan(best), None, names[ranks])
+    tags = names[ranks]
+    tags[np.isnan(best)] = None
     columns = {}
     for index in range(N_TAGS):
         columns[f"tag_{index + 1}"] = pd.array(tags[:, index], "string")

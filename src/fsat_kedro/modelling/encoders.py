@@ -64,7 +64,7 @@ def init_grayscale_adapter(encoder: keras.Model) -> None:
 def _load_backbone(settings: Model, weights: str | None) -> keras.Model:
     try:
         return keras.applications.MobileNetV2(
-            # Given one side alone, Keras 3 fails on the other. It needs the sizes for padding only.
+            # Given one side alone, Keras 3 fails on the other; it needs the sizes for padding only.
             input_shape=(None, None, 3),
             alpha=settings.width,
             include_top=False,
