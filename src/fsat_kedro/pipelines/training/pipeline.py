@@ -1,16 +1,27 @@
-"""Wiring of the training: the folds are one template, between their setup and their aggregation."""
+"""Wiring of the training: setup of the folds, one template for each fold, and aggregation."""
 
 from kedro.pipeline import Pipeline, node
 
 from fsat_kedro.pipelines.training import nodes
 
-_PARAMETERS = {"folds", "decoding", "trim", "log_mel", "network_settings", "seed"}
-
 
 def create_pipeline(n_folds: int) -> Pipeline:
     """Assign folds, train each in a namespace of its own, and score them together."""
     folds = range(1, n_folds + 1)
-    setup = Pipeline(
+    pipeline = sum(map(_per_fold, folds), _setup(folds) + _aggregate(folds))
+    parameters = {"folds", "decoding", "trim", "log_mel", "network_settings", "seed"}
+    return Pipeline(
+        pipeline,
+        namespace="training",
+        # Dots in names that other pipelines use would make Kedro see namespaces in them.
+        inputs=pipeline.inputs() - {f"params:{name}" for name in parameters},
+        outputs=pipeline.all_outputs(),
+        parameters=parameters,
+    )
+
+
+def _setup(folds: range) -> Pipeline:
+    return Pipeline(
         [
             node(nodes.list_classes, "train_clips", "classes", name="list_classes"),
             node(
@@ -27,7 +38,50 @@ def create_pipeline(n_folds: int) -> Pipeline:
             ),
         ]
     )
-    aggregate = Pipeline(
+
+
+def _per_fold(fold: int) -> Pipeline:
+    features = ["train_mels", "train_components"]
+    settings = "params:network_settings"
+    template = Pipeline(
+        [
+            node(
+                nodes.train_mel,
+                ["split", "train_mels", settings, "mel_checkpoint", "callbacks"],
+                ["mel_weights", "mel_history"],
+                name="train_mel",
+                tags="gpu",
+            ),
+            node(
+                nodes.train_mel_pca,
+                ["mel_weights", "split", *features, settings, "mel_pca_checkpoint", "callbacks"],
+                ["mel_pca_weights", "mel_pca_history"],
+                name="train_mel_pca",
+                tags="gpu",
+            ),
+            node(
+                nodes.predict_out_of_fold,
+                ["mel_pca_weights", "split", *features, settings],
+                "oof",
+                name="predict_out_of_fold",
+                tags="gpu",
+            ),
+        ]
+    )
+    own = {name: f"{name}_{fold}" for name in ("split", "mel_checkpoint", "mel_pca_checkpoint")}
+    return Pipeline(
+        template,
+        namespace=f"fold_{fold}",
+        inputs={**own, **{name: name for name in (*features, "callbacks")}},
+        outputs={name: f"{name}_{fold}" for name in template.all_outputs()},
+        parameters={"network_settings"},
+    )
+
+
+def _aggregate(folds: range) -> Pipeline:
+    fitted = ["mel_statistics", "projector", "classes"]
+    settings = ["params:decoding", "params:trim", "params:log_mel", "params:network_settings"]
+    return Pipeline(
         [
             node(
                 nodes.join_histories,
@@ -37,12 +91,7 @@ def create_pipeline(n_folds: int) -> Pipeline:
             ),
             node(
                 nodes.describe_tagger,
-                [
-                    *("mel_statistics", "projector", "classes"),
-                    *("params:decoding", "params:trim", "params:log_mel"),
-                    "params:network_settings",
-                    *(f"mel_pca_weights_{fold}" for fold in folds),
-                ],
+                [*fitted, *settings, *(f"mel_pca_weights_{fold}" for fold in folds)],
                 "tagger",
                 name="describe_tagger",
             ),
@@ -59,56 +108,4 @@ def create_pipeline(n_folds: int) -> Pipeline:
                 name="score_cross_validation",
             ),
         ]
-    )
-    pipeline = sum(map(_per_fold, folds), setup + aggregate)
-    return Pipeline(
-        pipeline,
-        namespace="training",
-        # Dots in names that other pipelines use would make Kedro see namespaces in them.
-        inputs=pipeline.inputs() - {f"params:{name}" for name in _PARAMETERS},
-        outputs=pipeline.all_outputs(),
-        parameters=_PARAMETERS,
-    )
-
-
-def _per_fold(fold: int) -> Pipeline:
-    template = Pipeline(
-        [
-            node(
-                nodes.train_mel,
-                ["split", "train_mels", "params:network_settings", "mel_checkpoint", "callbacks"],
-                ["mel_weights", "mel_history"],
-                name="train_mel",
-                tags="gpu",
-            ),
-            node(
-                nodes.train_mel_pca,
-                [
-                    *("mel_weights", "split", "train_mels", "train_components"),
-                    *("params:network_settings", "mel_pca_checkpoint", "callbacks"),
-                ],
-                ["mel_pca_weights", "mel_pca_history"],
-                name="train_mel_pca",
-                tags="gpu",
-            ),
-            node(
-                nodes.predict_out_of_fold,
-                [
-                    *("mel_pca_weights", "split", "train_mels", "train_components"),
-                    "params:network_settings",
-                ],
-                "oof",
-                name="predict_out_of_fold",
-                tags="gpu",
-            ),
-        ]
-    )
-    shared = {name: name for name in ("train_mels", "train_components", "callbacks")}
-    of_fold = {name: f"{name}_{fold}" for name in ("split", "mel_checkpoint", "mel_pca_checkpoint")}
-    return Pipeline(
-        template,
-        namespace=f"fold_{fold}",
-        inputs={**shared, **of_fold},
-        outputs={name: f"{name}_{fold}" for name in template.all_outputs()},
-        parameters={"network_settings"},
     )
