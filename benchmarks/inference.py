@@ -26,7 +26,7 @@ import pandas as pd
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.evaluation import metrics
-from fsat_kedro.inference.ensemble import crop_batches, geometric_mean, predict_crops
+from fsat_kedro.inference.ensemble import geometric_mean, predict_crops
 from fsat_kedro.inference.runtimes import OpenVINONetwork
 from fsat_kedro.parameters import Model, TestTimeCrops
 from generated import lengths_of
@@ -124,8 +124,10 @@ def compare(run: Run, batch_size: int, width: float) -> None:
 
 def batches_of(clips: Clips, subset: str, batch_size: int, fold: int) -> CropBatches:
     """Make the batches of a subset of six lengths with five crops each."""
+    from fsat_kedro.modelling.batches import CropBatches
+
     crops = TestTimeCrops(n_lengths=6, crops_per_length=5, subset=subset, batch_size=batch_size)
-    return crop_batches(clips, crops, seed=1, fold=fold)
+    return CropBatches(clips, crops, seed=(1, fold))
 
 
 def frames_of(batches: CropBatches) -> int:

@@ -38,8 +38,8 @@ SHORTEST, LONGEST = 263, 763
 CONF = Path(__file__).parents[1] / "conf" / "base" / "parameters_training.yml"
 
 
-def make_clips(n_clips: int, folder: str) -> tuple[Clips, np.ndarray]:
-    """Make clips with the challenge's distribution of lengths, and their targets."""
+def make_clips(n_clips: int, folder: str) -> Clips:
+    """Make clips with the challenge's distribution of lengths."""
     from fsat_kedro.modelling.batches import Clips
 
     rng = np.random.default_rng(0)
@@ -47,14 +47,14 @@ def make_clips(n_clips: int, folder: str) -> tuple[Clips, np.ndarray]:
     dataset = RaggedDataset(filepath=f"{folder}/mels")
     noise = (rng.random((length, N_MELS), np.float32) * 129 - 90 for length in lengths)
     dataset.save(gather(noise, spool_dir=folder))
-    clips = Clips(
+    return Clips(
         rows=np.arange(n_clips),
         fnames=[f"{index}.wav" for index in range(n_clips)],
         mels=dataset.load(),
         components=rng.normal(size=(n_clips, N_COMPONENTS)),
         mel_statistics={"minimum": -90.0, "maximum": 39.0},
+        targets=np.eye(N_CLASSES, dtype=np.float32)[rng.integers(N_CLASSES, size=n_clips)],
     )
-    return clips, np.eye(N_CLASSES, dtype=np.float32)[rng.integers(N_CLASSES, size=n_clips)]
 
 
 def settings_of(batch_size: int, n_epochs: int, precision: str) -> tuple[Model, Training]:
@@ -71,8 +71,7 @@ def settings_of(batch_size: int, n_epochs: int, precision: str) -> tuple[Model, 
 
 def train(
     clips: Clips,
-    targets: np.ndarray,
-    lengths: list[int],
+    length: int,
     batch_size: int,
     n_epochs: int,
     precision: str,
@@ -86,20 +85,20 @@ def train(
     from fsat_kedro.modelling.checkpoint import Checkpoint
     from fsat_kedro.modelling.networks import build_network
     from fsat_kedro.modelling.training import train_stage
+    from fsat_kedro.parameters import TestTimeCrops
 
     model, settings = settings_of(batch_size, n_epochs, precision)
     batches = TrainingBatches(
         clips,
-        targets,
         batch_size=batch_size,
-        lengths=lengths,
+        lengths=[length],
         augmentation=settings.augmentation,
         mixup_alpha=settings.mixup_alpha.mel_pca,
         seed=0,
     )
-    validation = CropBatches(
-        clips, targets=targets, lengths=lengths[-1:], crops_per_length=1, batch_size=64, seed=0
-    )
+    statistics = {**clips.mel_statistics, "shortest": length, "longest": length}
+    crops = TestTimeCrops(n_lengths=1, crops_per_length=1, subset="all", batch_size=64)
+    validation = CropBatches(replace(clips, mel_statistics=statistics), crops, seed=(0,))
     sizes = {"n_mels": N_MELS, "n_classes": N_CLASSES, "n_components": N_COMPONENTS}
     network = build_network(model, weights=None, **sizes)
     callback = keras.callbacks.LambdaCallback(
@@ -137,20 +136,20 @@ def compare_with_resident(batch_size: int, length: int, turns: int, precision: s
         print(f"fit {fed:.1f}, resident {best:.1f} clips/s, {fed / best:.3f}{remark}", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        clips, targets = make_clips(n_batches * batch_size, folder)
+        clips = make_clips(n_batches * batch_size, folder)
         # The last epoch has a validation.
-        train(clips, targets, [length], batch_size, turns + 2, precision, folder, take_turn)
+        train(clips, length, batch_size, turns + 2, precision, folder, take_turn)
     print(f"median of {turns} turns: {statistics.median(ratios[:turns]):.3f}")
 
 
 def take_longest_batches(batch_size: int, n_clips: int, precision: str) -> None:
     """Print the peak memory of batches of the greatest length, on a data set of full size."""
     with tempfile.TemporaryDirectory() as folder:
-        clips, targets = make_clips(n_clips, folder)
+        clips = make_clips(n_clips, folder)
         size = Path(folder, "mels", "values.npy").stat().st_size
         print(f"{n_clips} clips, {size / 2**20:.0f} MiB of spectrograms; before {peak()}")
         few = replace(clips, rows=clips.rows[:: n_clips // (2 * batch_size)])
-        train(few, targets, [LONGEST], batch_size, 2, precision, folder, lambda *_: print(peak()))
+        train(few, LONGEST, batch_size, 2, precision, folder, lambda *_: print(peak()))
 
 
 def peak() -> str:

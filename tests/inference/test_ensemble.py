@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.inference.ensemble import (
-    crop_batches,
     geometric_mean,
     log_probabilities,
     predict_crops,
@@ -83,15 +82,16 @@ def test_clips_get_the_mean_logarithm_over_their_crops_and_others_nan(rng, batch
         [f"{clip}.wav" for clip in range(5)],
         RaggedArray(rng.random((50, 3)), np.arange(0, 51, 10)),
         np.array([[0.1], [0.2], [0.3], [0.4], [0.5]]),
-        {"minimum": 0.0, "maximum": 1.0},
+        {"minimum": 0.0, "maximum": 1.0, "shortest": 10, "longest": 40},
     )
-    batches = CropBatches(
-        clips, lengths=[10, 20, 40], crops_per_length=2, batch_size=batch_size, seed=0
-    )
+    crops = TestTimeCrops(n_lengths=4, crops_per_length=2, subset="all", batch_size=batch_size)
+    batches = CropBatches(clips, crops, seed=(0,))
     logs = predict_crops(LengthNetwork(), batches)
     assert logs.shape == (5, 2)
     assert np.isnan(logs[[0, 3]]).all()
-    np.testing.assert_allclose(logs[[1, 2, 4], 0], np.log([0.1 * 0.2 * 0.4] * 3) / 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        logs[[1, 2, 4], 0], np.log([0.1 * 0.2 * 0.3 * 0.4] * 3) / 4, rtol=1e-6
+    )
     np.testing.assert_allclose(logs[[1, 2, 4], 1], np.log([0.2, 0.3, 0.5]), rtol=1e-6)
 
 
@@ -110,8 +110,10 @@ def clips(rng):
 
 
 def batches_of(clips, subset, fold=1):
-    settings = TestTimeCrops(n_lengths=6, crops_per_length=5, subset=subset, batch_size=64)
-    return crop_batches(clips, settings, seed=1, fold=fold)
+    from fsat_kedro.modelling.batches import CropBatches
+
+    crops = TestTimeCrops(n_lengths=6, crops_per_length=5, subset=subset, batch_size=64)
+    return CropBatches(clips, crops, seed=(1, fold))
 
 
 def test_the_thinned_subset_is_one_crop_of_every_other_length(clips):

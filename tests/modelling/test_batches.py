@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.modelling.batches import Clips, CropBatches, TrainingBatches
-from fsat_kedro.parameters import Augmentation
+from fsat_kedro.parameters import Augmentation, TestTimeCrops
 
 N_CLIPS, N_MELS = 11, 4
 PLAIN = Augmentation(shift=0, flip=0, erase={"probability": 0, "area": (0, 0), "aspect": 1})
@@ -12,19 +14,20 @@ FULL = Augmentation(
 )
 
 
-def clips_of(rows, *, order=range(N_CLIPS), components=True):
+def clips_of(rows, *, order=range(N_CLIPS), components=True, targets=None):
     """Make clips of random values, in some order; clip k has k as its first component."""
     rng = np.random.default_rng(0)
     mels = [rng.uniform(-80, 20, (int(n), N_MELS)) for n in rng.integers(3, 40, N_CLIPS)]
     lengths = [len(mels[clip]) for clip in order]
     values = np.concatenate([mels[clip] for clip in order]).astype(np.float32)
-    statistics = {"minimum": float(values.min()), "maximum": float(values.max())}
+    levels = {"minimum": float(values.min()), "maximum": float(values.max())}
     return Clips(
         np.array(rows),
         [f"{clip}.wav" for clip in order],
         RaggedArray(values, np.cumsum([0, *lengths])),
         np.array([[clip, 0.5] for clip in order]) if components else None,
-        statistics,
+        {**levels, "shortest": 5, "longest": 30},
+        targets,
     )
 
 
@@ -38,9 +41,8 @@ def training_batches(rows=range(N_CLIPS), **changes):
     }
     components = changes.pop("components", True)
     targets = np.eye(N_CLIPS, dtype=np.float32)
-    return TrainingBatches(
-        clips_of(rows, components=components), targets, **{**settings, **changes}
-    )
+    clips = clips_of(rows, components=components, targets=targets)
+    return TrainingBatches(clips, **{**settings, **changes})
 
 
 def assert_same_batch(first, second):
@@ -155,9 +157,14 @@ def test_batches_do_not_change_the_clips():
 # Crops
 
 
-def crop_batches_of(clips, **changes):
-    settings = {"lengths": [5, 12, 30], "crops_per_length": 2, "batch_size": 2, "seed": 1}
-    return CropBatches(clips, **{**settings, **changes})
+def crop_batches_of(clips, *, lengths=(5, 18, 30), seed=1, **changes):
+    """Make batches of crops from the shortest to the longest of these lengths, at equal steps."""
+    settings = {"n_lengths": len(lengths), "crops_per_length": 2, "subset": "all", "batch_size": 2}
+    statistics = {**clips.mel_statistics, "shortest": lengths[0], "longest": lengths[-1]}
+    settings = TestTimeCrops(**{**settings, **changes})
+    batches = CropBatches(replace(clips, mel_statistics=statistics), settings, seed=(seed,))
+    assert {*batches.lengths} == {*lengths}
+    return batches
 
 
 def crops_by_name(clips, **changes):
@@ -175,11 +182,11 @@ def test_every_clip_has_all_crops_of_every_length():
     seen = crops_by_name(clips_of([0, 3, 4, 8, 10]))
     assert sorted(seen) == ["0.wav", "10.wav", "3.wav", "4.wav", "8.wav"]
     for crops in seen.values():
-        assert sorted(crop.shape[1] for crop in crops) == [5, 5, 12, 12, 30, 30]
+        assert sorted(crop.shape[1] for crop in crops) == [5, 5, 18, 18, 30, 30]
         assert all(crop.min() >= 0 and crop.max() <= 1 for crop in crops)
 
 
-@pytest.mark.parametrize("lengths", [[5, 5, 6], [5, 6, 6], [5, 5, 5, 5, 5, 7]])
+@pytest.mark.parametrize("lengths", [[10, 10, 11], [5, 6, 6], [5, 5, 5, 6, 6, 6], [5, 7]])
 def test_the_first_two_batches_of_crops_differ_in_length_if_any_do(lengths):
     batches = crop_batches_of(clips_of([0, 3]), lengths=lengths)
     first, second = (batches[index][0][0].shape[2] for index in (0, 1))
@@ -215,9 +222,8 @@ def test_crops_of_one_length_differ_and_so_do_seeds():
 
 
 def test_batches_of_crops_have_the_components_and_targets_of_their_clips():
-    clips = clips_of([3, 9, 4])
     targets = np.eye(N_CLIPS, dtype=np.float32)
-    batches = crop_batches_of(clips, targets=targets)
+    batches = crop_batches_of(clips_of([3, 9, 4], targets=targets))
     for index in range(len(batches)):
         (_, pca), labels = batches[index]
         np.testing.assert_array_equal(pca[:, 0], batches.rows(index))

@@ -5,6 +5,8 @@ never falls by min_delta: the rate is reduced after every epoch, and the phase s
 rate of phase `high` makes the network worse.
 """
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from fsat_kedro.modelling.batches import Clips, CropBatches, TrainingBatches
 from fsat_kedro.modelling.checkpoint import Checkpoint, StageState
 from fsat_kedro.modelling.encoders import ENCODER
 from fsat_kedro.modelling.normalisation import BatchNormalization
-from fsat_kedro.parameters import Training
+from fsat_kedro.parameters import TestTimeCrops, Training
 
 STAGE = Training(
     batch_size=6,
@@ -69,26 +71,19 @@ class Setup:
             mel[:, 10 * label : 10 * label + 10] += 2
         mels = RaggedArray(values.reshape(-1, 32), np.arange(0, 18 * 36 + 1, 36))
         fnames = [f"{index}.wav" for index in range(18)]
-        statistics = {"minimum": 0.0, "maximum": 3.0}
+        statistics = {"minimum": 0.0, "maximum": 3.0, "shortest": 32, "longest": 40}
         targets = np.eye(3, dtype=np.float32)[labels]
         self.batches = TrainingBatches(
-            Clips(np.arange(12), fnames, mels, None, statistics),
-            targets,
+            Clips(np.arange(12), fnames, mels, None, statistics, targets),
             batch_size=STAGE.batch_size,
             lengths=range(32, 41),
             augmentation=STAGE.augmentation,
             mixup_alpha=STAGE.mixup_alpha.mel,
             seed=0,
         )
-        held_out = Clips(np.arange(12, 18), fnames, mels, None, statistics)
-        self.validation = CropBatches(
-            held_out,
-            lengths=[32, 36, 40],
-            crops_per_length=1,
-            batch_size=6,
-            seed=0,
-            targets=targets,
-        )
+        held_out = Clips(np.arange(12, 18), fnames, mels, None, statistics, targets)
+        crops = TestTimeCrops(n_lengths=3, crops_per_length=1, subset="all", batch_size=6)
+        self.validation = CropBatches(held_out, crops, seed=(0,))
         self.network = small_network()
         self.reported = []
 
@@ -221,7 +216,8 @@ def test_another_stage_does_not_resume_from_a_checkpoint(tmp_path, change):
     elif change == "clips":
         setup.batches._clips.mels.values[-1] += 1  # Of a clip that is held out.
     elif change == "validation":
-        setup.validation._targets = setup.validation._targets[::-1]
+        clips = setup.validation.clips
+        setup.validation.clips = replace(clips, targets=clips.targets[::-1])
     assert checkpoint.load(fingerprint(setup, settings)) is None
 
 

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fsat_kedro.evaluation.metrics import N_TAGS, top_k
-from fsat_kedro.modelling.crop_lengths import test_time_lengths
-from fsat_kedro.parameters import NetworkSettings, TestTimeCrops
+from fsat_kedro.parameters import NetworkSettings
 
 # Keras takes seconds to import, and commands that predict nothing import this module too.
 if TYPE_CHECKING:
@@ -29,15 +28,16 @@ def predict_fold(
         clips: some rows of a split.
         n_classes: c.
         settings: network, crops, runtime and seed.
-        fold: the fold's number.
+        fold: the fold's number; each fold has crops of its own.
 
     Returns:
         As `predict_crops`.
     """
     from fsat_kedro.inference.runtimes import OpenVINONetwork, uses_openvino
+    from fsat_kedro.modelling.batches import CropBatches
     from fsat_kedro.modelling.networks import load_network
 
-    batches = crop_batches(clips, settings.test_time_crops, seed=settings.seed, fold=fold)
+    batches = CropBatches(clips, settings.test_time_crops, seed=(settings.seed, fold))
     network: Network = load_network(
         settings.model,
         weights,
@@ -48,32 +48,6 @@ def predict_fold(
     if uses_openvino(settings.inference, batches.n_crops):
         network = OpenVINONetwork(network)
     return predict_crops(network, batches)
-
-
-def crop_batches(clips: "Clips", settings: TestTimeCrops, *, seed: int, fold: int) -> "CropBatches":
-    """Make the batches of test-time crops that the network of one fold predicts.
-
-    Args:
-        clips: some rows of a split.
-        settings: lengths and number of crops.
-        seed: of the crops' positions.
-        fold: the fold's number; each fold has crops of its own.
-    """
-    from fsat_kedro.modelling.batches import CropBatches
-
-    shortest, longest = int(clips.mel_statistics["shortest"]), int(clips.mel_statistics["longest"])
-    lengths = test_time_lengths(shortest, longest, settings.n_lengths)
-    crops_per_length = settings.crops_per_length
-    if settings.subset == "thinned":
-        # From the longest down: the other half scores less, see benchmarks/inference.md.
-        lengths, crops_per_length = sorted(lengths[::-2]), 1
-    return CropBatches(
-        clips,
-        lengths=lengths,
-        crops_per_length=crops_per_length,
-        batch_size=settings.batch_size,
-        seed=(seed, fold),
-    )
 
 
 def predict_crops(network: "Network", batches: "CropBatches") -> np.ndarray:
@@ -91,7 +65,7 @@ def predict_crops(network: "Network", batches: "CropBatches") -> np.ndarray:
     means = np.full((len(clips.fnames), network.output_shape[1]), np.nan)
     means[clips.rows] = 0
     for index in range(len(batches)):
-        (inputs,) = batches[index]
+        inputs = batches[index][0]
         logs = log_probabilities(network.predict_on_batch(inputs))
         np.add.at(means, batches.rows(index), logs / len(batches.lengths))
     return means

@@ -25,12 +25,7 @@ from fsat_kedro.audio.summary_features import compile_librosa, feature_names, su
 from fsat_kedro.data.ragged import gather
 from fsat_kedro.data.raw_files import open_location
 from fsat_kedro.errors import InputError
-from fsat_kedro.inference.ensemble import (
-    crop_batches,
-    geometric_mean,
-    predict_crops,
-    rank_labels,
-)
+from fsat_kedro.inference.ensemble import geometric_mean, predict_crops, rank_labels
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Decoding, Inference, LogMel, Model, TestTimeCrops, Trim
 
@@ -205,9 +200,11 @@ class Tagger:
         return probabilities, features
 
     def _predict_clips(self, clips: "Clips") -> np.ndarray:
+        from fsat_kedro.modelling.batches import CropBatches
+
         crops, seed = self.settings.test_time_crops, self.settings.seed
         folds = range(1, self.settings.n_folds + 1)
-        batches = [crop_batches(clips, crops, seed=seed, fold=fold) for fold in folds]
+        batches = [CropBatches(clips, crops, seed=(seed, fold)) for fold in folds]
         with self._predicting:
             networks = self._networks(batches[0].n_crops)
             return geometric_mean(list(map(predict_crops, networks, batches)))

@@ -13,7 +13,8 @@ import numpy as np
 
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.modelling import augmentation as augment
-from fsat_kedro.parameters import Augmentation
+from fsat_kedro.modelling.crop_lengths import test_time_lengths
+from fsat_kedro.parameters import Augmentation, TestTimeCrops
 
 _QUEUE = {"workers": 2, "max_queue_size": 2}
 """Threads of Keras. Without them TensorFlow tunes a queue of its own, which once in a few epochs
@@ -31,6 +32,7 @@ class Clips:
         components: (clips, p), or None for the network of stage mel.
         mel_statistics: of the training clips: minimum and maximum in dB, which become 0 and 1;
             shortest and longest crop in frames.
+        targets: (clips, c) float32 one-hot labels, or None for predictions.
     """
 
     rows: np.ndarray
@@ -38,42 +40,36 @@ class Clips:
     mels: RaggedArray
     components: np.ndarray | None
     mel_statistics: dict[str, float]
+    targets: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def n_frames(self, row: int) -> int:
-        """Return the length of a clip."""
-        return len(self.mels[row])
-
-    def crop(self, row: int, start: int, length: int) -> np.ndarray:
-        """Return a crop (length, m) float32, scaled to 0..1; see `augmentation.crop`."""
+    def random_crop(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
+        """Return a random crop (length, m) float32 of a clip, scaled to 0..1."""
+        mel = self.mels[row]
+        mel = augment.crop(mel, augment.draw_crop_start(len(mel), length, rng), length)
         smallest, largest = self.mel_statistics["minimum"], self.mel_statistics["maximum"]
-        mel = augment.crop(self.mels[row], start, length)
         return ((mel - smallest) / (largest - smallest)).astype(np.float32)
 
-    def random_crop(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        """Return a crop (length, m) from a random start."""
-        return self.crop(row, augment.draw_crop_start(self.n_frames(row), length, rng), length)
-
-    def inputs(self, crops: list[np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Stack crops (t, m) of one length, and the components of their rows.
+    def batch(self, crops: list[np.ndarray], rows: np.ndarray) -> tuple:
+        """Stack crops (t, m) of one length, with the components and targets of their rows.
 
         Returns:
-            mel (n, m, t, 1), and pca (n, p) if there are components.
+            The inputs: mel (n, m, t, 1), and pca (n, p) if there are components; and targets
+            (n, c) if there are any.
         """
-        mel = np.stack(crops).transpose(0, 2, 1)[..., None]
-        if self.components is None:
-            return (mel,)
-        return mel, self.components[rows].astype(np.float32)
+        inputs = [np.stack(crops).transpose(0, 2, 1)[..., None]]
+        if self.components is not None:
+            inputs.append(self.components[rows].astype(np.float32))
+        return (tuple(inputs),) if self.targets is None else (tuple(inputs), self.targets[rows])
 
 
 class TrainingBatches(keras.utils.PyDataset):
     """An epoch of augmented batches, each of one random length.
 
     Args:
-        clips: training clips.
-        targets: (clips, c) float32 one-hot labels.
+        clips: training clips, with targets.
         batch_size: clips in a batch, at most.
         lengths: crop lengths in frames to draw from, see `crop_lengths.training_lengths`.
         augmentation: shift, flip and erasing.
@@ -87,7 +83,6 @@ class TrainingBatches(keras.utils.PyDataset):
     def __init__(
         self,
         clips: Clips,
-        targets: np.ndarray,
         *,
         batch_size: int,
         lengths: Sequence[int],
@@ -97,7 +92,6 @@ class TrainingBatches(keras.utils.PyDataset):
     ) -> None:
         super().__init__(**_QUEUE)
         self._clips = clips
-        self._targets = targets
         # Keras takes the shape of all batches from the first two: they must exist, and differ.
         self._n_batches = max(min(2, len(clips)), -(-len(clips) // batch_size))
         self._lengths = lengths
@@ -120,8 +114,7 @@ class TrainingBatches(keras.utils.PyDataset):
         rng = self._rng(1, index)
         length = self._draw_length(index)
         crops = [self._augmented_crop(row, length, rng) for row in rows]
-        inputs = self._clips.inputs(crops, rows)
-        targets = self._targets[rows]
+        inputs, targets = self._clips.batch(crops, rows)
         if self._mixup_alpha > 0:
             partners, weights = augment.draw_mixup(len(rows), self._mixup_alpha, rng)
             inputs = tuple(augment.mixup(part, partners, weights) for part in inputs)
@@ -157,34 +150,27 @@ class CropBatches(keras.utils.PyDataset):
 
     Args:
         clips: the clips to crop.
-        lengths: crop lengths in frames, see `crop_lengths.test_time_lengths`.
-        crops_per_length: random crops of each length.
-        batch_size: crops in a batch, at most.
+        settings: lengths and number of crops, batch size.
         seed: of the crops' positions.
-        targets: (clips, c) float32 one-hot labels; None for batches without targets.
 
     Attributes:
         clips: as given.
         lengths: frames of each crop of a clip.
     """
 
-    def __init__(
-        self,
-        clips: Clips,
-        *,
-        lengths: list[int],
-        crops_per_length: int,
-        batch_size: int,
-        seed: int | tuple[int, ...],
-        targets: np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, clips: Clips, settings: TestTimeCrops, *, seed: tuple[int, ...]) -> None:
         super().__init__(**_QUEUE)
         self.clips = clips
+        self._seed = seed
+        shortest, longest = (int(clips.mel_statistics[key]) for key in ("shortest", "longest"))
+        lengths = test_time_lengths(shortest, longest, settings.n_lengths)
+        crops_per_length, batch_size = settings.crops_per_length, settings.batch_size
+        if settings.subset == "thinned":
+            # From the longest down: the other half scores less, see benchmarks/inference.md.
+            lengths, crops_per_length = sorted(lengths[::-2]), 1
         # Keras takes the shape of all batches from the first two, which have to differ if any do.
         lengths = [lengths[-1], *lengths[:-1]]
         self.lengths = lengths * crops_per_length
-        self._seed = seed if isinstance(seed, tuple) else (seed,)
-        self._targets = targets
         n_parts = -(-len(clips) // batch_size)
         self._batches: list[tuple[np.ndarray, range]] = []
         for rows in np.array_split(clips.rows, n_parts) if n_parts else []:
@@ -208,14 +194,10 @@ class CropBatches(keras.utils.PyDataset):
         return np.tile(rows, len(crops))
 
     def __getitem__(self, index: int) -> tuple:
-        """Return batch `index`: the inputs, and targets (n, c) if there are any."""
+        """Return batch `index`, see `Clips.batch`."""
         rows, crops = self._batches[index]
-        inputs = self.clips.inputs(
-            [self._crop(row, crop) for crop in crops for row in rows], self.rows(index)
-        )
-        if self._targets is None:
-            return (inputs,)
-        return inputs, self._targets[self.rows(index)]
+        mels = [self._crop(row, crop) for crop in crops for row in rows]
+        return self.clips.batch(mels, self.rows(index))
 
     def _crop(self, row: int, crop: int) -> np.ndarray:
         name = crc32(self.clips.fnames[row].encode())

@@ -78,11 +78,7 @@ def train_stage(
             validation_freq=_validated_epochs(settings),
             initial_epoch=len(stage.rows),
             epochs=len(stage.rows) - len(stage.rows_of(phase_name)) + phase.epochs,
-            callbacks=[
-                _LearningRates(stage, phase_name, phase, len(batches)),
-                _EpochRecorder(stage, phase_name, phase),
-                *callbacks,
-            ],
+            callbacks=[_PhaseCallback(stage, phase_name, phase, len(batches)), *callbacks],
             shuffle=False,
             verbose=0,
         )
@@ -173,8 +169,12 @@ class _Stage:
             self._network.set_weights(self._best)
 
 
-class _LearningRates(keras.callbacks.Callback):
-    """Sets the learning rate: before every batch of a cyclic phase, else before every epoch."""
+class _PhaseCallback(keras.callbacks.Callback):
+    """Sets the learning rates of a phase, adds its epochs to the stage, and ends it early.
+
+    The rate changes before every batch of a cyclic phase, else before every epoch. For the
+    callbacks after it, it replaces the epoch's logs by the numbers of the row in the history.
+    """
 
     def __init__(
         self, stage: _Stage, phase_name: str, phase: CyclicPhase | SteadyPhase, n_batches: int
@@ -186,6 +186,7 @@ class _LearningRates(keras.callbacks.Callback):
         self._n_batches = n_batches
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._started = time.monotonic()
         rows = self._stage.rows_of(self._phase_name)
         self._first_step = len(rows) * self._n_batches
         if isinstance(self._phase, SteadyPhase):
@@ -203,22 +204,6 @@ class _LearningRates(keras.callbacks.Callback):
                 self._phase.minimum_rate,
                 self._phase.maximum_rate,
             )
-
-
-class _EpochRecorder(keras.callbacks.Callback):
-    """Adds every epoch to the stage's history, logs a line, and ends a phase that has stalled.
-
-    It replaces what Keras logs of the epoch by the row's numbers, for the callbacks after it.
-    """
-
-    def __init__(self, stage: _Stage, phase_name: str, phase: CyclicPhase | SteadyPhase) -> None:
-        super().__init__()
-        self._stage = stage
-        self._phase_name = phase_name
-        self._phase = phase
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._started = time.monotonic()
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         row = {

@@ -6,7 +6,7 @@ Axes: n training clips, c classes, p components.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -19,37 +19,28 @@ from fsat_kedro.evaluation import metrics
 from fsat_kedro.inference import ensemble
 from fsat_kedro.inference.tagger import TaggerSettings
 from fsat_kedro.modelling.checkpoint import Checkpoint
-from fsat_kedro.modelling.crop_lengths import test_time_lengths, training_lengths
+from fsat_kedro.modelling.crop_lengths import training_lengths
 from fsat_kedro.parameters import Decoding, Folds, LogMel, NetworkSettings, Trim
+
+if TYPE_CHECKING:
+    from fsat_kedro.modelling.batches import Clips
 
 logger = logging.getLogger(__name__)
 
-# Types of Keras and of `modelling.batches`. Keras takes seconds to import, so the nodes that need
-# it import it when they run. Kedro, which reads these annotations, could not resolve the names.
+# Types of Keras, which takes seconds to import: the nodes that need it import it when they run.
+# Kedro reads the annotations of nodes, and could not resolve the real names.
 Network: TypeAlias = Any
 Callback: TypeAlias = Any
-Clips: TypeAlias = Any
-Batches: TypeAlias = Any
 
 
 class FoldSplit(TypedDict):
-    """A fold's clips, and what the networks need to know of all clips.
+    """A fold's clips, and what the networks need to know of all n training clips."""
 
-    Attributes:
-        fold: number of the fold, from 1.
-        train: rows of the clips to train on.
-        validation: rows of the held-out clips.
-        fnames: names of all clips.
-        targets: (n,) class index of each clip; −1 for none.
-        n_classes: c.
-        mel_statistics: see `features.nodes.fit_mel_statistics`.
-    """
-
-    fold: int
-    train: np.ndarray
-    validation: np.ndarray
+    fold: int  # Its number, from 1.
+    train: np.ndarray  # Rows of the clips to train on.
+    validation: np.ndarray  # Rows of the held-out clips.
     fnames: list[str]
-    targets: np.ndarray
+    targets: np.ndarray  # (n,) class indices; −1 for none.
     n_classes: int
     mel_statistics: dict[str, float]
 
@@ -109,24 +100,11 @@ def train_mel(
         The network, and its history, a row for each epoch.
     """
     from fsat_kedro.modelling.networks import build_network
-    from fsat_kedro.modelling.training import train_stage
 
     seed = _seed_stage(settings.seed, split["fold"], stage=1)
-    network = build_network(
-        settings.model,
-        weights=settings.model.weights,
-        n_mels=mels.values.shape[1],
-        n_classes=split["n_classes"],
-    )
-    history = train_stage(
-        network,
-        *_make_batches("mel", split, mels, None, settings, seed),
-        settings=settings.training,
-        name=f"fold_{split['fold']} mel",
-        checkpoint=checkpoint,
-        callbacks=callbacks,
-    )
-    return network, history
+    sizes = {"n_mels": mels.values.shape[1], "n_classes": split["n_classes"]}
+    network = build_network(settings.model, weights=settings.model.weights, **sizes)
+    return network, _train(network, split, mels, None, settings, seed, checkpoint, callbacks)
 
 
 def train_mel_pca(
@@ -145,28 +123,14 @@ def train_mel_pca(
     """
     from fsat_kedro.modelling.encoders import copy_encoder_weights
     from fsat_kedro.modelling.networks import build_network, load_network
-    from fsat_kedro.modelling.training import train_stage
 
     seed = _seed_stage(settings.seed, split["fold"], stage=2)
-    n_mels, n_classes = mels.values.shape[1], split["n_classes"]
-    mel_network = load_network(settings.model, mel_weights, n_mels=n_mels, n_classes=n_classes)
-    network = build_network(
-        settings.model,
-        weights=None,
-        n_mels=n_mels,
-        n_classes=n_classes,
-        n_components=components.shape[1],
-    )
+    sizes = {"n_mels": mels.values.shape[1], "n_classes": split["n_classes"]}
+    mel_network = load_network(settings.model, mel_weights, **sizes)
+    sizes["n_components"] = components.shape[1]
+    network = build_network(settings.model, weights=None, **sizes)
     copy_encoder_weights(mel_network, network)
-    history = train_stage(
-        network,
-        *_make_batches("mel_pca", split, mels, components, settings, seed),
-        settings=settings.training,
-        name=f"fold_{split['fold']} mel_pca",
-        checkpoint=checkpoint,
-        callbacks=callbacks,
-    )
-    return network, history
+    return network, _train(network, split, mels, components, settings, seed, checkpoint, callbacks)
 
 
 def predict_out_of_fold(
@@ -177,10 +141,9 @@ def predict_out_of_fold(
     settings: NetworkSettings,
 ) -> np.ndarray:
     """Predict mean log probabilities of a fold's held-out clips, (n, c); NaN for all others."""
-    held_out = _select_clips("validation", split, mels, components)
     return ensemble.predict_fold(
         mel_pca_weights,
-        held_out,
+        _select_clips("validation", split, mels, components),
         n_classes=split["n_classes"],
         settings=settings,
         fold=split["fold"],
@@ -274,41 +237,50 @@ def _select_clips(
     split: FoldSplit,
     mels: RaggedArray,
     components: np.ndarray | None,
-) -> Clips:
+) -> "Clips":
     from fsat_kedro.modelling.batches import Clips
 
-    return Clips(split[part], split["fnames"], mels, components, split["mel_statistics"])
+    targets = np.eye(split["n_classes"], dtype=np.float32)[split["targets"]]
+    statistics = split["mel_statistics"]
+    return Clips(split[part], split["fnames"], mels, components, statistics, targets)
 
 
-def _make_batches(
-    stage: Literal["mel", "mel_pca"],
+def _train(
+    network: Network,
     split: FoldSplit,
     mels: RaggedArray,
     components: np.ndarray | None,
     settings: NetworkSettings,
     seed: int,
-) -> tuple[Batches, Batches]:
-    """Make the batches of a stage: augmented for training, one crop of each length to validate."""
+    checkpoint: Checkpoint,
+    callbacks: Sequence[Callback],
+) -> pd.DataFrame:
+    """Train the network of a stage in place on one fold, and return its history."""
     from fsat_kedro.modelling.batches import CropBatches, TrainingBatches
+    from fsat_kedro.modelling.training import train_stage
 
-    training, crops = settings.training, settings.test_time_crops
+    stage, training = network.name, settings.training
     shortest, longest = (int(split["mel_statistics"][key]) for key in ("shortest", "longest"))
-    targets = np.eye(split["n_classes"], dtype=np.float32)[split["targets"]]
     batches = TrainingBatches(
         _select_clips("train", split, mels, components),
-        targets,
         batch_size=training.batch_size,
         lengths=training_lengths(shortest, longest, training.n_lengths),
         augmentation=training.augmentation,
         mixup_alpha=getattr(training.mixup_alpha, stage),
         seed=seed,
     )
+    one_of_each_length = {"crops_per_length": 1, "subset": "all"}
     validation = CropBatches(
         _select_clips("validation", split, mels, components),
-        targets=targets,
-        lengths=test_time_lengths(shortest, longest, crops.n_lengths),
-        crops_per_length=1,
-        batch_size=crops.batch_size,
-        seed=seed,
+        settings.test_time_crops.model_copy(update=one_of_each_length),
+        seed=(seed,),
     )
-    return batches, validation
+    return train_stage(
+        network,
+        batches,
+        validation,
+        settings=training,
+        name=f"fold_{split['fold']} {stage}",
+        checkpoint=checkpoint,
+        callbacks=callbacks,
+    )
