@@ -22,20 +22,18 @@ from fsat_kedro.pipelines import (
 _SPLITS = {"fsdkaggle2018": ["train", "test"], "esc50": ["train"]}
 
 
-class _RunParameters:
-    """The parameters of the current run, which a hook sets."""
-
-    current: dict | None = None
+_run_parameters: dict = {}
 
 
 def set_parameters(parameters: dict) -> None:
-    """Build the pipelines for these parameters from now on."""
-    _RunParameters.current = parameters
+    """Set the parameters of the run, for which the pipelines are built."""
+    _run_parameters.clear()
+    _run_parameters.update(parameters)
 
 
 def register_pipelines() -> dict[str, Pipeline]:
     """Return all pipelines by name; `__default__` is all in order, except download and tag."""
-    parameters = _RunParameters.current or configured_parameters(os.getenv("KEDRO_ENV"))
+    parameters = _run_parameters or configured_parameters(os.getenv("KEDRO_ENV"))
     splits = _SPLITS[parameters["dataset"]]
     n_folds = parameters["folds"]["n_folds"]
     demo = parameters["demo"] is not None

@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import keras
@@ -102,24 +103,17 @@ def reset_optimizer(optimizer: keras.Optimizer) -> None:
             variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
 
 
+@dataclass(eq=False)
 class _Stage:
     """The progress of a stage: its history, its best weights, and their checkpoint."""
 
-    def __init__(
-        self,
-        network: keras.Model,
-        settings: Training,
-        name: str,
-        checkpoint: Checkpoint | None,
-        fingerprint: str,
-    ) -> None:
-        self.name = name
-        self.settings = settings
-        self.rows: list[dict] = []
-        self._network = network
-        self._best: list[np.ndarray] = []
-        self._checkpoint = checkpoint
-        self._fingerprint = fingerprint
+    network: keras.Model
+    settings: Training
+    name: str
+    checkpoint: Checkpoint | None
+    fingerprint: str
+    rows: list[dict] = field(default_factory=list)
+    best: list[np.ndarray] = field(default_factory=list)
 
     def rows_of(self, phase_name: str) -> list[dict]:
         return [row for row in self.rows if row["phase"] == phase_name]
@@ -137,24 +131,24 @@ class _Stage:
         lowest = min((earlier["val_loss"] for earlier in self.rows), default=math.inf)
         self.rows.append(row)
         if self.settings.selection == "best" and row["val_loss"] < lowest:
-            self._best = self._network.get_weights()
-        if self._checkpoint is not None:
-            optimizer = list(map(_to_numpy, self._network.optimizer.variables))
-            state = StageState(self.rows, self._network.get_weights(), optimizer, self._best)
-            self._checkpoint.save(self._fingerprint, state)
+            self.best = self.network.get_weights()
+        if self.checkpoint is not None:
+            optimizer = list(map(_to_numpy, self.network.optimizer.variables))
+            state = StageState(self.rows, self.network.get_weights(), optimizer, self.best)
+            self.checkpoint.save(self.fingerprint, state)
 
     def restore(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Go back to the saved state, if there is one, and report its epochs to the callbacks."""
-        state = None if self._checkpoint is None else self._checkpoint.load(self._fingerprint)
+        state = None if self.checkpoint is None else self.checkpoint.load(self.fingerprint)
         if state is None:
             return
-        self.rows, self._best = state.rows, state.best
-        self._network.set_weights(state.weights)
-        for variable, value in zip(self._network.optimizer.variables, state.optimizer, strict=True):
+        self.rows, self.best = state.rows, state.best
+        self.network.set_weights(state.weights)
+        for variable, value in zip(self.network.optimizer.variables, state.optimizer, strict=True):
             variable.assign(value)
         logger.info("%s: resumes after epoch %d", self.name, len(self.rows))
         for callback in callbacks:
-            callback.set_model(self._network)
+            callback.set_model(self.network)
             for row in self.rows:
                 callback.on_epoch_end(row["epoch"] - 1, _numbers(row))
 
@@ -165,8 +159,8 @@ class _Stage:
         return n_epochs * statistics.median(row["seconds"] for row in self.rows[-5:])
 
     def use_best_weights(self) -> None:
-        if self._best:
-            self._network.set_weights(self._best)
+        if self.best:
+            self.network.set_weights(self.best)
 
 
 class _PhaseCallback(keras.callbacks.Callback):
