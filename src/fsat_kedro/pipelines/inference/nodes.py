@@ -57,9 +57,9 @@ def rank_tags(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> 
     Spaces separate the tags; within a label, underscores replace spaces.
     """
     labels = [label.replace(" ", "_") for label in classes["labels"]]
-    first, *others = ensemble.rank_labels(probabilities, labels).filter(like="tag_").items()
-    label = first[1].str.cat([tags for _, tags in others], sep=" ", na_rep="").str.strip()
-    return pd.DataFrame({"fname": clips["fname"], "label": label})
+    tags = ensemble.rank_labels(probabilities, labels).filter(like="tag_")
+    label = tags["tag_1"].str.cat(tags.drop(columns="tag_1"), sep=" ", na_rep="").str.strip()
+    return pd.DataFrame({"fname": clips["fname"], "label": label.to_numpy()})
 
 
 def score_test(
