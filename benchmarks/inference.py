@@ -1,11 +1,11 @@
-"""What each way to look at clips costs, and how far it agrees with the exact one.
+"""Measure the cost of each subset of test-time crops, and its agreement with all crops.
 
     python benchmarks/inference.py DATA_DIR                  # the test clips of a finished run
-    python benchmarks/inference.py DATA_DIR --split train    # those that each fold held out
+    python benchmarks/inference.py DATA_DIR --split train    # the held-out clips of each fold
 
-All ways look at the same clips with the same networks, fold by fold and by turns. The estimate for
-the whole challenge takes time for proportional to the frames that the convolutions see, of which
-clips as long as the challenge's are drawn. Loading and tracing are not counted.
+Every method predicts the same clips with the same networks, fold by fold and in turns. The estimate
+for the whole challenge assumes that time is proportional to the frames of the crops, of clips as
+long as those of the challenge. Loading and tracing are not counted.
 """
 
 from __future__ import annotations
@@ -26,29 +26,30 @@ import pandas as pd
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.evaluation import metrics
-from fsat_kedro.inference.ensemble import geometric_mean, predict, view_batches
+from fsat_kedro.inference.ensemble import geometric_mean, predict_crops
 from fsat_kedro.inference.runtimes import OpenVINONetwork
-from fsat_kedro.parameters import Inference, Model, Views
+from fsat_kedro.parameters import Model, TestTimeCrops
 from generated import lengths_of
 
 if TYPE_CHECKING:
     import keras
 
-    from fsat_kedro.modelling.batches import Clips, ViewBatches
+    from fsat_kedro.modelling.batches import Clips, CropBatches
 
-WAYS = {
-    "exact": Inference(views="exact", runtime="keras"),
-    "exact, OpenVINO": Inference(views="exact", runtime="openvino"),
-    "thinned": Inference(views="thinned", runtime="keras"),
-    "thinned, OpenVINO": Inference(views="thinned", runtime="openvino"),
-    "shared": Inference(views="shared", runtime="keras"),
+METHODS = {
+    "all": ("all", "keras"),
+    "all, OpenVINO": ("all", "openvino"),
+    "thinned": ("thinned", "keras"),
+    "thinned, OpenVINO": ("thinned", "openvino"),
 }
+"""Subset of the crops, and runtime."""
+
 N_CLIPS, HOURS, N_FOLDS = 9400, 8.97, 10
 FRAMES_PER_SECOND = 22_050 / 220
 
 
 class Run:
-    """What a finished run left in its data folder."""
+    """The outputs of a finished run in its data folder."""
 
     def __init__(self, data_dir: Path, split: str) -> None:
         self._models = data_dir / "06_models"
@@ -61,8 +62,8 @@ class Run:
         self.targets = metrics.class_indices(self.clips["label"], self.labels)
         self.n_folds = len(list(self._models.glob("fold_*/mel_pca.weights.h5")))
 
-    def asked(self, fold: int) -> Clips:
-        """The clips that a fold is asked for."""
+    def clips_of(self, fold: int) -> Clips:
+        """Return the clips that a fold predicts."""
         from fsat_kedro.modelling.batches import Clips
 
         rows = np.flatnonzero(self.clips["status"] == "ok")
@@ -72,7 +73,7 @@ class Run:
         return Clips(rows, fnames, self.mels, self.components, self.statistics)
 
     def network(self, fold: int, width: float) -> keras.Model:
-        """A fold's network."""
+        """Return the network of a fold."""
         from fsat_kedro.modelling.networks import load_network
 
         momentum = {"backbone": 0.9, "others": 0.9}
@@ -87,70 +88,70 @@ class Run:
 
 
 def compare(run: Run, batch_size: int, width: float) -> None:
-    """Print seconds and agreement of all ways, and the estimate."""
-    logs: dict[str, list[np.ndarray]] = {way: [] for way in WAYS}
-    seconds, n_frames = dict.fromkeys(WAYS, 0.0), dict.fromkeys(WAYS, 0)
-    n_looks, converting = 0, 0.0
+    """Print seconds and agreement of all methods, and the estimate."""
+    logs: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}
+    seconds, n_frames = dict.fromkeys(METHODS, 0.0), dict.fromkeys(METHODS, 0)
+    n_clips, converting = 0, 0.0
     for fold in range(1, run.n_folds + 1):
-        network, clips = run.network(fold, width), run.asked(fold)
+        network, clips = run.network(fold, width), run.clips_of(fold)
         began = time.perf_counter()
         networks = {"keras": network, "openvino": OpenVINONetwork(network)}
         converting += time.perf_counter() - began
-        for way, inference in WAYS.items():
-            used = networks[inference.runtime]
+        for method, (subset, runtime) in METHODS.items():
             few = replace(clips, rows=clips.rows[:: -(-len(clips.rows) // 8)])
-            predict(used, batches_of(few, way, batch_size, fold), inference)  # Traces it.
-            batches = batches_of(clips, way, batch_size, fold)
+            # The first call traces the network.
+            predict_crops(networks[runtime], batches_of(few, subset, batch_size, fold))
+            batches = batches_of(clips, subset, batch_size, fold)
             began = time.perf_counter()
-            logs[way].append(predict(used, batches, inference))
-            seconds[way] += time.perf_counter() - began
-            n_frames[way] += frames_of(way, batches)
-        n_looks += len(clips)
-        print(f"fold {fold}: " + ", ".join(f"{way} {x:.1f} s" for way, x in seconds.items()))
-    probabilities = {way: combine(folds, run) for way, folds in logs.items()}
-    scored = ~np.isnan(probabilities["exact"]).any(axis=1) & (run.targets >= 0)
-    report({way: x[scored] for way, x in probabilities.items()}, run.targets[scored])
-    for way, taken in seconds.items():
-        times = seconds["exact"] / taken
-        print(f"{way}: {1000 * taken / n_looks:.1f} ms a clip and fold, {times:.1f} times exact")
+            logs[method].append(predict_crops(networks[runtime], batches))
+            seconds[method] += time.perf_counter() - began
+            n_frames[method] += frames_of(batches)
+        n_clips += len(clips)
+        print(f"fold {fold}: " + ", ".join(f"{method} {x:.1f} s" for method, x in seconds.items()))
+    probabilities = {method: combine(folds, run) for method, folds in logs.items()}
+    scored = ~np.isnan(probabilities["all"]).any(axis=1) & (run.targets >= 0)
+    report({method: x[scored] for method, x in probabilities.items()}, run.targets[scored])
+    for method, taken in seconds.items():
+        times = seconds["all"] / taken
+        print(
+            f"{method}: {1000 * taken / n_clips:.1f} ms a clip and fold, {times:.1f} times faster"
+        )
     print(f"OpenVINO: {converting / run.n_folds:.1f} s to convert a network")
-    # A frame costs by its mel bands, of which the challenge's recipe has 64.
+    # The cost of a frame is proportional to its mel bands; the challenge's recipe has 64.
     bands = 64 / run.mels.values.shape[1]
-    estimate({way: bands * seconds[way] / n_frames[way] for way in WAYS})
+    estimate({method: bands * seconds[method] / n_frames[method] for method in METHODS})
 
 
-def batches_of(clips: Clips, way: str, batch_size: int, fold: int) -> ViewBatches:
-    """The views of a way to look: six lengths, five spans of each, or some of them."""
-    views = Views(n_lengths=6, n_spans=5, batch_size=batch_size)
-    return view_batches(clips, views=views, inference=WAYS[way], seed=1, fold=fold)
+def batches_of(clips: Clips, subset: str, batch_size: int, fold: int) -> CropBatches:
+    """Make the batches of a subset of six lengths with five crops each."""
+    from fsat_kedro.modelling.batches import CropBatches
+
+    crops = TestTimeCrops(n_lengths=6, crops_per_length=5, subset=subset, batch_size=batch_size)
+    return CropBatches(clips, crops, seed=(1, fold))
 
 
-def frames_of(way: str, views: ViewBatches) -> int:
-    """How many frames the convolutions see of the clips that are asked for."""
-    from fsat_kedro.inference.shared_views import seen_frames
-
-    if WAYS[way].views == "shared":
-        return sum(seen_frames(views, row) for row in views.clips.rows)
-    return len(views.clips) * sum(views.lengths)
+def frames_of(batches: CropBatches) -> int:
+    """Count the frames of all crops."""
+    return len(batches.clips) * sum(batches.lengths)
 
 
 def combine(folds: list[np.ndarray], run: Run) -> np.ndarray:
-    """The ensemble's probabilities; of training clips, those of the fold that held them out."""
+    """Return the ensemble's probabilities; for a training clip those of its held-out fold."""
     return geometric_mean([np.nansum(folds, axis=0)] if run.split == "train" else folds)
 
 
 def report(probabilities: dict[str, np.ndarray], targets: np.ndarray) -> None:
-    """Print how far every way agrees with the exact one, and its scores."""
-    ranks = {way: metrics.top_k(x, k=3) for way, x in probabilities.items()}
-    for way, x in probabilities.items():
-        pairs = zip(ranks["exact"], ranks[way], strict=True)
+    """Print the agreement of every method with all crops, and its scores."""
+    ranks = {method: metrics.top_k(x, k=metrics.N_TAGS) for method, x in probabilities.items()}
+    for method, x in probabilities.items():
+        pairs = zip(ranks["all"], ranks[method], strict=True)
         common = np.mean([len({*one} & {*other}) / 3 for one, other in pairs])
-        same = ranks["exact"] == ranks[way]
+        same = ranks["all"] == ranks[method]
         print(
-            f"{way}, {len(targets)} clips: MAP@3 {metrics.map_at_k(targets, x):.4f}, "
+            f"{method}, {len(targets)} clips: MAP@3 {metrics.map_at_k(targets, x):.4f}, "
             f"accuracy {metrics.accuracy(targets, x):.4f}; same first tag {same[:, 0].mean():.4f}, "
             f"same three in order {same.all(axis=1).mean():.4f}, of three in common {common:.4f}, "
-            f"mean difference of probabilities {np.abs(probabilities['exact'] - x).mean():.5f}"
+            f"mean difference of probabilities {np.abs(probabilities['all'] - x).mean():.5f}"
         )
 
 
@@ -164,16 +165,16 @@ def estimate(seconds_per_frame: dict[str, float]) -> None:
     fnames = [f"{index}.wav" for index in range(N_CLIPS)]
     clips = Clips(np.arange(N_CLIPS), fnames, mels, None, {"shortest": 263, "longest": 763})
     print(f"The challenge's {N_CLIPS} test clips, {HOURS} h, by {N_FOLDS} folds:")
-    for way, each in seconds_per_frame.items():
-        seen = frames_of(way, batches_of(clips, way, batch_size=64, fold=1))
+    for method, each in seconds_per_frame.items():
+        n_frames = frames_of(batches_of(clips, METHODS[method][0], batch_size=64, fold=1))
         print(
-            f"{way}: {seen / N_CLIPS:.0f} frames a clip and fold, {1e6 * each:.1f} µs each: "
-            f"{N_FOLDS * seen * each / 60:.0f} minutes"
+            f"{method}: {n_frames / N_CLIPS:.0f} frames a clip and fold, {1e6 * each:.1f} µs each: "
+            f"{N_FOLDS * n_frames * each / 60:.0f} minutes"
         )
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the benchmark that the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,10 +1,10 @@
-"""What feeding a network costs beside training it, and how much memory a fold takes.
+"""Measure the cost of preparing batches beside that of training, and the memory of a fold.
 
-    python benchmarks/training_input.py throughput   # fit against one resident batch, by turns
+    python benchmarks/training_input.py throughput   # fit and one resident batch, in turns
     python benchmarks/training_input.py memory       # the longest batches of the full recipe
 
 Spectrograms are noise, in a memory-mapped file as in a run; sizes are those of the full recipe.
-What was tried, and what came of it, is in `training_input.md`.
+`training_input.md` has the results.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ SHORTEST, LONGEST = 263, 763
 CONF = Path(__file__).parents[1] / "conf" / "base" / "parameters_training.yml"
 
 
-def make_clips(n_clips: int, folder: str) -> tuple[Clips, np.ndarray]:
-    """Clips with the challenge's spread of lengths, and their targets."""
+def make_clips(n_clips: int, folder: str) -> Clips:
+    """Make clips with the challenge's distribution of lengths."""
     from fsat_kedro.modelling.batches import Clips
 
     rng = np.random.default_rng(0)
@@ -47,18 +47,18 @@ def make_clips(n_clips: int, folder: str) -> tuple[Clips, np.ndarray]:
     dataset = RaggedDataset(filepath=f"{folder}/mels")
     noise = (rng.random((length, N_MELS), np.float32) * 129 - 90 for length in lengths)
     dataset.save(gather(noise, spool_dir=folder))
-    clips = Clips(
+    return Clips(
         rows=np.arange(n_clips),
         fnames=[f"{index}.wav" for index in range(n_clips)],
         mels=dataset.load(),
         components=rng.normal(size=(n_clips, N_COMPONENTS)),
         mel_statistics={"minimum": -90.0, "maximum": 39.0},
+        targets=np.eye(N_CLASSES, dtype=np.float32)[rng.integers(N_CLASSES, size=n_clips)],
     )
-    return clips, np.eye(N_CLASSES, dtype=np.float32)[rng.integers(N_CLASSES, size=n_clips)]
 
 
 def settings_of(batch_size: int, n_epochs: int, precision: str) -> tuple[Model, Training]:
-    """The recipe's, with one phase of some epochs."""
+    """Return the recipe's settings, with one phase of some epochs."""
     from fsat_kedro.parameters import Model, Training
 
     recipe = OmegaConf.to_container(OmegaConf.load(CONF))
@@ -71,37 +71,48 @@ def settings_of(batch_size: int, n_epochs: int, precision: str) -> tuple[Model, 
 
 def train(
     clips: Clips,
-    targets: np.ndarray,
-    lengths: list[int],
+    length: int,
     batch_size: int,
     n_epochs: int,
     precision: str,
     folder: str,
     after_epoch: Callable,
 ) -> None:
-    """Train a stage as in a run, checkpoint included; `after_epoch` gets network and batches."""
-    from fsat_kedro.modelling.batches import TrainingBatches, ViewBatches
+    """Train a stage with a checkpoint; `after_epoch` is called with network and batches."""
+    import keras
+
+    from fsat_kedro.modelling.batches import CropBatches, TrainingBatches
+    from fsat_kedro.modelling.checkpoint import Checkpoint
     from fsat_kedro.modelling.networks import build_network
-    from fsat_kedro.modelling.training import keep_checkpoint_at, report_epochs_to, train_stage
+    from fsat_kedro.modelling.training import train_stage
+    from fsat_kedro.parameters import TestTimeCrops
 
     model, settings = settings_of(batch_size, n_epochs, precision)
     batches = TrainingBatches(
         clips,
-        targets,
         batch_size=batch_size,
-        lengths=lengths,
+        lengths=[length],
         augmentation=settings.augmentation,
         mixup_alpha=settings.mixup_alpha.mel_pca,
         seed=0,
     )
-    validation = ViewBatches(
-        clips, targets=targets, lengths=lengths[-1:], n_spans=1, batch_size=64, seed=0
-    )
+    statistics = {**clips.mel_statistics, "shortest": length, "longest": length}
+    crops = TestTimeCrops(n_lengths=1, crops_per_length=1, subset="all", batch_size=64)
+    validation = CropBatches(replace(clips, mel_statistics=statistics), crops, seed=(0,))
     sizes = {"n_mels": N_MELS, "n_classes": N_CLASSES, "n_components": N_COMPONENTS}
     network = build_network(model, weights=None, **sizes)
-    report_epochs_to(lambda metrics, epoch: after_epoch(network, batches))
-    keep_checkpoint_at(Path(folder, "mel_pca.checkpoint.npz"))
-    train_stage(network, batches, validation, settings=settings, name="benchmark")
+    callback = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: after_epoch(network, batches)
+    )
+    train_stage(
+        network,
+        batches,
+        validation,
+        settings=settings,
+        name="benchmark",
+        checkpoint=Checkpoint(Path(folder, "mel_pca.checkpoint.npz")),
+        callbacks=[callback],
+    )
 
 
 def compare_with_resident(batch_size: int, length: int, turns: int, precision: str) -> None:
@@ -121,28 +132,28 @@ def compare_with_resident(batch_size: int, length: int, turns: int, precision: s
         fed, best = (n_batches * batch_size / seconds for seconds in (epoch, resident))
         if len(ends) > 2:
             ratios.append(fed / best)
-        note = "" if len(ends) > 2 else " (traces the network; not counted)"
-        print(f"fit {fed:.1f}, resident {best:.1f} clips/s, {fed / best:.3f}{note}", flush=True)
+        remark = "" if len(ends) > 2 else " (traces the network; not counted)"
+        print(f"fit {fed:.1f}, resident {best:.1f} clips/s, {fed / best:.3f}{remark}", flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        clips, targets = make_clips(n_batches * batch_size, folder)
+        clips = make_clips(n_batches * batch_size, folder)
         # The last epoch has a validation.
-        train(clips, targets, [length], batch_size, turns + 2, precision, folder, take_turn)
+        train(clips, length, batch_size, turns + 2, precision, folder, take_turn)
     print(f"median of {turns} turns: {statistics.median(ratios[:turns]):.3f}")
 
 
 def take_longest_batches(batch_size: int, n_clips: int, precision: str) -> None:
-    """Print the peak memory of steps and views of the greatest length, on a set of full size."""
+    """Print the peak memory of batches of the greatest length, on a data set of full size."""
     with tempfile.TemporaryDirectory() as folder:
-        clips, targets = make_clips(n_clips, folder)
+        clips = make_clips(n_clips, folder)
         size = Path(folder, "mels", "values.npy").stat().st_size
         print(f"{n_clips} clips, {size / 2**20:.0f} MiB of spectrograms; before {peak()}")
         few = replace(clips, rows=clips.rows[:: n_clips // (2 * batch_size)])
-        train(few, targets, [LONGEST], batch_size, 2, precision, folder, lambda *_: print(peak()))
+        train(few, LONGEST, batch_size, 2, precision, folder, lambda *_: print(peak()))
 
 
 def peak() -> str:
-    """The most memory that this process ever held, and what it holds of its own and of files."""
+    """Return the peak memory of this process, and its own and mapped memory now."""
     status = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     parts = {"peak": "VmHWM", "own now": "RssAnon", "of mapped files now": "RssFile"}
     return ", ".join(
@@ -151,7 +162,7 @@ def peak() -> str:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the benchmark that the command line asks for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""What the pages say is so."""
+"""The pages agree with the code."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1] / "docs"
 
 
-def test_the_page_of_the_configuration_has_every_parameter_as_it_is():
+def test_the_configuration_page_is_up_to_date():
     spec = importlib.util.spec_from_file_location("pages", DOCS / "write_configuration.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -5,7 +5,7 @@ import pytest
 from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 
-from fsat_kedro.parameters import Model, Parameters
+from fsat_kedro.parameters import RENAMED, Model, NetworkSettings, Parameters
 from fsat_kedro.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -24,7 +24,7 @@ def base():
 
 
 def changed(parameters, name, value):
-    """A copy of nested parameters with the one of this dotted name set."""
+    """Return a copy of nested parameters with the one of this dotted name set."""
     parameters = copy.deepcopy(parameters)
     *groups, key = name.split(".")
     group = parameters
@@ -45,12 +45,14 @@ def test_base_is_the_full_recipe():
     assert parameters.log_mel.n_mels == 64
     assert parameters.pca.n_components == 350
     assert parameters.training.phases.cyclic.epochs == 100
-    assert parameters.folds.n_folds * parameters.views.n_lengths * parameters.views.n_spans == 300
+    crops = parameters.test_time_crops
+    assert parameters.folds.n_folds * crops.n_lengths * crops.crops_per_length == 300
+    assert crops.subset == "thinned"
     assert parameters.model.weights is None
     assert parameters.demo is None
 
 
-def test_an_environment_changes_single_keys_and_keeps_the_rest():
+def test_an_environment_overrides_single_keys():
     base, demo = configured("base"), configured("demo")
     assert demo["demo"] is not None
     assert demo["training"]["batch_size"] != base["training"]["batch_size"]
@@ -58,10 +60,12 @@ def test_an_environment_changes_single_keys_and_keeps_the_rest():
     assert erase["probability"] != erase_in_base["probability"]
     assert erase["area"] == erase_in_base["area"]
     assert configured("esc50")["folds"]["source"] == "given"
+    for env in ("demo", "esc50"):
+        assert configured(env)["test_time_crops"]["subset"] == "all"
 
 
 @pytest.mark.parametrize("env", ["demo", "esc50"])
-def test_another_data_folder_moves_the_raw_folder_of_an_environment_along(env):
+def test_the_raw_folder_of_an_environment_follows_the_data_folder(env):
     loader = OmegaConfigLoader(
         conf_source=str(CONF), env=env, runtime_params={"data_dir": "there"}, **CONFIG_LOADER_ARGS
     )
@@ -77,6 +81,21 @@ def test_an_unknown_key_is_refused_by_its_name(base, name):
     (problem,) = error.value.errors()
     assert problem["type"] == "extra_forbidden"
     assert ".".join(problem["loc"]) == name
+
+
+@pytest.mark.parametrize("name", RENAMED)
+def test_a_key_of_an_earlier_version_is_refused_by_its_name(base, name):
+    with pytest.raises(ValidationError) as error:
+        Parameters.model_validate(changed(base, name, {"n_lengths": 1}))
+    (problem,) = error.value.errors()
+    assert problem["type"] == "extra_forbidden"
+    assert ".".join(problem["loc"]) == name
+
+
+def test_network_settings_are_parameters_by_the_same_names(base):
+    names = NetworkSettings.model_fields
+    assert set(names) < set(Parameters.model_fields)
+    NetworkSettings.model_validate({name: base[name] for name in names})
 
 
 def test_a_missing_key_is_refused_by_its_name(base):
@@ -115,6 +134,8 @@ def test_a_missing_key_is_refused_by_its_name(base):
         ("seed", -1),
         ("seed", 2**32),
         ("n_jobs", 0),
+        ("test_time_crops.subset", "shared"),
+        ("test_time_crops.crops_per_length", 0),
         ("demo", {"n_train": 0, "n_test": 1}),
         ("download.record", "zenodo.org/records/2552860"),
     ],
@@ -123,9 +144,9 @@ def test_a_wrong_value_is_refused(base, name, value):
     with pytest.raises(ValidationError) as error:
         Parameters.model_validate(changed(base, name, value))
     for problem in error.value.errors():
-        place = ".".join(map(str, problem["loc"]))
-        # What holds for several values together is a problem of their group.
-        assert place.startswith(name) or name.startswith(place)
+        location = ".".join(map(str, problem["loc"]))
+        # A rule for several values together is a problem of their group.
+        assert location.startswith(name) or name.startswith(location)
 
 
 def test_a_stage_without_an_epoch_is_refused(base):
@@ -135,14 +156,14 @@ def test_a_stage_without_an_epoch_is_refused(base):
         Parameters.model_validate(base)
 
 
-def test_parameters_cannot_be_changed_by_those_who_get_them(base):
+def test_parameters_cannot_be_changed(base):
     parameters = Parameters.model_validate(base)
     with pytest.raises(ValidationError, match="frozen"):
         parameters.log_mel.n_mels = 128
 
 
 @pytest.mark.parametrize("weights", [None, "none", "None", "null", ""])
-def test_weights_may_be_none_however_it_is_spelt(weights):
+def test_weights_may_be_none_in_any_spelling(weights):
     assert Model(weights=weights, width=1, momentum=MOMENTUM, precision="float32").weights is None
 
 

@@ -1,7 +1,7 @@
-"""What can be set: every parameter, its type and its bounds.
+"""Every parameter, with its type, its bounds and its description.
 
-The values are in `conf/<environment>/parameters*.yml`; there are no defaults here. A group that
-a node asks for (`params:log_mel`) arrives there as the class of the same name.
+The values are in `conf/<environment>/parameters*.yml`; there are no defaults here. A node that
+names a group (`params:log_mel`) gets it as the class of the same name.
 """
 
 from pathlib import Path
@@ -14,10 +14,18 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
 
+RENAMED = {
+    "lengths": "is now crop_lengths",
+    "views": "is now test_time_crops (n_spans is crops_per_length)",
+    "inference.views": "is now test_time_crops.subset (exact is all; shared was removed)",
+    "rejection.max_share": "is now rejection.max_fraction",
+}
+"""Keys of earlier versions, for the error that refuses them."""
+
 
 def _not_zero(value: int) -> int:
     if value == 0:
-        raise ValueError("neither a number of processes nor −1 for one per core")
+        raise ValueError("set a number of processes, or −1 for one per core")
     return value
 
 
@@ -40,99 +48,99 @@ class _Group(BaseModel):
 
 
 class Decoding(_Group):
-    """How much of a file is read."""
+    """The part of a file that is read."""
 
     max_seconds: Positive
-    """What follows in a longer file is left out, so that memory is bounded."""
+    """Seconds to read; the rest of a longer file is left out, which bounds the memory."""
 
 
 class Trim(_Group):
-    """How silence at both ends of a clip is cut."""
+    """Trimming of silence at both ends of a clip."""
 
     top_db: Positive
-    """dB below the loudest frame that counts as silence."""
+    """dB below the loudest frame from which on a frame counts as silence."""
 
 
 class Rejection(_Group):
-    """When a run stops over clips that cannot be used."""
+    """The limit of clips that cannot be used."""
 
     max_fraction: Fraction
-    """Of a split's clips; more of them stop the run."""
+    """Largest fraction of a split's clips that may be rejected; more stop the run."""
 
 
 class LogMel(_Group):
-    """How the log-mel spectrogram is computed."""
+    """The log-mel spectrogram."""
 
     sample_rate: Count
-    """Hz; the clip is resampled to it."""
+    """Hz; clips are resampled to it."""
     n_fft: Count
-    """Samples of a window."""
+    """Samples in a window."""
     hop_length: Count
-    """Samples from window to window."""
+    """Samples between the starts of consecutive windows."""
     n_mels: Annotated[int, Field(ge=32)]
     """Mel bands; the backbone halves them five times."""
 
 
 class Pca(_Group):
-    """How the summary features are projected."""
+    """The projection of the summary features."""
 
     n_components: Count
-    """Components kept; fewer where there are fewer clips."""
+    """Principal components; fewer if there are fewer clips."""
 
 
 class Folds(_Group):
-    """How the training clips are divided."""
+    """The folds of the training clips."""
 
     source: Literal["stratified", "given"]
-    """Draw folds stratified by label, or take the data set's own."""
+    """`stratified` draws folds stratified by label; `given` takes the data set's own folds."""
     n_folds: Annotated[int, Field(ge=2)]
-    """How many."""
+    """Number of folds."""
 
 
 class CropLengths(_Group):
-    """Which lengths training draws and inference looks at."""
+    """The lengths of crops in training and inference."""
 
     percentiles: Annotated[tuple[Percentile, Percentile], AfterValidator(_ascending)]
-    """Shortest and longest length, as percentiles of the training clips' lengths."""
+    """Shortest and longest crop, as percentiles of the training clips' lengths."""
 
 
 class Momentum(_Group):
-    """How much of its running mean a step of batch normalisation keeps."""
+    """Momentum of batch normalisation."""
 
     backbone: Fraction
-    """Fraction of its running mean that a step of the backbone's batch normalisation keeps."""
+    """Fraction of the running mean that a step keeps, in the backbone's batch normalisations."""
     others: Fraction
-    """The same of all other batch normalisations."""
+    """The same in all other batch normalisations."""
 
 
 class Model(_Group):
     """The networks."""
 
     weights: Annotated[str | None, BeforeValidator(_none_or_weights)]
-    """The backbone's first weights: null, imagenet, or the path of a `.weights.h5` file."""
+    """Initial weights of the backbone: null, imagenet, or the path of a `.weights.h5` file."""
     width: Positive
     """Width multiplier of the backbone; ImageNet weights exist for 0.35, 0.5, 0.75, 1, 1.3, 1.4."""
     momentum: Momentum
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
-    """Of the layers' arithmetic; weights and probabilities are float32."""
+    """Precision of the layers' arithmetic; weights and probabilities are always float32."""
 
 
 class Erase(_Group):
     """Random erasing."""
 
     probability: Fraction
-    """Fraction of clips of which a box is erased."""
+    """Fraction of clips in which a box is erased."""
     area: Annotated[tuple[Fraction, Fraction], AfterValidator(_ascending)]
-    """Smallest and largest share of the spectrogram that a box covers."""
+    """Smallest and largest fraction of the spectrogram that a box covers."""
     aspect: Annotated[float, Field(gt=0, le=1)]
     """Smallest ratio of a box's sides; the largest is its inverse."""
 
 
 class Augmentation(_Group):
-    """What is done to the clips of a training batch."""
+    """Augmentation of the clips of a training batch."""
 
     shift: Fraction
-    """Largest shift in time, as a share of the length."""
+    """Largest shift in time, as a fraction of the length."""
     flip: Fraction
     """Fraction of clips played backwards."""
     erase: Erase
@@ -142,16 +150,16 @@ class MixupAlpha(_Group):
     """α of each stage's mixup; 0 for none."""
 
     mel: Annotated[float, Field(ge=0)]
-    """α of the beta distribution that mixup draws from in stage mel; 0 for no mixup."""
+    """α of the beta distribution of mixup in stage mel; 0 for no mixup."""
     mel_pca: Annotated[float, Field(ge=0)]
-    """The same of stage mel_pca."""
+    """The same in stage mel_pca."""
 
 
 class CyclicPhase(_Group):
-    """A triangular learning rate."""
+    """A phase with a triangular learning rate."""
 
     epochs: Annotated[int, Field(ge=0)]
-    """Of the phase."""
+    """Number of epochs."""
     half_cycle: Positive
     """Epochs from the lowest rate to the highest."""
     minimum_rate: Positive
@@ -166,12 +174,12 @@ class CyclicPhase(_Group):
 
 
 class SteadyPhase(_Group):
-    """A learning rate that falls when the validation loss no longer does."""
+    """A phase whose learning rate falls when the validation loss no longer does."""
 
     epochs: Annotated[int, Field(ge=0)]
-    """Of the phase, at most."""
+    """Largest number of epochs."""
     rate: Positive
-    """The learning rate that it begins with."""
+    """The initial learning rate."""
 
 
 class Phases(_Group):
@@ -189,30 +197,30 @@ class Phases(_Group):
 
 
 class Plateau(_Group):
-    """What a steady phase does when the validation loss stays."""
+    """Reaction of a steady phase to a validation loss that no longer falls."""
 
     min_delta: Annotated[float, Field(ge=0)]
-    """The smallest fall of the loss that counts."""
+    """The smallest fall of the loss that counts as a gain."""
     patience: Count
-    """Epochs without one before the rate is lowered."""
+    """Epochs without gain before the rate is reduced."""
     factor: Annotated[float, Field(gt=0, lt=1)]
-    """What the rate is multiplied with then."""
+    """Factor by which the rate is reduced."""
     stop_after: Count
-    """Epochs without one before the phase ends."""
+    """Epochs without gain before the phase ends."""
 
 
 class Training(_Group):
-    """How a stage is trained."""
+    """The training of a stage."""
 
     batch_size: Count
-    """Clips."""
+    """Clips in a batch."""
     n_lengths: Count | None
-    """Lengths to draw from, at equal steps; null for every one from the shortest to the longest."""
+    """Number of crop lengths to draw from, at equal steps; null for all lengths."""
     augmentation: Augmentation
     selection: Literal["best", "last"]
-    """Whether a phase ends with its best weights by validation loss, or with its last."""
+    """Weights at the end of a phase: `best` by validation loss, or `last`."""
     validate_every: Count
-    """Epochs from one validation to the next; 1 where the best weights are selected."""
+    """Epochs from one validation to the next; 1 if selection is best."""
     mixup_alpha: MixupAlpha
     phases: Phases
     plateau: Plateau
@@ -224,43 +232,51 @@ class Training(_Group):
         return self
 
 
-class Views(_Group):
-    """How often a network looks at a clip."""
+class TestTimeCrops(_Group):
+    """The crops of a clip that each fold predicts."""
+
+    __test__ = False  # Its name begins like that of a test, which pytest would collect.
 
     n_lengths: Count
-    """Lengths at equal steps between the shortest and the longest of training."""
-    n_spans: Count
-    """Random spans of each length."""
+    """Number of crop lengths, at equal steps from the shortest to the longest."""
+    crops_per_length: Count
+    """Random crops of each length."""
+    subset: Literal["all", "thinned"]
+    """`all` of these crops, or `thinned`: one crop of every other length."""
     batch_size: Count
-    """Clips at a time."""
+    """Crops in a batch."""
 
 
 class Inference(_Group):
-    """How clips are looked at for scores and tags."""
+    """The computation of predictions."""
 
-    views: Literal["exact", "thinned", "shared"]
-    """All views, each by itself; one span of every other length; or all, as windows of what the
-    convolutions make of the whole clip."""
     runtime: Literal["auto", "keras", "openvino"]
-    """What runs the networks. `auto`: OpenVINO where it is installed, there is no GPU, Keras has
-    TensorFlow, and there are enough clips; else Keras."""
+    """The library that runs the networks. `auto` is OpenVINO if it is installed, Keras runs on
+    TensorFlow without a GPU, and there are enough clips; else Keras."""
 
-    @model_validator(mode="after")
-    def _can_share(self) -> "Inference":
-        if self.views == "shared" and self.runtime == "openvino":
-            raise ValueError("shared views are for Keras: set inference.runtime to keras or auto")
-        return self
+
+class NetworkSettings(_Group):
+    """The groups of parameters that all nodes with networks need: `params:network_settings`.
+
+    Users set the groups themselves; a hook collects them.
+    """
+
+    model: Model
+    training: Training
+    test_time_crops: TestTimeCrops
+    inference: Inference
+    seed: int
 
 
 class Report(_Group):
-    """How much the page about a run holds."""
+    """The size of the report."""
 
     max_clips: Annotated[int, Field(ge=0)]
-    """Missed clips of each split."""
+    """Misclassified clips of each split to show."""
     max_seconds: Positive
-    """Of each sound; what follows is left out."""
+    """Seconds of each sound; the rest is left out."""
     max_megabytes: Positive
-    """Of plots, pictures and sounds; what does not fit is left out."""
+    """Size of all plots, pictures and sounds; those beyond it are left out."""
 
 
 class Demo(_Group):
@@ -269,33 +285,33 @@ class Demo(_Group):
     n_train: Count
     """Training clips."""
     n_test: Count
-    """Test clips, beside three empty ones."""
+    """Test clips, plus three empty ones."""
 
 
 class Download(_Group):
     """The published data set."""
 
     record: Annotated[str, Field(pattern=r"^https?://")]
-    """Address of its Zenodo record's JSON."""
+    """URL of the JSON of its Zenodo record."""
 
 
 class Parameters(_Group):
-    """All of them."""
+    """All parameters."""
 
     dataset: Literal["fsdkaggle2018", "esc50"]
     """Layout of the raw folder."""
     raw_dir: str
-    """Where clips and labels are read; relative to the project."""
+    """Folder of clips and labels, relative to the project."""
     data_dir: str
-    """Where everything is written: a folder, relative to the project, or an address (s3://…)."""
+    """Folder of all outputs, relative to the project, or a url (s3://…)."""
     cache_dir: str
-    """Where copies of what is at such an address are kept; relative to the project."""
+    """Folder of local copies if data_dir is a url, relative to the project."""
     tag_dir: str | None
-    """A folder of anybody's sounds, for pipeline tag; relative to the project."""
+    """Folder of sounds for pipeline tag, relative to the project."""
     n_jobs: Annotated[int, AfterValidator(_not_zero)]
-    """Processes for work on clips; −1 for one per core."""
+    """Processes that compute features; −1 for one per core."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
-    """Of all that is drawn."""
+    """Seed of all random draws."""
     decoding: Decoding
     trim: Trim
     rejection: Rejection
@@ -305,9 +321,9 @@ class Parameters(_Group):
     crop_lengths: CropLengths
     model: Model
     training: Training
-    views: Views
+    test_time_crops: TestTimeCrops
     inference: Inference
     report: Report
     download: Download
     demo: Demo | None
-    """None where the raw folder holds clips already."""
+    """None if the raw folder has clips already."""

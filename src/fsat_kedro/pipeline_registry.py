@@ -1,4 +1,4 @@
-"""Which pipelines there are; how many folds and splits they have is read from the parameters."""
+"""All pipelines, built for the folds and splits that the parameters set."""
 
 from __future__ import annotations
 
@@ -22,23 +22,22 @@ from fsat_kedro.pipelines import (
 _SPLITS = {"fsdkaggle2018": ["train", "test"], "esc50": ["train"]}
 
 
-class _RunParameters:
-    """The parameters of the run that is being prepared, noted by a hook."""
-
-    current: dict | None = None
+_run_parameters: dict = {}
 
 
-def note_parameters(parameters: dict) -> None:
-    """Have the pipelines built for these parameters."""
-    _RunParameters.current = parameters
+def set_parameters(parameters: dict) -> None:
+    """Set the parameters of the run, for which the pipelines are built."""
+    _run_parameters.clear()
+    _run_parameters.update(parameters)
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """All pipelines by name; `__default__` is all of them in order, but for download and tag."""
-    parameters = _RunParameters.current or configured_parameters(os.getenv("KEDRO_ENV"))
+    """Return all pipelines by name; `__default__` is all in order, except download and tag."""
+    parameters = _run_parameters or configured_parameters(os.getenv("KEDRO_ENV"))
     splits = _SPLITS[parameters["dataset"]]
     n_folds = parameters["folds"]["n_folds"]
     demo = parameters["demo"] is not None
+    demo_pipeline = demo_data.create_pipeline()
     steps = {
         "preprocessing": preprocessing.create_pipeline(splits, demo=demo),
         "features": features.create_pipeline(splits),
@@ -46,19 +45,17 @@ def register_pipelines() -> dict[str, Pipeline]:
         "inference": inference.create_pipeline(n_folds if "test" in splits else 0),
         "reporting": reporting.create_pipeline(splits),
     }
-    first = demo_data.create_pipeline()
-    default = sum(steps.values(), first if demo else Pipeline([]))
     return {
         "download": download.create_pipeline(),
-        "demo_data": first,
+        "demo_data": demo_pipeline,
         **steps,
         "tag": tag.create_pipeline(),
-        "__default__": default,
+        "__default__": sum(steps.values(), demo_pipeline if demo else Pipeline([])),
     }
 
 
 def configured_parameters(env: str | None) -> dict:
-    """The parameters in `conf/`, for commands that prepare no run, such as `kedro registry`."""
+    """Return the parameters in `conf/`, for commands without hooks such as `kedro registry`."""
     loader = OmegaConfigLoader(
         conf_source=settings.CONF_SOURCE,
         env=env,

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 import pytest
 from click import ClickException
 from kedro.config import OmegaConfigLoader
+from pydantic import ValidationError
 
 from fsat_kedro import pipeline_registry
-from fsat_kedro.hooks.parameters import ParameterHooks
+from fsat_kedro.hooks.parameters import ParameterHooks, _readable
+from fsat_kedro.parameters import Model, TestTimeCrops, Trim
 from fsat_kedro.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -64,3 +66,35 @@ def test_a_url_stays_one_and_has_a_local_folder_for_temporary_files(tmp_path):
 def test_a_wrong_value_is_refused(tmp_path, env, parameters, message):
     with pytest.raises(ClickException, match=message):
         loader_after_hook(tmp_path, env, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "message"),
+    [
+        (Trim, {"top_db": 60, "topdb": 1}, "unknown parameter 'topdb'"),
+        (Trim, {}, "parameter 'top_db' is not set"),
+        (Trim, {"top_db": -1}, "parameter 'top_db' is -1: Input should be greater than 0"),
+        (Trim, {"top_db": "loud"}, "parameter 'top_db' is 'loud': "),
+        (
+            Model,
+            {"weights": "nowhere.h5", "width": 1, "momentum": {"backbone": 0.9, "others": 0.9}},
+            "'nowhere.h5' is neither none, imagenet nor a file that exists",
+        ),
+    ],
+)
+def test_an_error_has_the_name_and_value_of_a_wrong_parameter(group, values, message):
+    with pytest.raises(ValidationError) as error:
+        group.model_validate(values)
+    readable = _readable(error.value)
+    assert message in readable
+    assert readable.endswith("All parameters are in conf/base/parameters*.yml")
+
+
+def test_an_error_lists_all_wrong_parameters():
+    with pytest.raises(ValidationError) as error:
+        TestTimeCrops.model_validate(
+            {"n_lengths": 0, "crops_per_length": 0, "subset": "all", "batch_size": 1}
+        )
+    readable = _readable(error.value)
+    assert "'n_lengths' is 0" in readable
+    assert "; parameter 'crops_per_length' is 0" in readable

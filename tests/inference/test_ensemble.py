@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,14 +8,13 @@ from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.inference.ensemble import (
     geometric_mean,
     log_probabilities,
-    predict_views,
-    ranked_tags,
-    view_batches,
+    predict_crops,
+    rank_labels,
 )
-from fsat_kedro.parameters import Inference, Views
+from fsat_kedro.parameters import TestTimeCrops
 
 
-def test_a_geometric_mean_is_worked_by_hand():
+def test_a_geometric_mean_matches_a_worked_example():
     folds = [np.array([[0.9, 0.1]]), np.array([[0.1, 0.9]]), np.array([[0.8, 0.2]])]
     # Products 0.072 and 0.018, their cube roots in proportion 4 ** (1 / 3) to 1.
     first = 4 ** (1 / 3) / (4 ** (1 / 3) + 1)
@@ -40,51 +40,64 @@ def test_the_order_of_folds_does_not_matter(order, seed):
     np.testing.assert_allclose(mean.sum(axis=1), 1)
 
 
-def test_one_fold_is_left_as_it_is():
+def test_the_mean_of_one_fold_is_its_prediction():
     probabilities = np.array([[0.2, 0.5, 0.3]])
     np.testing.assert_allclose(geometric_mean([np.log(probabilities)]), probabilities)
 
 
-def test_tags_are_ranked_best_first():
+def test_labels_are_ranked_best_first():
     probabilities = np.array([[0.1, 0.2, 0.3, 0.4], [0.4, 0.1, 0.4, 0.1]])
-    tags = ranked_tags(probabilities, ["a", "b", "c", "d"])
-    assert tags == [["d", "c", "b"], ["a", "c", "b"]]
-    assert ranked_tags(probabilities[:, :2], ["a", "b"]) == [["b", "a"], ["a", "b"]]
+    ranked = rank_labels(probabilities, ["a", "b", "c", "d"])
+    assert ranked.filter(like="tag_").to_numpy().tolist() == [["d", "c", "b"], ["a", "c", "b"]]
+    np.testing.assert_array_equal(
+        ranked.filter(like="probability_"), [[0.4, 0.3, 0.2], [0.4, 0.4, 0.1]]
+    )
 
 
-class LengthTeller:
-    """A network that is surer of its first class the longer a view is, and of clips by number."""
+def test_a_rejected_clip_has_no_labels_and_two_classes_have_no_third():
+    ranked = rank_labels(np.array([[0.2, 0.8], [np.nan, np.nan]]), ["Bark", "Meow"])
+    assert list(ranked) == [f"{kind}_{k}" for k in (1, 2, 3) for kind in ("tag", "probability")]
+    first, rejected = ranked.itertuples(index=False)
+    assert first[:4] == ("Meow", 0.8, "Bark", 0.2)
+    assert pd.isna([*first[4:], *rejected]).all()
+
+
+class LengthNetwork:
+    """A network that predicts the length of a crop and the first component of its clip."""
 
     output_shape = (None, 2)
 
     def predict_on_batch(self, inputs):
         mel, pca = inputs
-        share = np.full(len(mel), mel.shape[2] / 100)
-        return np.stack([share, pca[:, 0]], axis=1).astype(np.float32)
+        lengths = np.full(len(mel), mel.shape[2] / 100)
+        return np.stack([lengths, pca[:, 0]], axis=1).astype(np.float32)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_clips_get_the_mean_logarithm_over_their_views_and_others_nan(rng, batch_size):
-    from fsat_kedro.modelling.batches import Clips, ViewBatches
+def test_clips_get_the_mean_logarithm_over_their_crops_and_others_nan(rng, batch_size):
+    from fsat_kedro.modelling.batches import Clips, CropBatches
 
     clips = Clips(
         np.array([4, 1, 2]),
         [f"{clip}.wav" for clip in range(5)],
         RaggedArray(rng.random((50, 3)), np.arange(0, 51, 10)),
         np.array([[0.1], [0.2], [0.3], [0.4], [0.5]]),
-        {"minimum": 0.0, "maximum": 1.0},
+        {"minimum": 0.0, "maximum": 1.0, "shortest": 10, "longest": 40},
     )
-    views = ViewBatches(clips, lengths=[10, 20, 40], n_spans=2, batch_size=batch_size, seed=0)
-    logs = predict_views(LengthTeller(), views)
+    crops = TestTimeCrops(n_lengths=4, crops_per_length=2, subset="all", batch_size=batch_size)
+    batches = CropBatches(clips, crops, seed=(0,))
+    logs = predict_crops(LengthNetwork(), batches)
     assert logs.shape == (5, 2)
     assert np.isnan(logs[[0, 3]]).all()
-    np.testing.assert_allclose(logs[[1, 2, 4], 0], np.log([0.1 * 0.2 * 0.4] * 3) / 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        logs[[1, 2, 4], 0], np.log([0.1 * 0.2 * 0.3 * 0.4] * 3) / 4, rtol=1e-6
+    )
     np.testing.assert_allclose(logs[[1, 2, 4], 1], np.log([0.2, 0.3, 0.5]), rtol=1e-6)
 
 
 @pytest.fixture
 def clips(rng):
-    """Five clips of 100 frames, of which three are asked for."""
+    """Make five clips of 100 frames, of which three are selected."""
     from fsat_kedro.modelling.batches import Clips
 
     return Clips(
@@ -96,19 +109,20 @@ def clips(rng):
     )
 
 
-def batches_of(clips, way, fold=1):
-    views = Views(n_lengths=6, n_spans=5, batch_size=64)
-    inference = Inference(views=way, runtime="keras")
-    return view_batches(clips, views=views, inference=inference, seed=1, fold=fold)
+def batches_of(clips, subset, fold=1):
+    from fsat_kedro.modelling.batches import CropBatches
+
+    crops = TestTimeCrops(n_lengths=6, crops_per_length=5, subset=subset, batch_size=64)
+    return CropBatches(clips, crops, seed=(1, fold))
 
 
-def test_thinned_views_are_one_span_of_every_other_length(clips):
-    every, thinned = batches_of(clips, "exact"), batches_of(clips, "thinned")
+def test_the_thinned_subset_is_one_crop_of_every_other_length(clips):
+    every, thinned = batches_of(clips, "all"), batches_of(clips, "thinned")
     assert sorted(every.lengths) == sorted([10, 20, 30, 40, 50, 60] * 5)
     assert sorted(thinned.lengths) == [20, 40, 60]
 
 
-def test_each_fold_looks_at_spans_of_its_own(clips):
-    starts = [batches_of(clips, "exact", fold).starts(4) for fold in (1, 1, 2)]
-    assert starts[0] == starts[1]
-    assert starts[0] != starts[2]
+def test_each_fold_has_crops_of_its_own(clips):
+    mels = [batches_of(clips, "all", fold)[0][0][0] for fold in (1, 1, 2)]
+    np.testing.assert_array_equal(mels[0], mels[1])
+    assert not np.array_equal(mels[0], mels[2])

@@ -32,12 +32,12 @@ def test_openvino_gives_what_keras_gives_for_any_batch_and_length(network, rng, 
     converted = OpenVINONetwork(network)
     assert converted.output_shape == (None, 4)
     np.testing.assert_allclose(converted.predict_on_batch(inputs), expected, atol=1e-5)
-    # Of the weights that it was made with.
+    # It keeps the weights of the time of its conversion.
     network.get_layer("classes").bias.assign(rng.standard_normal(4))
     np.testing.assert_allclose(converted.predict_on_batch(inputs), expected, atol=1e-5)
 
 
-def test_a_conversion_is_not_reported_to_anybody():
+def test_a_conversion_sends_no_telemetry():
     pytest.importorskip("openvino")
     code = """
 import keras
@@ -46,14 +46,14 @@ OpenVINONetwork(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
 import openvino.tools.ovc.telemetry_utils as utils
 print(utils.tm.__name__)
 """
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
-    assert told.splitlines()[-1] == "openvino.tools.ovc.telemetry_stub"
+    assert output.splitlines()[-1] == "openvino.tools.ovc.telemetry_stub"
 
 
 @pytest.mark.parametrize(
-    ("runtime", "n_looks", "installed", "backend", "uses"),
+    ("runtime", "n_crops", "installed", "backend", "uses"),
     [
         ("auto", 100_000, True, "tensorflow", True),
         ("auto", 30, True, "tensorflow", False),
@@ -63,31 +63,27 @@ print(utils.tm.__name__)
         ("openvino", 30, True, "tensorflow", True),
     ],
 )
-def test_openvino_is_used_where_it_can_be_and_pays(
-    monkeypatch, runtime, n_looks, installed, backend, uses
+def test_openvino_is_used_where_it_works_and_saves_time(
+    monkeypatch, runtime, n_crops, installed, backend, uses
 ):
     monkeypatch.setattr(runtimes, "find_spec", lambda name: object() if installed else None)
     monkeypatch.setattr(runtimes, "_has_gpu", lambda: False)
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
-    assert uses_openvino(Inference(views="exact", runtime=runtime), n_looks) == uses
+    assert uses_openvino(Inference(runtime=runtime), n_crops) == uses
 
 
-def test_a_gpu_and_shared_views_are_for_keras(monkeypatch):
+def test_a_gpu_is_for_keras(monkeypatch):
     monkeypatch.setattr(runtimes, "find_spec", lambda name: object())
     monkeypatch.setattr(runtimes, "_has_gpu", lambda: True)
-    assert not uses_openvino(Inference(views="exact", runtime="auto"), 100_000)
-    monkeypatch.setattr(runtimes, "_has_gpu", lambda: False)
-    assert not uses_openvino(Inference(views="shared", runtime="auto"), 100_000)
-    with pytest.raises(ValueError, match="shared views are for Keras"):
-        Inference(views="shared", runtime="openvino")
+    assert not uses_openvino(Inference(runtime="auto"), 100_000)
 
 
-def test_what_openvino_lacks_is_told_with_the_remedy(monkeypatch):
-    asked = Inference(views="exact", runtime="openvino")
+def test_what_openvino_lacks_is_an_error_with_a_remedy(monkeypatch):
+    settings = Inference(runtime="openvino")
     monkeypatch.setattr(runtimes, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install openvino"):
-        uses_openvino(asked, 1)
+        uses_openvino(settings, 1)
     monkeypatch.setattr(runtimes, "find_spec", lambda name: object())
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(InputError, match="KERAS_BACKEND to tensorflow"):
-        uses_openvino(asked, 1)
+        uses_openvino(settings, 1)

@@ -1,4 +1,4 @@
-"""A trained ensemble on sounds from anywhere. The networks here are as they were drawn."""
+"""The ensemble as a tagger, with untrained networks of random weights."""
 
 import json
 import pickle
@@ -14,8 +14,8 @@ from fsat_kedro.audio.summary_features import feature_names, fit_projector
 from fsat_kedro.data.synthetic import LABELS, synthesize
 from fsat_kedro.datasets.tagger_dataset import TaggerDataset
 from fsat_kedro.errors import InputError
-from fsat_kedro.inference.tagger import Sound, Tagger, TaggerSettings, best_tags, weight_files
-from fsat_kedro.parameters import Model, Momentum
+from fsat_kedro.inference.tagger import Sound, Tagger, TaggerSettings, weight_files
+from fsat_kedro.parameters import Inference, Model, Momentum
 
 SETTINGS = TaggerSettings(
     decoding={"max_seconds": 2},
@@ -24,8 +24,8 @@ SETTINGS = TaggerSettings(
     model=Model(
         weights=None, width=0.35, momentum=Momentum(backbone=0.9, others=0.9), precision="float32"
     ),
-    views={"n_lengths": 2, "n_spans": 2, "batch_size": 4},
-    inference={"views": "exact", "runtime": "keras"},
+    test_time_crops={"n_lengths": 2, "crops_per_length": 2, "subset": "all", "batch_size": 4},
+    inference={"runtime": "keras"},
     seed=1,
     n_folds=2,
 )
@@ -33,7 +33,7 @@ SETTINGS = TaggerSettings(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What training leaves."""
+    """Write the files of a training."""
     import keras
 
     from fsat_kedro.modelling.networks import build_network
@@ -62,7 +62,7 @@ def tagger(folder):
 
 @pytest.fixture(scope="module")
 def sounds(tmp_path_factory):
-    """Three sounds of different length, and two files without any."""
+    """Write three sounds of different length, and two files without sound."""
     folder = tmp_path_factory.mktemp("sounds")
     rng = np.random.default_rng(0)
     for name, seconds in (("a.wav", 0.2), ("b.wav", 0.5), ("c.flac", 0.9)):
@@ -84,23 +84,23 @@ def test_three_tags_come_with_their_probabilities_best_first(tagger, sounds, tag
     usable = tags["reason"] == ""
     assert usable.tolist() == [True, False, True, False, True]
     np.testing.assert_allclose(probabilities[usable].sum(axis=1), 1)
-    for row, shares in zip(tags[usable].itertuples(), probabilities[usable], strict=True):
-        order = np.argsort(-shares)[:3]
+    for row, expected in zip(tags[usable].itertuples(), probabilities[usable], strict=True):
+        order = np.argsort(-expected)[:3]
         assert [row.tag_1, row.tag_2, row.tag_3] == [tagger.labels[index] for index in order]
         found = [row.probability_1, row.probability_2, row.probability_3]
-        np.testing.assert_allclose(found, shares[order], rtol=1e-5)
+        np.testing.assert_allclose(found, expected[order], rtol=1e-5)
 
 
 def test_a_rejected_sound_has_a_reason_and_no_tags(tags):
     empty, text = tags["reason"][[1, 3]]
     assert empty == "an empty file"
     assert text.startswith("not readable as sound")
-    assert tags.loc[[1, 3], [f"tag_{place}" for place in (1, 2, 3)]].isna().all(axis=None)
-    assert tags.loc[[1, 3], [f"probability_{place}" for place in (1, 2, 3)]].isna().all(axis=None)
+    assert tags.loc[[1, 3], [f"tag_{rank}" for rank in (1, 2, 3)]].isna().all(axis=None)
+    assert tags.loc[[1, 3], [f"probability_{rank}" for rank in (1, 2, 3)]].isna().all(axis=None)
 
 
 @pytest.mark.parametrize("order", [[4, 3, 2, 1, 0], [2], [0, 0, 2, 2, 4], [1, 4]])
-def test_other_sounds_beside_it_change_nothing_for_a_sound(tagger, sounds, tags, order):
+def test_the_tags_of_a_sound_do_not_depend_on_other_sounds(tagger, sounds, tags, order):
     pd.testing.assert_frame_equal(
         tagger.tag([sounds[index] for index in order]),
         tags.iloc[order].reset_index(drop=True),
@@ -108,46 +108,44 @@ def test_other_sounds_beside_it_change_nothing_for_a_sound(tagger, sounds, tags,
     )
 
 
-def test_bytes_are_tagged_as_the_file_that_they_come_from(tagger, sounds, tags):
+def test_the_bytes_of_a_file_get_the_tags_of_the_file(tagger, sounds, tags):
     found = tagger.tag([Sound("b.wav", Path(sounds[2].content).read_bytes())])
     pd.testing.assert_frame_equal(found, tags.iloc[[2]].reset_index(drop=True), rtol=1e-4)
 
 
-def test_openvino_gives_every_fold_the_same_tags_again_and_again(folder, sounds, tags, tmp_path):
+def test_openvino_gives_the_same_tags_in_every_call(folder, sounds, tags, tmp_path):
     pytest.importorskip("openvino")
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    inference = {"views": "exact", "runtime": "openvino"}
-    settings = TaggerSettings(**{**SETTINGS.model_dump(), "inference": inference})
+    settings = SETTINGS.model_copy(update={"inference": Inference(runtime="openvino")})
     TaggerDataset(filepath=str(tmp_path / "tagger.json")).save(settings)
     tagger = Tagger.load(tmp_path)
     for _ in range(2):
         pd.testing.assert_frame_equal(tagger.tag(sounds), tags, rtol=1e-4)
 
 
-def test_sounds_that_are_all_rejected_leave_the_networks_alone(folder, sounds):
+def test_rejected_sounds_need_no_networks(folder, sounds):
     tagger = Tagger.load(folder)
     assert (tagger.tag([sounds[1], sounds[3]])["reason"] != "").all()
 
 
-def test_a_sound_that_is_not_to_be_read_is_not(tagger):
+def test_a_sound_with_a_reason_is_not_read(tagger):
     (reason,) = tagger.tag([Sound("x.wav", "nowhere/x.wav", "behind a link")])["reason"]
     assert reason == "behind a link"
 
 
-def test_with_two_classes_there_is_no_third_tag_and_of_a_rejected_sound_none():
-    tags = best_tags(np.array([[0.2, 0.8], [np.nan, np.nan]]), ["Bark", "Meow"])
-    first, rejected = tags.itertuples(index=False)
-    assert first[:4] == ("Meow", 0.8, "Bark", 0.2)
-    assert pd.isna([*first[4:], *rejected]).all()
-
-
-def test_an_ensemble_that_is_not_there_or_not_whole_says_what_is_missing(folder, tmp_path):
+def test_a_missing_or_incomplete_ensemble_is_refused_with_what_is_missing(folder, tmp_path):
     with pytest.raises(InputError, match=r"no trained ensemble in .*tagger.json is missing"):
         Tagger.load(tmp_path)
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     (tmp_path / weight_files(2)[1]).unlink()
-    with pytest.raises(InputError, match=r"not whole: fold_2/mel_pca.weights.h5 missing"):
+    with pytest.raises(InputError, match=r"incomplete: fold_2/mel_pca.weights.h5 missing"):
         Tagger.load(tmp_path)
-    (tmp_path / "tagger.json").write_text("{}")
-    with pytest.raises(InputError, match="describe_tagger"):
+
+
+def test_settings_of_another_version_are_refused_with_a_remedy(folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    settings = json.loads((tmp_path / "tagger.json").read_text())
+    settings["views"] = settings.pop("test_time_crops")
+    (tmp_path / "tagger.json").write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=r"another version .* kedro run --nodes .*describe_tagger"):
         Tagger.load(tmp_path)

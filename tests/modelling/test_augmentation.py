@@ -9,20 +9,20 @@ SEEDS = st.integers(0, 2**32)
 
 
 def numbered(n_frames, n_mels=3):
-    """A spectrogram whose every element tells its place."""
+    """Make a spectrogram in which each value is its own index."""
     return np.arange(n_frames * n_mels, dtype=np.float32).reshape(n_frames, n_mels)
 
 
-# Spans
+# Crops
 
 
 def crop_or_pad(mel, length, rng):
-    return augment.span(mel, augment.draw_start(len(mel), length, rng), length)
+    return augment.crop(mel, augment.draw_crop_start(len(mel), length, rng), length)
 
 
-@given(n_frames=st.integers(1, 40), share=st.floats(0, 1), seed=SEEDS)
-def test_a_crop_is_a_span_of_the_clip(n_frames, share, seed):
-    length = max(1, round(share * n_frames))
+@given(n_frames=st.integers(1, 40), fraction=st.floats(0, 1), seed=SEEDS)
+def test_a_crop_is_a_part_of_the_clip(n_frames, fraction, seed):
+    length = max(1, round(fraction * n_frames))
     mel = numbered(n_frames)
     crop = crop_or_pad(mel, length, np.random.default_rng(seed))
     start = int(crop[0, 0]) // 3
@@ -31,7 +31,7 @@ def test_a_crop_is_a_span_of_the_clip(n_frames, share, seed):
 
 
 @given(n_frames=st.integers(1, 20), missing=st.integers(1, 100), seed=SEEDS)
-def test_padding_mirrors_the_clip_at_some_offset(n_frames, missing, seed):
+def test_padding_mirrors_the_clip_at_an_offset(n_frames, missing, seed):
     mel = numbered(n_frames)
     before = mel.copy()
     padded = crop_or_pad(mel, n_frames + missing, np.random.default_rng(seed))
@@ -50,8 +50,8 @@ def test_a_clip_of_one_frame_is_repeated(rng):
 
 @pytest.mark.parametrize(("n_frames", "length"), [(7, 4), (4, 7)])
 def test_every_position_is_drawn(rng, n_frames, length):
-    spans = [crop_or_pad(numbered(n_frames), length, rng) for _ in range(200)]
-    assert len({span.tobytes() for span in spans}) == 4
+    crops = [crop_or_pad(numbered(n_frames), length, rng) for _ in range(200)]
+    assert len({crop.tobytes() for crop in crops}) == 4
 
 
 # Shift and flip
@@ -79,7 +79,7 @@ def test_shifts_go_both_ways(rng):
     assert max(shifts) > 50
 
 
-def test_a_flip_reverses_time_and_two_flips_nothing():
+def test_a_flip_reverses_time_and_two_flips_cancel():
     mel = numbered(4)
     np.testing.assert_array_equal(augment.flip(mel)[0], mel[3])
     np.testing.assert_array_equal(augment.flip(augment.flip(mel)), mel)
@@ -107,13 +107,13 @@ def test_a_box_lies_inside_and_has_the_stated_area_and_aspect(n_frames, n_mels, 
 @pytest.mark.parametrize(
     ("shape", "area"), [((20, 64), (0.0, 0.0)), ((763, 64), (0.4, 0.4)), ((763, 64), (1.0, 1.0))]
 )
-def test_where_no_box_fits_it_is_empty(rng, shape, area):
+def test_a_box_that_does_not_fit_is_empty(rng, shape, area):
     rows, columns = augment.draw_box(shape, area=area, aspect=0.3, rng=rng)
     assert np.zeros(shape)[rows, columns].size == 0
 
 
 @given(n_frames=st.integers(2, 30), seed=SEEDS, value=st.floats(0, 1))
-def test_erasing_changes_the_box_alone_and_not_the_input(n_frames, seed, value):
+def test_erasing_changes_only_the_box_and_not_the_input(n_frames, seed, value):
     mel = numbered(n_frames, 20) + 2
     before = mel.copy()
     rng = np.random.default_rng(seed)
@@ -130,7 +130,7 @@ def test_erasing_changes_the_box_alone_and_not_the_input(n_frames, seed, value):
 
 
 @given(n=st.integers(1, 64), alpha=st.sampled_from([0.1, 0.5, 1.0, 4.0]), seed=SEEDS)
-def test_partners_are_a_permutation_and_weights_are_shares(n, alpha, seed):
+def test_partners_are_a_permutation_and_weights_are_fractions(n, alpha, seed):
     partners, weights = augment.draw_mixup(n, alpha, np.random.default_rng(seed))
     assert sorted(partners) == list(range(n))
     assert weights.shape == (n,)
@@ -138,7 +138,7 @@ def test_partners_are_a_permutation_and_weights_are_shares(n, alpha, seed):
     assert ((weights >= 0) & (weights <= 1)).all()
 
 
-def test_a_mix_is_worked_by_hand():
+def test_mixup_matches_a_worked_example():
     batch = np.array([[0.0, 8.0], [4.0, 0.0]])
     mixed = augment.mixup(batch, np.array([1, 0]), np.array([0.75, 0.5]))
     np.testing.assert_allclose(mixed, [[1, 6], [2, 4]])
@@ -146,7 +146,7 @@ def test_a_mix_is_worked_by_hand():
 
 
 @given(n=st.integers(1, 16), seed=SEEDS)
-def test_a_mix_treats_every_input_and_the_labels_alike_and_keeps_their_mass(n, seed):
+def test_mixup_treats_all_inputs_and_labels_alike_and_keeps_their_sum(n, seed):
     rng = np.random.default_rng(seed)
     values = rng.random(n, dtype=np.float32)
     labels = np.eye(5, dtype=np.float32)[rng.integers(5, size=n)]

@@ -1,4 +1,4 @@
-"""The tests of a stage once more, under the other backends of Keras where they are installed."""
+"""The tests of a stage, run again with every other Keras backend that is installed."""
 
 import os
 import subprocess
@@ -10,12 +10,12 @@ import pytest
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_a_stage_trains_and_goes_on_under_another_backend(backend):
+def test_a_stage_trains_and_resumes_with_another_backend(backend):
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     tests = Path(__file__).with_name("test_training.py")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tests)]
-    done = subprocess.run(
+    finished = subprocess.run(
         command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert finished.returncode == 0, finished.stdout + finished.stderr

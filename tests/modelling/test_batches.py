@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from fsat_kedro.data.ragged import RaggedArray
-from fsat_kedro.modelling.batches import Clips, TrainingBatches, ViewBatches
-from fsat_kedro.parameters import Augmentation
+from fsat_kedro.modelling.batches import Clips, CropBatches, TrainingBatches
+from fsat_kedro.parameters import Augmentation, TestTimeCrops
 
 N_CLIPS, N_MELS = 11, 4
 PLAIN = Augmentation(shift=0, flip=0, erase={"probability": 0, "area": (0, 0), "aspect": 1})
@@ -12,19 +14,20 @@ FULL = Augmentation(
 )
 
 
-def clips_of(rows, *, order=range(N_CLIPS), components=True):
-    """Clips of a random walk each, in some order; clip k has k as its first component."""
+def clips_of(rows, *, order=range(N_CLIPS), components=True, targets=None):
+    """Make clips of random values, in some order; clip k has k as its first component."""
     rng = np.random.default_rng(0)
     mels = [rng.uniform(-80, 20, (int(n), N_MELS)) for n in rng.integers(3, 40, N_CLIPS)]
     lengths = [len(mels[clip]) for clip in order]
     values = np.concatenate([mels[clip] for clip in order]).astype(np.float32)
-    statistics = {"minimum": float(values.min()), "maximum": float(values.max())}
+    levels = {"minimum": float(values.min()), "maximum": float(values.max())}
     return Clips(
         np.array(rows),
         [f"{clip}.wav" for clip in order],
         RaggedArray(values, np.cumsum([0, *lengths])),
         np.array([[clip, 0.5] for clip in order]) if components else None,
-        statistics,
+        {**levels, "shortest": 5, "longest": 30},
+        targets,
     )
 
 
@@ -38,9 +41,8 @@ def training_batches(rows=range(N_CLIPS), **changes):
     }
     components = changes.pop("components", True)
     targets = np.eye(N_CLIPS, dtype=np.float32)
-    return TrainingBatches(
-        clips_of(rows, components=components), targets, **{**settings, **changes}
-    )
+    clips = clips_of(rows, components=components, targets=targets)
+    return TrainingBatches(clips, **{**settings, **changes})
 
 
 def assert_same_batch(first, second):
@@ -51,7 +53,7 @@ def assert_same_batch(first, second):
 # Training
 
 
-def test_a_training_batch_has_the_shapes_and_the_range_of_the_network():
+def test_a_training_batch_has_the_shapes_that_the_network_takes():
     for components in (True, False):
         batches = training_batches(components=components)
         inputs, targets = batches[0]
@@ -75,7 +77,7 @@ def test_all_values_lie_within_0_and_1():
         batches.on_epoch_end()
 
 
-def test_lengths_reach_both_ends_of_the_range_and_stay_within():
+def test_lengths_reach_both_ends_of_the_range_and_stay_inside():
     batches = training_batches(lengths=range(5, 9))
     lengths = set()
     for _ in range(30):
@@ -84,7 +86,7 @@ def test_lengths_reach_both_ends_of_the_range_and_stay_within():
     assert lengths == {5, 6, 7, 8}
 
 
-def test_the_first_two_batches_of_an_epoch_differ_in_length_where_they_can():
+def test_the_first_two_batches_of_an_epoch_differ_in_length_if_possible():
     batches = training_batches(lengths=range(7, 9))
     for _ in range(30):
         assert {batches[index][0][0].shape[2] for index in (0, 1)} == {7, 8}
@@ -94,7 +96,7 @@ def test_the_first_two_batches_of_an_epoch_differ_in_length_where_they_can():
 
 
 @pytest.mark.parametrize(("rows", "n_batches"), [(range(N_CLIPS), 4), ([2, 5, 7], 2), ([4, 9], 2)])
-def test_every_training_clip_is_used_once_an_epoch_and_no_other(rows, n_batches):
+def test_an_epoch_uses_every_training_clip_once_and_no_other(rows, n_batches):
     batches = training_batches(rows, augmentation=PLAIN, mixup_alpha=0)
     assert len(batches) == n_batches
     for _ in range(3):
@@ -105,16 +107,16 @@ def test_every_training_clip_is_used_once_an_epoch_and_no_other(rows, n_batches)
         batches.on_epoch_end()
 
 
-def test_mixing_uses_every_clip_once_as_itself_and_once_as_a_partner():
+def test_mixup_uses_every_clip_once_as_itself_and_once_as_a_partner():
     batches = training_batches()
     mass = sum(batches[index][1].sum() for index in range(len(batches)))
     assert mass == pytest.approx(N_CLIPS)
     (_, pca), targets = batches[0]
-    # The first component of clip k is k: mixed components and labels tell the same shares.
+    # The first component of clip k is k: components and labels are mixed by the same weights.
     np.testing.assert_allclose(pca[:, 0], targets @ np.arange(N_CLIPS), rtol=1e-5)
 
 
-def test_a_batch_is_always_the_same_whatever_was_asked_for_before():
+def test_a_batch_does_not_depend_on_earlier_requests():
     first, second = training_batches(), training_batches()
     for index in (3, 0, 3, 1):
         second[index]
@@ -133,18 +135,18 @@ def test_epochs_and_seeds_differ():
     assert not np.array_equal(first[1], other[0][1])
 
 
-def test_a_plain_batch_holds_spans_of_its_clips():
+def test_a_batch_without_augmentation_has_crops_of_its_clips():
     batches = training_batches(augmentation=PLAIN, mixup_alpha=0, lengths=[3])
     clips = clips_of(range(N_CLIPS))
     smallest, largest = clips.mel_statistics["minimum"], clips.mel_statistics["maximum"]
     (mel, pca), _ = batches[0]
-    for span, row in zip(mel[..., 0].transpose(0, 2, 1), pca[:, 0].astype(int), strict=True):
+    for crop, row in zip(mel[..., 0].transpose(0, 2, 1), pca[:, 0].astype(int), strict=True):
         whole = (clips.mels[row] - smallest) / (largest - smallest)
         starts = range(len(whole) - 2)
-        assert any(np.allclose(span, whole[start : start + 3], atol=1e-6) for start in starts)
+        assert any(np.allclose(crop, whole[start : start + 3], atol=1e-6) for start in starts)
 
 
-def test_batches_leave_the_clips_as_they_were():
+def test_batches_do_not_change_the_clips():
     batches = training_batches()
     before = batches._clips.mels.values.copy()
     for index in range(len(batches)):
@@ -152,17 +154,22 @@ def test_batches_leave_the_clips_as_they_were():
     np.testing.assert_array_equal(batches._clips.mels.values, before)
 
 
-# Views
+# Crops
 
 
-def views_of(clips, **changes):
-    settings = {"lengths": [5, 12, 30], "n_spans": 2, "batch_size": 2, "seed": 1}
-    return ViewBatches(clips, **{**settings, **changes})
+def crop_batches_of(clips, *, lengths=(5, 18, 30), seed=1, **changes):
+    """Make batches of crops from the shortest to the longest of these lengths, at equal steps."""
+    settings = {"n_lengths": len(lengths), "crops_per_length": 2, "subset": "all", "batch_size": 2}
+    statistics = {**clips.mel_statistics, "shortest": lengths[0], "longest": lengths[-1]}
+    settings = TestTimeCrops(**{**settings, **changes})
+    batches = CropBatches(replace(clips, mel_statistics=statistics), settings, seed=(seed,))
+    assert {*batches.lengths} == {*lengths}
+    return batches
 
 
-def views_by_name(clips, **changes):
-    """Every view of every clip, in order, by the clip's name."""
-    batches = views_of(clips, **changes)
+def crops_by_name(clips, **changes):
+    """Return every crop of every clip, in order, by the clip's name."""
+    batches = crop_batches_of(clips, **changes)
     seen = {}
     for index in range(len(batches)):
         (inputs,) = batches[index]
@@ -171,57 +178,58 @@ def views_by_name(clips, **changes):
     return seen
 
 
-def test_every_clip_is_seen_at_every_length_in_every_span():
-    seen = views_by_name(clips_of([0, 3, 4, 8, 10]))
+def test_every_clip_has_all_crops_of_every_length():
+    seen = crops_by_name(clips_of([0, 3, 4, 8, 10]))
     assert sorted(seen) == ["0.wav", "10.wav", "3.wav", "4.wav", "8.wav"]
-    for views in seen.values():
-        assert sorted(view.shape[1] for view in views) == [5, 5, 12, 12, 30, 30]
-        assert all(view.min() >= 0 and view.max() <= 1 for view in views)
+    for crops in seen.values():
+        assert sorted(crop.shape[1] for crop in crops) == [5, 5, 18, 18, 30, 30]
+        assert all(crop.min() >= 0 and crop.max() <= 1 for crop in crops)
 
 
-@pytest.mark.parametrize("lengths", [[5, 5, 6], [5, 6, 6], [5, 5, 5, 5, 5, 7]])
-def test_the_first_two_views_differ_in_length_where_any_do(lengths):
-    views = views_of(clips_of([0, 3]), lengths=lengths)
-    first, second = (views[index][0][0].shape[2] for index in (0, 1))
+@pytest.mark.parametrize("lengths", [[10, 10, 11], [5, 6, 6], [5, 5, 5, 6, 6, 6], [5, 7]])
+def test_the_first_two_batches_of_crops_differ_in_length_if_any_do(lengths):
+    batches = crop_batches_of(clips_of([0, 3]), lengths=lengths)
+    first, second = (batches[index][0][0].shape[2] for index in (0, 1))
     assert first != second
 
 
-def test_views_of_a_clip_depend_on_no_other_clip_and_on_no_order():
-    alone = views_by_name(clips_of([3]))
+def test_crops_of_a_clip_depend_on_no_other_clip_and_on_no_order():
+    alone = crops_by_name(clips_of([3]))
     backwards = clips_of([10, 7, 0], order=range(N_CLIPS)[::-1])
-    together = views_by_name(backwards, batch_size=5)
-    # Few clips are looked at in all spans of a length at once, many in one after the other.
+    together = crops_by_name(backwards, batch_size=5)
+    # Few clips have all crops of a length in one batch, many have one after the other.
     ours, theirs = (
-        sorted(view.tobytes() for view in found["3.wav"]) for found in (alone, together)
+        sorted(crop.tobytes() for crop in found["3.wav"]) for found in (alone, together)
     )
     assert ours == theirs
 
 
-def test_few_clips_are_looked_at_in_all_spans_of_a_length_at_once():
-    few, many = (views_of(clips_of(range(n)), n_spans=3, batch_size=6) for n in (2, 3))
+def test_few_clips_have_all_crops_of_a_length_in_one_batch():
+    few, many = (
+        crop_batches_of(clips_of(range(n)), crops_per_length=3, batch_size=6) for n in (2, 3)
+    )
     assert len(few) == len(few.lengths) // 3
     assert few.rows(0).tolist() == [0, 1] * 3
     assert len(many) == len(many.lengths)
 
 
-def test_spans_of_one_length_differ_and_so_do_seeds():
+def test_crops_of_one_length_differ_and_so_do_seeds():
     clips = clips_of([int(clips_of([0]).mels.lengths.argmax())])
-    (views,) = views_by_name(clips, lengths=[5], n_spans=8).values()
-    assert len({view.tobytes() for view in views}) > 3
-    (others,) = views_by_name(clips, lengths=[5], n_spans=8, seed=2).values()
-    assert [view.tobytes() for view in views] != [view.tobytes() for view in others]
+    (crops,) = crops_by_name(clips, lengths=[5], crops_per_length=8).values()
+    assert len({crop.tobytes() for crop in crops}) > 3
+    (others,) = crops_by_name(clips, lengths=[5], crops_per_length=8, seed=2).values()
+    assert [crop.tobytes() for crop in crops] != [crop.tobytes() for crop in others]
 
 
-def test_views_have_their_components_and_targets_along():
-    clips = clips_of([3, 9, 4])
+def test_batches_of_crops_have_the_components_and_targets_of_their_clips():
     targets = np.eye(N_CLIPS, dtype=np.float32)
-    batches = views_of(clips, targets=targets)
+    batches = crop_batches_of(clips_of([3, 9, 4], targets=targets))
     for index in range(len(batches)):
         (_, pca), labels = batches[index]
         np.testing.assert_array_equal(pca[:, 0], batches.rows(index))
         np.testing.assert_array_equal(labels, targets[batches.rows(index)])
 
 
-def test_the_first_two_views_differ_in_length():
-    batches = views_of(clips_of(range(N_CLIPS)))
+def test_the_first_two_batches_of_crops_differ_in_length():
+    batches = crop_batches_of(clips_of(range(N_CLIPS)))
     assert batches[0][0][0].shape[2] != batches[1][0][0].shape[2]

@@ -1,3 +1,5 @@
+import logging
+
 import numpy as np
 import pytest
 
@@ -8,33 +10,64 @@ def arrays(*shapes):
     return [np.full(shape, index, np.float32) for index, shape in enumerate(shapes)]
 
 
-def test_a_state_comes_back_as_it_was(tmp_path):
+@pytest.fixture(params=["path", "url"])
+def path(request, tmp_path):
+    """The checkpoint of a stage, in a local folder or in an object store."""
+    file = tmp_path / "fold_1" / "mel.checkpoint.npz"
+    if request.param == "path":
+        return file
+    return f"memory://{file}"
+
+
+def test_a_state_is_loaded_as_it_was_saved(path):
     rows = [{"epoch": 1, "phase": "low", "val_loss": float("nan"), "loss": 0.1}]
-    # More than ten of them, so that an order by name would not do.
+    # More than ten arrays, whose order by name would be another.
     state = StageState(rows, arrays(*[(2, 3)] * 12), [np.array(7, np.int64)], [])
-    checkpoint = Checkpoint(tmp_path / "fold_1" / "mel.checkpoint.npz", "this stage")
-    checkpoint.save(StageState([], [], [], arrays((5,))))
-    checkpoint.save(state)
-    loaded = checkpoint.load()
+    checkpoint = Checkpoint(path)
+    checkpoint.save("this stage", StageState([], [], [], arrays((5,))))
+    checkpoint.save("this stage", state)
+    loaded = checkpoint.load("this stage")
     np.testing.assert_equal(loaded.rows, rows)
-    for name in ("weights", "optimiser", "best"):
+    for name in ("weights", "optimizer", "best"):
         ours, theirs = getattr(state, name), getattr(loaded, name)
         assert len(ours) == len(theirs)
         for one, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(one, other, strict=True)
-    assert [path.name for path in (tmp_path / "fold_1").iterdir()] == ["mel.checkpoint.npz"]
 
 
-def test_there_is_no_state_at_first_nor_of_another_stage(tmp_path):
-    path = tmp_path / "mel.checkpoint.npz"
-    assert Checkpoint(path, "this stage").load() is None
-    Checkpoint(path, "another stage").save(StageState([], [], [], []))
-    assert Checkpoint(path, "this stage").load() is None
+def test_a_local_file_is_the_only_one_in_its_folder(tmp_path):
+    Checkpoint(tmp_path / "mel.checkpoint.npz").save("this stage", StageState([], [], [], []))
+    assert [path.name for path in tmp_path.iterdir()] == ["mel.checkpoint.npz"]
 
 
-def test_a_state_that_cannot_be_written_leaves_the_one_before(tmp_path):
-    checkpoint = Checkpoint(tmp_path / "mel.checkpoint.npz", "this stage")
-    checkpoint.save(StageState([{"epoch": 1}], [], [], []))
+def test_there_is_no_state_at_first_nor_of_another_stage_nor_after_removal(path):
+    checkpoint = Checkpoint(path)
+    assert checkpoint.load("this stage") is None
+    checkpoint.save("another stage", StageState([], [], [], []))
+    assert checkpoint.load("this stage") is None
+    assert checkpoint.load("another stage") is not None
+    checkpoint.remove()
+    assert checkpoint.load("another stage") is None
+    checkpoint.remove()
+
+
+def test_a_failed_save_keeps_the_state_before(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "mel.checkpoint.npz")
+    checkpoint.save("this stage", StageState([{"epoch": 1}], [], [], []))
     with pytest.raises(TypeError):
-        checkpoint.save(StageState([{"epoch": object()}], [], [], []))
-    assert checkpoint.load().rows == [{"epoch": 1}]
+        checkpoint.save("this stage", StageState([{"epoch": object()}], [], [], []))
+    assert checkpoint.load("this stage").rows == [{"epoch": 1}]
+
+
+def test_a_save_that_fails_is_an_error_in_a_folder_and_a_warning_at_a_url(tmp_path, caplog):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file"):
+        Checkpoint(tmp_path / "file" / "mel.checkpoint.npz").save(
+            "this stage", StageState([], [], [], [])
+        )
+    with caplog.at_level(logging.WARNING):
+        Checkpoint("nowhere://bucket/mel.checkpoint.npz").save(
+            "this stage", StageState([], [], [], [])
+        )
+    (message,) = caplog.messages
+    assert message.startswith("The checkpoint could not be saved, training goes on: ")

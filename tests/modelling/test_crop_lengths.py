@@ -3,31 +3,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsat_kedro.modelling.crop_lengths import length_range, training_lengths, view_lengths
+from fsat_kedro.modelling import crop_lengths
+from fsat_kedro.modelling.crop_lengths import crop_length_range, training_lengths
 
 
 def test_the_range_lies_between_percentiles():
     lengths = np.arange(101) * 10
-    assert length_range(lengths, (25, 75)) == (250, 750)
-    assert length_range(lengths[::-1], (5, 100)) == (50, 1000)
+    assert crop_length_range(lengths, (25, 75)) == (250, 750)
+    assert crop_length_range(lengths[::-1], (5, 100)) == (50, 1000)
     # 101.75 and 103.25 of 101, 102, 103, 104
-    assert length_range(np.array([101, 102, 103, 104]), (25, 75)) == (102, 103)
+    assert crop_length_range(np.array([101, 102, 103, 104]), (25, 75)) == (102, 103)
 
 
-def test_no_length_is_under_what_the_backbone_makes_a_column_of():
-    assert length_range(np.array([0, 0, 1]), (0, 50)) == (32, 32)
-    assert length_range(np.array([1, 31, 33]), (0, 100)) == (32, 33)
+def test_no_length_is_below_one_column_of_the_backbone():
+    assert crop_length_range(np.array([0, 0, 1]), (0, 50)) == (32, 32)
+    assert crop_length_range(np.array([1, 31, 33]), (0, 100)) == (32, 33)
 
 
-def test_views_go_at_equal_steps_and_include_both_ends():
-    assert view_lengths(263, 763, 6) == [263, 363, 463, 563, 663, 763]
-    assert view_lengths(10, 11, 3) == [10, 10, 11]
-    assert view_lengths(10, 20, 1) == [10]
+def test_test_time_lengths_have_equal_steps_and_include_both_ends():
+    assert crop_lengths.test_time_lengths(263, 763, 6) == [263, 363, 463, 563, 663, 763]
+    assert crop_lengths.test_time_lengths(10, 11, 3) == [10, 10, 11]
+    assert crop_lengths.test_time_lengths(10, 20, 1) == [10]
 
 
 @given(st.integers(1, 900), st.integers(0, 900), st.integers(2, 9))
-def test_views_ascend_within_the_range(shortest, surplus, n_lengths):
-    lengths = view_lengths(shortest, shortest + surplus, n_lengths)
+def test_test_time_lengths_ascend_within_the_range(shortest, surplus, n_lengths):
+    lengths = crop_lengths.test_time_lengths(shortest, shortest + surplus, n_lengths)
     assert len(lengths) == n_lengths
     assert (lengths[0], lengths[-1]) == (shortest, shortest + surplus)
     assert lengths == sorted(lengths)
@@ -37,7 +38,7 @@ def test_views_ascend_within_the_range(shortest, surplus, n_lengths):
     assert all(type(length) is int for length in lengths)
 
 
-def test_training_draws_from_every_length_or_from_few():
+def test_training_draws_from_all_lengths_or_from_a_few():
     assert list(training_lengths(3, 6, None)) == [3, 4, 5, 6]
     assert training_lengths(263, 763, 3) == [263, 513, 763]
     assert training_lengths(7, 8, 5) == [7, 8]

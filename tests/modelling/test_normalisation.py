@@ -1,4 +1,4 @@
-"""The fused batch normalisation against that of Keras, which spells it out."""
+"""The fused batch normalisation compared with that of Keras."""
 
 import keras
 import numpy as np
@@ -10,7 +10,7 @@ from fsat_kedro.modelling.normalisation import BatchNormalization
 
 @pytest.fixture
 def pair():
-    """Keras' layer and ours with the same weights."""
+    """Make Keras' layer and ours with the same weights."""
     pair = [kind(momentum=0.7) for kind in (layers.BatchNormalization, BatchNormalization)]
     rng = np.random.default_rng(0)
     weights = rng.uniform(0.5, 2, (4, 3)).astype(np.float32)
@@ -45,13 +45,13 @@ def test_gradients_are_the_same(pair, rng):
         np.testing.assert_allclose(ours, expected, atol=1e-4)
 
 
-def test_out_of_training_it_is_that_of_keras(pair, rng):
+def test_predictions_are_the_same(pair, rng):
     images = rng.normal(2, 3, (4, 5, 6, 3)).astype(np.float32)
     expected, ours = (np.asarray(layer(images, training=False)) for layer in pair)
     np.testing.assert_allclose(ours, expected, atol=1e-5)
 
 
-def test_in_half_precision_its_statistics_stay_whole(rng):
+def test_in_half_precision_its_statistics_stay_float32(rng):
     layer = BatchNormalization(momentum=0, dtype="mixed_bfloat16")
     images = rng.normal(2, 3, (8, 16, 16, 3)).astype(np.float32)
     outputs = layer(images, training=True)

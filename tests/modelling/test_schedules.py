@@ -1,4 +1,4 @@
-"""Learning rates by hand, and against the callbacks of Keras that do the same with a memory."""
+"""Learning rates by hand, and compared with the Keras callbacks that keep a state."""
 
 import math
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from fsat_kedro.parameters import Plateau
 PLATEAU = Plateau(min_delta=0.1, patience=2, factor=0.1, stop_after=5)
 
 
-def test_the_rate_goes_up_and_down_in_a_triangle():
+def test_the_rate_rises_and_falls_in_a_triangle():
     rates = [triangular_rate(step, 4, 0.1, 0.5) for step in range(13)]
     triangle = [0.1, 0.2, 0.3, 0.4, 0.5, 0.4, 0.3, 0.2]
     np.testing.assert_allclose(rates, [*triangle, *triangle[:5]])
@@ -37,7 +37,7 @@ def test_a_rate_falls_after_every_patience_without_gain():
 
 
 @given(
-    # Numbers that float32, in which Keras compares, holds exactly.
+    # Keras compares in float32, which represents these numbers exactly.
     st.lists(st.integers(0, 128).map(lambda x: x / 64), max_size=30),
     st.builds(
         Plateau,
@@ -47,7 +47,7 @@ def test_a_rate_falls_after_every_patience_without_gain():
         stop_after=st.integers(1, 8),
     ),
 )
-def test_a_plateau_is_that_of_the_callbacks_of_keras(losses, plateau):
+def test_a_plateau_is_that_of_the_keras_callbacks(losses, plateau):
     import keras
 
     model = SimpleNamespace(

@@ -1,11 +1,11 @@
-"""The parts of a stage by hand, and one whole small stage in which all three phases happen.
+"""The parts of a stage by hand, and one small stage with all three phases.
 
-The stage: a small network, a dozen clips of three classes, 32 bands. The phase `low` never
-falls by its min_delta: after the first epoch its rate is lowered each time, and it stops after
-two more. The phase `high` has a rate at which the network gets worse.
+The stage has a small network and a dozen clips of three classes, 32 bands. In phase `low` the loss
+never falls by min_delta: the rate is reduced after every epoch, and the phase stops early. The
+rate of phase `high` makes the network worse.
 """
 
-import contextvars
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -14,12 +14,12 @@ import pytest
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.errors import InputError
 from fsat_kedro.evaluation import metrics
-from fsat_kedro.modelling import networks as model
 from fsat_kedro.modelling import training
-from fsat_kedro.modelling.batches import Clips, TrainingBatches, ViewBatches
-from fsat_kedro.modelling.checkpoint import StageState
+from fsat_kedro.modelling.batches import Clips, CropBatches, TrainingBatches
+from fsat_kedro.modelling.checkpoint import Checkpoint, StageState
+from fsat_kedro.modelling.encoders import ENCODER
 from fsat_kedro.modelling.normalisation import BatchNormalization
-from fsat_kedro.parameters import Training
+from fsat_kedro.parameters import TestTimeCrops, Training
 
 STAGE = Training(
     batch_size=6,
@@ -42,23 +42,23 @@ STAGE = Training(
 
 
 def small_network():
-    """A network that is traced in a second, of the same inputs and outputs."""
+    """Build a network with the same inputs and outputs that is traced in a second."""
     import keras
     from keras import layers
 
     mel = keras.Input((32, None, 1), name="mel")
     convolved = layers.Conv2D(8, 3, strides=2)(mel)
-    encoder = keras.Model(mel, BatchNormalization(momentum=0.5)(convolved), name=model.ENCODER)
+    encoder = keras.Model(mel, BatchNormalization(momentum=0.5)(convolved), name=ENCODER)
     features = layers.GlobalAveragePooling2D()(layers.ReLU()(encoder(mel)))
     return keras.Model([mel], layers.Dense(3, activation="softmax")(features))
 
 
 class Interrupted(Exception):
-    """Stands for a kill: nothing is tidied up after it."""
+    """Stands for a kill: nothing is cleaned up after it."""
 
 
 class Setup:
-    """A new network, batches and views of it, always the same."""
+    """A new network and its batches, always the same."""
 
     def __init__(self, seed=0):
         import keras
@@ -71,74 +71,74 @@ class Setup:
             mel[:, 10 * label : 10 * label + 10] += 2
         mels = RaggedArray(values.reshape(-1, 32), np.arange(0, 18 * 36 + 1, 36))
         fnames = [f"{index}.wav" for index in range(18)]
-        statistics = {"minimum": 0.0, "maximum": 3.0}
+        statistics = {"minimum": 0.0, "maximum": 3.0, "shortest": 32, "longest": 40}
         targets = np.eye(3, dtype=np.float32)[labels]
         self.batches = TrainingBatches(
-            Clips(np.arange(12), fnames, mels, None, statistics),
-            targets,
+            Clips(np.arange(12), fnames, mels, None, statistics, targets),
             batch_size=STAGE.batch_size,
             lengths=range(32, 41),
             augmentation=STAGE.augmentation,
             mixup_alpha=STAGE.mixup_alpha.mel,
             seed=0,
         )
-        held_out = Clips(np.arange(12, 18), fnames, mels, None, statistics)
-        self.views = ViewBatches(
-            held_out, lengths=[32, 36, 40], n_spans=1, batch_size=6, seed=0, targets=targets
-        )
+        held_out = Clips(np.arange(12, 18), fnames, mels, None, statistics, targets)
+        crops = TestTimeCrops(n_lengths=3, crops_per_length=1, subset="all", batch_size=6)
+        self.validation = CropBatches(held_out, crops, seed=(0,))
         self.network = small_network()
-        self.heard = []
+        self.reported = []
 
     def train(self, settings=STAGE, *, checkpoint=None, interrupt_in=None):
         """Train the network; with `interrupt_in`, until the middle of that epoch."""
 
-        def listen(metrics, epoch):
-            self.heard.append((epoch, metrics))
+        import keras
 
-        def run():
-            training.report_epochs_to(listen)
-            if checkpoint is not None:
-                training.keep_checkpoint_at(checkpoint)
-            return training.train_stage(
-                self.network, self.batches, self.views, settings=settings, name="fold_1 mel"
-            )
-
+        callback = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: self.reported.append((epoch, dict(logs)))
+        )
         if interrupt_in is not None:
             get = self.batches.__class__.__getitem__
 
             def interrupted(batches, index):
-                if (len(self.heard), index) == (interrupt_in - 1, 1):
+                if (len(self.reported), index) == (interrupt_in - 1, 1):
                     raise Interrupted("interrupted")
                 return get(batches, index)
 
             kind = type("InterruptedBatches", (TrainingBatches,), {"__getitem__": interrupted})
             self.batches.__class__ = kind
-        self.history = contextvars.copy_context().run(run)
+        self.history = training.train_stage(
+            self.network,
+            self.batches,
+            self.validation,
+            settings=settings,
+            name="fold_1 mel",
+            checkpoint=None if checkpoint is None else Checkpoint(checkpoint),
+            callbacks=[callback],
+        )
         return self
 
 
 @pytest.fixture(scope="module")
 def stage():
-    """A stage trained without interruption."""
+    """Train a stage without interruption."""
     return Setup().train()
 
 
 # By hand
 
 
-def test_map_at_3_from_shares_is_that_of_the_ranks(rng):
+def test_map_at_3_from_fractions_is_that_of_the_ranks(rng):
     probabilities = rng.dirichlet(np.ones(6), size=50)
     targets = rng.integers(6, size=50)
     ranks = (probabilities > probabilities[np.arange(50), targets][:, None]).sum(axis=1)
-    shares = [(ranks < k).mean() for k in (1, 2, 3)]
-    assert training.map_at_3(*shares) == pytest.approx(metrics.map_at_k(targets, probabilities))
+    fractions = [(ranks < k).mean() for k in (1, 2, 3)]
+    assert training.map_at_3(*fractions) == pytest.approx(metrics.map_at_k(targets, probabilities))
     assert training.map_at_3(0.5, 0.7, 1.0) == pytest.approx(0.5 + 0.1 + 0.1)
 
 
 # A whole stage
 
 
-def test_the_history_has_a_row_an_epoch_numbered_through_the_phases(stage):
+def test_the_history_has_a_row_for_each_epoch_numbered_through_the_phases(stage):
     history = stage.history
     assert history.columns.tolist() == [
         *("epoch", "phase", "loss", "accuracy", "val_loss", "val_accuracy", "val_map_at_3"),
@@ -151,18 +151,16 @@ def test_the_history_has_a_row_an_epoch_numbered_through_the_phases(stage):
     assert (history["val_map_at_3"] >= history["val_accuracy"]).all()
 
 
-def test_the_listener_hears_every_epoch_as_it_stands_in_the_history(stage):
-    rows = [
-        (row["epoch"], {key: row[key] for key in stage.heard[0][1]})
-        for row in stage.history.to_dict("records")
-    ]
-    assert stage.heard == rows
-    assert set(stage.heard[0][1]) == set(stage.history) - {"epoch", "phase"}
+def test_callbacks_get_the_numbers_of_every_row_of_the_history(stage):
+    names = [name for name in stage.history if name not in ("epoch", "phase")]
+    rows = stage.history.to_dict("records")
+    expected = [(row["epoch"] - 1, {name: row[name] for name in names}) for row in rows]
+    assert stage.reported == expected
 
 
 def test_every_phase_has_its_rates(stage):
     rates = stage.history.groupby("phase")["learning_rate"].agg(list)
-    # Two batches an epoch: an epoch up ends half-way, one down likewise.
+    # With two batches an epoch, the last rate of every epoch is half-way.
     np.testing.assert_allclose(rates["cyclic"], [5.5e-4, 5.5e-4], rtol=1e-5)
     np.testing.assert_allclose(rates["low"], [1e-4, 1e-4, 1e-5], rtol=1e-5)
     np.testing.assert_allclose(rates["high"], [0.3, 0.3], rtol=1e-5)
@@ -170,8 +168,8 @@ def test_every_phase_has_its_rates(stage):
 
 def test_the_stage_ends_with_the_weights_of_its_lowest_validation_loss(stage):
     losses = []
-    for index in range(len(stage.views)):
-        (mel,), targets = stage.views[index]
+    for index in range(len(stage.validation)):
+        (mel,), targets = stage.validation[index]
         probabilities = stage.network.predict_on_batch(mel)
         losses.extend(-np.log((probabilities * targets).sum(axis=1)))
     lowest = stage.history["val_loss"].min()
@@ -187,72 +185,69 @@ def assert_same_stage(ours, expected):
     assert ours.history[columns].equals(expected.history[columns])
     for one, other in zip(ours.network.get_weights(), expected.network.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert [epoch for epoch, _ in ours.heard] == list(range(1, len(ours.history) + 1))
+    assert [epoch for epoch, _ in ours.reported] == list(range(len(ours.history)))
 
 
-def test_an_interrupted_stage_goes_on_as_if_it_had_not_been(stage, tmp_path):
+def test_an_interrupted_stage_resumes_with_the_same_result(stage, tmp_path):
     checkpoint = tmp_path / "mel.checkpoint.npz"
-    # Within a phase; at its end, after which the next begins from the best weights; in the last.
+    # Inside a phase; at its end, after which the next starts from the best weights; in the last.
     for epoch in (2, 3, 5, 7):
         with pytest.raises(Exception, match="interrupted"):
             Setup().train(checkpoint=checkpoint, interrupt_in=epoch)
     resumed = Setup().train(checkpoint=checkpoint)
     assert_same_stage(resumed, stage)
-    # Finished, but not saved: nothing is left to train.
+    # Finished, but its outputs are not saved: there is nothing left to train.
     again = Setup().train(checkpoint=checkpoint, interrupt_in=1 + len(stage.history))
     assert_same_stage(again, stage)
     assert again.history.equals(resumed.history)
 
 
-@pytest.mark.parametrize("change", ["network", "settings", "clips", "views"])
-def test_another_stage_does_not_go_on_from_a_checkpoint(tmp_path, change):
-    def checkpoint_of(setup, settings=STAGE):
-        training.keep_checkpoint_at(tmp_path / "mel.checkpoint.npz")
-        return training._checkpoint(setup.network, setup.batches, setup.views, settings)
+@pytest.mark.parametrize("change", ["network", "settings", "clips", "validation"])
+def test_another_stage_does_not_resume_from_a_checkpoint(tmp_path, change):
+    def fingerprint(setup, settings=STAGE):
+        return training._fingerprint(setup.network, setup.batches, setup.validation, settings)
 
-    def kept(*setup):
-        return contextvars.copy_context().run(checkpoint_of, *setup)
-
-    kept(Setup()).save(StageState([], [], [], []))
-    assert kept(Setup()).load() is not None
+    checkpoint = Checkpoint(tmp_path / "mel.checkpoint.npz")
+    checkpoint.save(fingerprint(Setup()), StageState([], [], [], []))
+    assert checkpoint.load(fingerprint(Setup())) is not None
     setup, settings = Setup(seed=int(change == "network")), STAGE
     if change == "settings":
         settings = STAGE.model_copy(update={"batch_size": 7})
     elif change == "clips":
         setup.batches._clips.mels.values[-1] += 1  # Of a clip that is held out.
-    elif change == "views":
-        setup.views._targets = setup.views._targets[::-1]
-    loaded = kept(setup, settings).load()
-    assert loaded is None
+    elif change == "validation":
+        clips = setup.validation.clips
+        setup.validation.clips = replace(clips, targets=clips.targets[::-1])
+    assert checkpoint.load(fingerprint(setup, settings)) is None
 
 
 def changed(settings, *, epochs, **changes):
-    """Settings with a cyclic phase of some epochs alone."""
+    """Change settings to a cyclic phase only, of some epochs."""
     phases = settings.phases.model_dump()
     phases = {name: {**phase, "epochs": 0} for name, phase in phases.items()}
     phases["cyclic"]["epochs"] = epochs
     return Training.model_validate({**settings.model_dump(), "phases": phases, **changes})
 
 
-def test_without_a_validation_the_row_has_none_and_the_listener_hears_of_none():
+def test_an_epoch_without_validation_has_no_numbers_of_it():
     settings = changed(STAGE, epochs=3, selection="last", validate_every=2)
     trained = Setup().train(settings)
     assert trained.history["val_loss"].isna().tolist() == [True, False, False]
     assert trained.history["loss"].notna().all()
-    assert ["val_map_at_3" in metrics for _, metrics in trained.heard] == [False, True, True]
+    assert ["val_map_at_3" in logs for _, logs in trained.reported] == [False, True, True]
 
 
-def test_a_loss_that_is_no_number_stops_training_with_advice():
+def test_a_loss_that_is_not_finite_stops_the_training_with_advice():
     setup = Setup()
     weights = setup.network.get_weights()
     setup.network.set_weights([*weights[:-1], np.full(3, np.nan, np.float32)])
     message = r"fold_1 mel: the loss is nan .* epoch 1, phase cyclic, .*: lower the rates of"
     with pytest.raises(InputError, match=message):
         setup.train(changed(STAGE, epochs=2))
-    assert not setup.heard
+    assert not setup.reported
 
 
-def test_a_trained_network_leaves_its_optimiser_behind(stage, tmp_path):
+def test_a_trained_network_has_no_optimizer(stage, tmp_path):
     path = tmp_path / "mel.weights.h5"
     stage.network.save_weights(path)
     with h5py.File(path) as file:

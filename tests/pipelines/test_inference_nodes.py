@@ -1,4 +1,4 @@
-"""The nodes after the networks of all folds."""
+"""The nodes that combine, rank and score the predictions of all folds."""
 
 import numpy as np
 import pandas as pd
@@ -53,7 +53,13 @@ def test_every_clip_gets_three_labels_in_the_order_of_the_table():
     ]
 
 
-def test_public_private_and_pooled_are_scored_apart_and_unlabelled_clips_not_at_all():
+def test_labels_have_no_spaces_and_are_fewer_where_there_are_two_classes():
+    classes = {"labels": ["Double bass", "Oboe"], "prior": [0.5, 0.5]}
+    submission = nodes.rank_tags(np.array([[0.2, 0.8], [0.6, 0.4]]), clips_of([pd.NA] * 2), classes)
+    assert submission["label"].tolist() == ["Oboe Double_bass", "Double_bass Oboe"]
+
+
+def test_public_private_and_pooled_scores_leave_unlabelled_clips_out():
     clips = clips_of(
         ["Bark", "Meow", "Siren", pd.NA], usage=["Public", "Private", "private", "Ignored"]
     )
@@ -67,7 +73,7 @@ def test_public_private_and_pooled_are_scored_apart_and_unlabelled_clips_not_at_
     assert scores["map_at_3_high"] == {"public": 1, "private": 0.5, "pooled": 1}
 
 
-def test_labelled_clips_without_usage_are_pooled_alone():
+def test_labelled_clips_without_usage_are_pooled_only():
     clips = clips_of(["Bark", "Meow", "Siren", pd.NA])
     scores = nodes.score_test(PROBABILITIES, clips, CLASSES, seed=0)
     assert scores["map_at_3"] == pytest.approx({"pooled": 0.5})
@@ -78,7 +84,7 @@ def test_without_any_label_there_is_no_score():
     assert scores == {score: {} for score in metrics.SCORES}
 
 
-def test_a_label_that_no_training_clip_had_counts_as_missed_and_is_told(caplog):
+def test_a_label_that_no_training_clip_has_counts_as_misclassified_with_a_warning(caplog):
     scores = nodes.score_test(PROBABILITIES[:2], clips_of(["Bark", "Harp"]), CLASSES, seed=0)
     assert scores["accuracy"] == pytest.approx({"pooled": 0.5})
     (message,) = caplog.messages
@@ -86,7 +92,7 @@ def test_a_label_that_no_training_clip_had_counts_as_missed_and_is_told(caplog):
     assert message.endswith("Harp")
 
 
-def test_every_fold_is_scored_over_the_clips_that_the_ensemble_is_scored_on():
+def test_every_fold_is_scored_on_the_clips_that_the_ensemble_is_scored_on():
     clips = clips_of(["Bark", "Siren", "Flute", pd.NA], rejected=[1])
     logs = np.log(PROBABILITIES)
     logs[1] = np.nan
@@ -109,7 +115,7 @@ def test_without_any_label_no_fold_is_scored():
     assert scores.empty
 
 
-def test_all_is_in_one_group_with_a_group_a_fold_in_it_and_only_weights_go_in_by_fold():
+def test_all_nodes_are_in_one_namespace_and_only_weights_are_inputs_by_fold():
     pipeline = create_pipeline(3)
     folds = {f"inference.fold_{fold}" for fold in (1, 2, 3)}
     assert {node.namespace for node in pipeline.nodes} == {"inference", *folds}

@@ -1,4 +1,4 @@
-"""The nodes around training that need no network."""
+"""The training nodes that need no network, and their wiring."""
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,13 @@ def clips_of(labels, rejected=(), folds=None):
     )
 
 
-def test_classes_are_in_alphabetical_order_with_their_shares_of_usable_clips():
+def test_classes_are_in_alphabetical_order_with_their_fractions_of_usable_clips():
     clips = clips_of(["Meow", "Bark", "Meow", "Aria", "Meow", "Bark"], rejected=[3, 4])
     classes = nodes.list_classes(clips)
     assert classes == {"labels": ["Bark", "Meow"], "prior": [0.5, 0.5]}
 
 
-def test_a_single_label_is_told(caplog):
+def test_a_single_label_is_logged_as_a_warning(caplog):
     classes = nodes.list_classes(clips_of(["Bark", "Bark", "Meow"], rejected=[2]))
     assert classes == {"labels": ["Bark"], "prior": [1.0]}
     assert caplog.messages == ["All training clips are labelled Bark: every clip will be"]
@@ -42,11 +42,11 @@ def test_stratified_folds_leave_rejected_clips_out():
     assert np.flatnonzero(assigned == 0).tolist() == [2, 5]
     assert np.bincount(assigned).tolist() == [2, 5, 5]
     for label in ("Bark", "Meow"):
-        held = assigned[(clips["label"] == label) & (assigned > 0)]
-        assert sorted(np.bincount(held, minlength=3)[1:]) == [2, 3]
+        of_label = assigned[(clips["label"] == label) & (assigned > 0)]
+        assert sorted(np.bincount(of_label, minlength=3)[1:]) == [2, 3]
 
 
-def test_given_folds_are_kept_but_for_rejected_clips():
+def test_given_folds_are_kept_except_for_rejected_clips():
     clips = clips_of(["Bark"] * 5, rejected=[1], folds=[2, 1, 1, 2, 1])
     assigned = nodes.assign_folds(clips, Folds(source="given", n_folds=2), seed=0)
     assert assigned.tolist() == [2, 0, 1, 2, 1]
@@ -58,14 +58,15 @@ def test_a_given_fold_whose_clips_are_all_rejected_is_an_error():
         nodes.assign_folds(clips, Folds(source="given", n_folds=2), seed=0)
 
 
-def test_no_given_folds_are_an_error_with_the_remedy():
+def test_missing_given_folds_are_an_error_with_a_remedy():
     with pytest.raises(InputError, match=r"set folds\.source to stratified"):
         nodes.assign_folds(clips_of(["Bark"] * 4), Folds(source="given", n_folds=2), seed=0)
 
 
 def test_the_parts_of_a_fold_are_disjoint_and_complete():
     assigned = np.array([1, 3, 0, 2, 2, 1, 0, 3])
-    splits = nodes.split_folds(assigned, Folds(source="stratified", n_folds=3))
+    clips, folds = clips_of(["Bark", "Meow"] * 4), Folds(source="stratified", n_folds=3)
+    splits = nodes.split_folds(assigned, clips, CLASSES, {"minimum": -90.0}, folds)
     assert [split["fold"] for split in splits] == [1, 2, 3]
     for split in splits:
         assert not set(split["train"]) & set(split["validation"])
@@ -74,7 +75,15 @@ def test_the_parts_of_a_fold_are_disjoint_and_complete():
     assert sorted(np.concatenate([split["validation"] for split in splits])) == [0, 1, 3, 4, 5, 7]
 
 
-def test_out_of_fold_predictions_are_each_clips_own_and_nan_for_rejected_ones():
+def test_a_split_has_what_the_networks_need_to_know_of_all_clips():
+    clips, folds = clips_of(["Bark", "Meow", pd.NA]), Folds(source="stratified", n_folds=2)
+    split, _ = nodes.split_folds(np.array([1, 2, 0]), clips, CLASSES, {"minimum": -90.0}, folds)
+    assert split["fnames"] == ["0.wav", "1.wav", "2.wav"]
+    assert split["targets"].tolist() == [0, 1, -1]
+    assert (split["n_classes"], split["mel_statistics"]) == (2, {"minimum": -90.0})
+
+
+def test_out_of_fold_predictions_are_combined_and_nan_for_rejected_clips():
     nan = [np.nan, np.nan]
     first = np.array([np.log([0.9, 0.1]), nan, nan, np.log([0.2, 0.8])])
     second = np.array([nan, np.log([0.3, 0.7]), nan, nan])
@@ -82,14 +91,14 @@ def test_out_of_fold_predictions_are_each_clips_own_and_nan_for_rejected_ones():
     np.testing.assert_allclose(probabilities, [[0.9, 0.1], [0.3, 0.7], nan, [0.2, 0.8]])
 
 
-def test_a_prediction_of_certainty_is_no_rejected_clip():
+def test_a_certain_prediction_is_no_rejected_clip():
     logs = np.array([[0.0, -80.0], [np.nan, np.nan]])
     probabilities = nodes.combine_out_of_fold(logs)
     np.testing.assert_allclose(probabilities[0], [1, 0], atol=1e-12)
     assert np.isnan(probabilities[1]).all()
 
 
-def test_cross_validation_is_scored_by_hand():
+def test_cross_validation_scores_match_a_worked_example():
     clips = clips_of(["Bark", "Meow", "Meow", "Bark"], rejected=[3])
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [np.nan, np.nan]])
     assigned = np.array([1, 2, 2, 0])
@@ -120,7 +129,7 @@ def test_histories_are_joined_fold_by_fold_and_stage_by_stage():
     assert joined["loss"].tolist() == [1, 2, 2, 1, 3, 3, 3]
 
 
-def test_all_is_in_one_group_with_a_group_a_fold_in_it():
+def test_all_nodes_are_in_one_namespace_with_one_for_each_fold_in_it():
     pipeline = create_pipeline(2)
     assert {node.namespace for node in pipeline.nodes} == {
         "training",
@@ -135,3 +144,9 @@ def test_all_is_in_one_group_with_a_group_a_fold_in_it():
         "mel_pca_history_2",
     ]
     assert all("." not in name for name in pipeline.all_outputs())
+
+
+def test_the_stages_get_their_checkpoints_and_the_callbacks_from_the_catalog():
+    inputs = create_pipeline(2).inputs()
+    stages = [f"{stage}_checkpoint_{fold}" for fold in (1, 2) for stage in ("mel", "mel_pca")]
+    assert inputs >= {"callbacks", *stages}

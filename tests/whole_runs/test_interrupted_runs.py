@@ -23,6 +23,6 @@ def test_a_run_killed_while_it_trains_is_finished_by_the_next_as_if_nothing_had_
     parameters = ",".join(f"{name}={value}" for name, value in SHORT.items())
     assert kill_and_resume(project, checkpoint.exists, "--params", parameters)
     log = (project / "run.log").read_text()
-    assert "fold_2 mel: goes on after epoch 1, where it was interrupted" in log
+    assert "fold_2 mel: resumes after epoch 1" in log
     assert differences(demo, outputs) == []
     assert not checkpoint.exists()

@@ -15,8 +15,8 @@ SHORT = {
     "training.phases.cyclic.epochs": 1,
     "training.phases.low.epochs": 0,
     "training.phases.high.epochs": 1,
-    "views.n_lengths": 2,
-    "views.n_spans": 1,
+    "test_time_crops.n_lengths": 2,
+    "test_time_crops.crops_per_length": 1,
 }
 
 

@@ -11,7 +11,7 @@ from kedro.framework.hooks import hook_impl
 from pydantic import ValidationError
 
 from fsat_kedro.files import is_url, local_path
-from fsat_kedro.parameters import Parameters
+from fsat_kedro.parameters import RENAMED, NetworkSettings, Parameters
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -23,7 +23,7 @@ class ParameterHooks:
     @hook_impl(tryfirst=True)
     def after_context_created(self, context: KedroContext) -> None:
         """Raise an error on an unknown key or a wrong value; make the folders absolute."""
-        from fsat_kedro.pipeline_registry import note_parameters
+        from fsat_kedro.pipeline_registry import set_parameters
 
         try:
             parameters = dict(context.config_loader["parameters"])
@@ -42,6 +42,9 @@ class ParameterHooks:
         data_dir, cache_dir = parameters["data_dir"], parameters["cache_dir"]
         # A local folder for temporary files.
         parameters["spool_dir"] = str(local_path(data_dir, cache_dir))
+        parameters["network_settings"] = {
+            name: parameters[name] for name in NetworkSettings.model_fields
+        }
         context.config_loader["parameters"] = parameters
         # The catalog's paths begin with them.
         context.config_loader.runtime_params = {
@@ -49,7 +52,7 @@ class ParameterHooks:
             "data_dir": data_dir,
             "cache_dir": cache_dir,
         }
-        note_parameters(parameters)
+        set_parameters(parameters)
 
 
 def _absolute(name: str, folder: str | None, project_path: Path) -> str | None:
@@ -68,10 +71,13 @@ def _absolute(name: str, folder: str | None, project_path: Path) -> str | None:
 
 
 def _readable(error: ValidationError) -> str:
+    """Format what is wrong with the parameters, by name and value."""
     lines = []
     for problem in error.errors():
         name = ".".join(map(str, problem["loc"]))
-        if problem["type"] == "extra_forbidden":
+        if name in RENAMED:
+            lines.append(f"parameter '{name}' {RENAMED[name]}")
+        elif problem["type"] == "extra_forbidden":
             lines.append(f"unknown parameter '{name}'")
         elif problem["type"] == "missing":
             lines.append(f"parameter '{name}' is not set")

@@ -1,125 +1,108 @@
-"""Many predictions of a clip made into one: a geometric mean over folds and views.
+"""The ensemble's predictions: a geometric mean over folds and crops, and ranked tags.
 
-Axes: n clips, c classes. Means are kept as logarithms until the end, so that nothing underflows.
+Axes: n clips, c classes. Means stay logarithms until the end, so that nothing underflows.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 
-from fsat_kedro.evaluation.metrics import top_k
-from fsat_kedro.modelling.crop_lengths import view_lengths
-from fsat_kedro.parameters import Inference, Model, Views
+from fsat_kedro.evaluation.metrics import N_TAGS, top_k
+from fsat_kedro.parameters import NetworkSettings
 
 # Keras takes seconds to import, and commands that predict nothing import this module too.
 if TYPE_CHECKING:
     from fsat_kedro.inference.runtimes import Network
-    from fsat_kedro.modelling.batches import Clips, ViewBatches
+    from fsat_kedro.modelling.batches import Clips, CropBatches
 
 
-def predict_views(network: "Network", batches: "ViewBatches") -> np.ndarray:
-    """Look at clips in all views with one network.
+def predict_fold(
+    weights: Path, clips: "Clips", *, n_classes: int, settings: NetworkSettings, fold: int
+) -> np.ndarray:
+    """Predict the test-time crops of clips with the network of one fold.
+
+    Args:
+        weights: file of the fold's trained weights.
+        clips: some rows of a split.
+        n_classes: c.
+        settings: network, crops, runtime and seed.
+        fold: the fold's number; each fold has crops of its own.
+
+    Returns:
+        As `predict_crops`.
+    """
+    from fsat_kedro.inference.runtimes import OpenVINONetwork, uses_openvino
+    from fsat_kedro.modelling.batches import CropBatches
+    from fsat_kedro.modelling.networks import load_network
+
+    batches = CropBatches(clips, settings.test_time_crops, seed=(settings.seed, fold))
+    network: Network = load_network(
+        settings.model,
+        weights,
+        n_mels=clips.mels.values.shape[1],
+        n_classes=n_classes,
+        n_components=None if clips.components is None else clips.components.shape[1],
+    )
+    if uses_openvino(settings.inference, batches.n_crops):
+        network = OpenVINONetwork(network)
+    return predict_crops(network, batches)
+
+
+def predict_crops(network: "Network", batches: "CropBatches") -> np.ndarray:
+    """Predict all crops of clips with one network.
 
     Args:
         network: trained, from mel and pca to c classes.
-        batches: the views of some rows of a split.
+        batches: crops of some rows of a split.
 
     Returns:
-        (all clips of the split, c) float64: the mean over the views of the logarithm of the
-        probabilities; NaN for the rows that were not asked for.
+        (all clips of the split, c) float64: the mean over a clip's crops of the logarithm of the
+        probabilities; NaN for the other rows.
     """
     clips = batches.clips
     means = np.full((len(clips.fnames), network.output_shape[1]), np.nan)
     means[clips.rows] = 0
     for index in range(len(batches)):
-        (inputs,) = batches[index]
+        inputs = batches[index][0]
         logs = log_probabilities(network.predict_on_batch(inputs))
         np.add.at(means, batches.rows(index), logs / len(batches.lengths))
     return means
 
 
-def predict_with_weights(
-    weights: Path,
-    clips: "Clips",
-    *,
-    n_classes: int,
-    model: Model,
-    views: Views,
-    inference: Inference,
-    seed: int,
-    fold: int,
-) -> np.ndarray:
-    """`predict` with the network whose weights are in a file."""
-    from fsat_kedro.inference.runtimes import OpenVINONetwork, uses_openvino
-    from fsat_kedro.modelling.networks import load_network
-
-    batches = view_batches(clips, views=views, inference=inference, seed=seed, fold=fold)
-    network = load_network(
-        model,
-        weights,
-        n_mels=clips.mels.values.shape[1],
-        n_classes=n_classes,
-        n_components=clips.components.shape[1],
-    )
-    if uses_openvino(inference, batches.n_looks):
-        network = OpenVINONetwork(network)
-    return predict(network, batches, inference)
-
-
-def predict(network: "Network", batches: "ViewBatches", inference: Inference) -> np.ndarray:
-    """Look at clips with one network, in the way that is set.
-
-    Args:
-        network: trained, from mel and pca to c classes; of Keras if views are shared.
-        batches: see `view_batches`.
-        inference: the way.
-
-    Returns:
-        As `predict_views`.
-    """
-    from fsat_kedro.inference.shared_views import predict_shared_views
-
-    look = predict_shared_views if inference.views == "shared" else predict_views
-    return look(network, batches)
-
-
-def view_batches(
-    clips: "Clips", *, views: Views, inference: Inference, seed: int, fold: int
-) -> "ViewBatches":
-    """The views of clips that a network looks at.
-
-    Args:
-        clips: some rows of a split.
-        views: lengths and spans of all views of a clip.
-        inference: which of them are looked at.
-        seed: of the spans.
-        fold: the network's number; each looks at spans of its own.
-    """
-    from fsat_kedro.modelling.batches import ViewBatches
-
-    shortest, longest = clips.mel_statistics["shortest"], clips.mel_statistics["longest"]
-    lengths, n_spans = view_lengths(shortest, longest, views.n_lengths), views.n_spans
-    if inference.views == "thinned":
-        # From the longest down: those that are between score less, see benchmarks/inference.md.
-        lengths, n_spans = sorted(lengths[::-2]), 1
-    return ViewBatches(
-        clips, lengths=lengths, n_spans=n_spans, batch_size=views.batch_size, seed=(seed, fold)
-    )
-
-
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Natural logarithm, float64; 0 counts as the smallest normal float32."""
+    """Compute natural logarithms, float64; 0 counts as the smallest normal float32."""
     return np.log(np.maximum(probabilities.astype(np.float64), np.finfo(np.float32).tiny))
 
 
 def geometric_mean(logs: list[np.ndarray]) -> np.ndarray:
-    """Probabilities (n, c) that sum to 1, from mean log probabilities (n, c) of each fold."""
+    """Compute probabilities (n, c) that sum to 1 from the mean log probabilities of each fold."""
     means = np.mean(logs, axis=0)
     shifted = np.exp(means - means.max(axis=1, keepdims=True))
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
-def ranked_tags(probabilities: np.ndarray, labels: list[str], *, k: int = 3) -> list[list[str]]:
-    """The k most probable labels of each clip, best first."""
-    return [[labels[index] for index in row] for row in top_k(probabilities, k=k)]
+def rank_labels(probabilities: np.ndarray, labels: list[str]) -> pd.DataFrame:
+    """Tabulate the most probable labels of each clip, best first.
+
+    Args:
+        probabilities: (n, c); NaN for a rejected clip.
+        labels: names of the c classes.
+
+    Returns:
+        n rows: tag_1, probability_1, … up to `N_TAGS`; missing for a rejected clip, and where
+        there are fewer classes.
+    """
+    missing = max(0, N_TAGS - len(labels))
+    probabilities = np.pad(probabilities, ((0, 0), (0, missing)), constant_values=np.nan)
+    ranks = top_k(np.nan_to_num(probabilities, nan=-1), k=N_TAGS)
+    best = np.take_along_axis(probabilities, ranks, axis=1)
+    names = np.array([*labels, *[""] * missing], object)
+    tags = names[ranks]
+    tags[np.isnan(best)] = None
+    columns = {}
+    for index in range(N_TAGS):
+        columns[f"tag_{index + 1}"] = pd.array(tags[:, index], "string")
+        columns[f"probability_{index + 1}"] = best[:, index]
+    return pd.DataFrame(columns)

@@ -1,6 +1,6 @@
-"""A trained ensemble for anybody's sounds: from sound files to ranked tags.
+"""The trained ensemble as a tagger: from sound files to ranked tags.
 
-It needs nothing but what training leaves in `06_models`. Axes: n sounds, p components, c classes.
+It needs only the files that training writes to `06_models`. Axes: n sounds, c classes.
 """
 
 import json
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path, PurePath
+from tempfile import gettempdir
 from threading import Lock
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -24,22 +25,22 @@ from fsat_kedro.audio.summary_features import compile_librosa, feature_names, su
 from fsat_kedro.data.ragged import gather
 from fsat_kedro.data.raw_files import open_raw_file
 from fsat_kedro.errors import InputError
-from fsat_kedro.evaluation.metrics import N_TAGS, top_k
-from fsat_kedro.inference.ensemble import geometric_mean, predict, view_batches
+from fsat_kedro.inference.ensemble import geometric_mean, predict_crops, rank_labels
 from fsat_kedro.parallel import map_clips
-from fsat_kedro.parameters import Decoding, Inference, LogMel, Model, Trim, Views
+from fsat_kedro.parameters import Decoding, Inference, LogMel, Model, TestTimeCrops, Trim
 
 # Keras takes seconds to import, and the catalog is read by every command.
 if TYPE_CHECKING:
     import keras
 
     from fsat_kedro.inference.runtimes import Network, OpenVINONetwork
+    from fsat_kedro.modelling.batches import Clips
 
 SETTINGS_FILE = "tagger.json"
 
 
 class TaggerSettings(BaseModel):
-    """With which settings an ensemble was trained, and how it looks at sounds."""
+    """The settings of an ensemble's training and predictions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,7 +48,7 @@ class TaggerSettings(BaseModel):
     trim: Trim
     log_mel: LogMel
     model: Model
-    views: Views
+    test_time_crops: TestTimeCrops
     inference: Inference
     seed: int
     n_folds: int
@@ -55,12 +56,12 @@ class TaggerSettings(BaseModel):
 
 @dataclass(frozen=True)
 class Sound:
-    """What is to be tagged.
+    """A sound to tag.
 
     Attributes:
-        name: of the file. What is drawn for a sound depends on it, here as in the pipelines.
-        content: where the file is (see `rawfolder`), or its bytes.
-        reason: why it is not to be read, "" where it is.
+        name: file name. What is drawn for a sound depends on it, as in the pipelines.
+        content: location of the file (see `raw_files`), or its bytes.
+        reason: why it must not be read; "" if it may be.
     """
 
     name: str
@@ -68,8 +69,15 @@ class Sound:
     reason: str = ""
 
 
-class _Heard(NamedTuple):
-    """What the networks need to know of a sound: of a rejected one, nothing but the reason."""
+class ExtractedFeatures(NamedTuple):
+    """The features of a sound; of a rejected one, only the reason.
+
+    Attributes:
+        mel: log-mel spectrogram (t, m) in dB.
+        summary: summary features.
+        reason: of the rejection; "" for none.
+        warning: what is odd about the sound; "" for nothing.
+    """
 
     mel: np.ndarray
     summary: np.ndarray
@@ -78,11 +86,11 @@ class _Heard(NamedTuple):
 
 
 class Tagger:
-    """All that becomes of a training: features, projection, and the networks of all folds.
+    """A trained ensemble: feature extraction, projection, and the networks of all folds.
 
     Attributes:
-        labels: c names of classes.
-        settings: those of the training.
+        labels: names of the c classes.
+        settings: of its training and predictions.
     """
 
     def __init__(
@@ -101,15 +109,15 @@ class Tagger:
         self._network: keras.Model | None = None
         self._weights: list[list[np.ndarray]] = []
         self._converted: list[OpenVINONetwork] = []
-        # Of Keras there is one network, whose weights are changed from fold to fold.
+        # There is one Keras network, which gets the weights of one fold after the other.
         self._predicting = Lock()
 
     @classmethod
     def load(cls, folder: Path) -> "Tagger":
-        """The ensemble that a finished training left in `06_models`.
+        """Load the ensemble that a finished training wrote to `06_models`.
 
         Raises:
-            InputError: there is none, or it is not whole.
+            InputError: there is none, it is incomplete, or of another version of the project.
         """
         try:
             settings = TaggerSettings.model_validate_json((folder / SETTINGS_FILE).read_text())
@@ -120,23 +128,26 @@ class Tagger:
         except FileNotFoundError as error:
             raise InputError(
                 f"no trained ensemble in {folder}: {Path(error.filename).name} is missing. Train "
-                "first (kedro run), or set data_dir to where the results of a training are"
+                "first (kedro run), or set data_dir to the results of a training"
             ) from error
         except ValidationError as error:
             raise InputError(
-                f"{folder / SETTINGS_FILE} is not of this version of the project: run "
-                "kedro run --nodes training.describe_tagger with the settings of the training"
+                f"{folder / SETTINGS_FILE} was written by another version of the project. Write "
+                "it again: kedro run --nodes training.describe_tagger, with the settings of the "
+                "training"
             ) from error
         weights = [folder / file for file in weight_files(settings.n_folds)]
         missing = [str(file.relative_to(folder)) for file in weights if not file.is_file()]
         if missing:
-            raise InputError(f"the ensemble in {folder} is not whole: {', '.join(missing)} missing")
+            raise InputError(
+                f"the ensemble in {folder} is incomplete: {', '.join(missing)} missing"
+            )
         return cls(settings, labels, statistics, projector, weights)
 
     def tag(
         self, sounds: Sequence[Sound], *, n_jobs: int = 1, spool_dir: Path | str | None = None
     ) -> pd.DataFrame:
-        """Tag sounds; what cannot be used of them stops nothing.
+        """Tag sounds. A sound that cannot be used is rejected, and the others are tagged.
 
         Args:
             sounds: at least one.
@@ -144,65 +155,65 @@ class Tagger:
             spool_dir: a folder with room for all their spectrograms; None for the system's.
 
         Returns:
-            A row a sound: fname; tag_1, probability_1 and so on to the third, missing where there
-            are fewer classes or the sound was rejected; reason (why, "" if it was not); note
-            (what is odd about it).
+            A row for each sound: fname; tag_1, probability_1, … tag_3, probability_3, missing if
+            there are fewer classes or the sound was rejected; reason of the rejection or "";
+            warning (what is odd about the sound) or "".
         """
-        probabilities, heard = self._probabilities(sounds, n_jobs, spool_dir)
+        probabilities, features = self._predict(sounds, n_jobs, spool_dir)
         names = pd.DataFrame({"fname": [sound.name for sound in sounds]})
-        remarks = pd.DataFrame(heard)[["reason", "warning"]]
-        return pd.concat([names, best_tags(probabilities, self.labels), remarks], axis=1)
+        remarks = pd.DataFrame(features)[["reason", "warning"]]
+        return pd.concat([names, rank_labels(probabilities, self.labels), remarks], axis=1)
 
     def probabilities(self, sounds: Sequence[Sound], *, n_jobs: int = 1) -> np.ndarray:
-        """What `tag` ranks: probabilities of every class, (n, c); NaN for a rejected sound."""
-        return self._probabilities(sounds, n_jobs, None)[0]
+        """Return the probabilities that `tag` ranks, (n, c); NaN for a rejected sound."""
+        return self._predict(sounds, n_jobs, None)[0]
 
-    def _probabilities(
+    def _predict(
         self, sounds: Sequence[Sound], n_jobs: int, spool_dir: Path | str | None
-    ) -> tuple[np.ndarray, list[_Heard]]:
+    ) -> tuple[np.ndarray, list[ExtractedFeatures]]:
+        """Return probabilities (n, c), and the features without their spectrograms."""
         from fsat_kedro.modelling.batches import Clips
 
-        heard: list[_Heard] = []
+        features: list[ExtractedFeatures] = []
 
         def mels() -> Iterator[np.ndarray]:
             if n_jobs != 1:
                 compile_librosa()
-            function = partial(_hear, settings=self.settings)
+            function = partial(extract_features, settings=self.settings)
             for each in map_clips(
                 function, sounds, n_jobs=n_jobs, total=len(sounds), description="features"
             ):
-                # The spectrograms go to disk at once.
-                heard.append(each._replace(mel=each.mel[:0]))
+                # Spectrograms are large: `gather` writes them to disk at once.
+                features.append(each._replace(mel=each.mel[:0]))
                 yield each.mel
 
-        gathered = gather(mels(), spool_dir=spool_dir)
-        usable = np.flatnonzero([not each.reason for each in heard])
+        gathered = gather(mels(), spool_dir=spool_dir or gettempdir())
+        usable = np.flatnonzero([not each.reason for each in features])
         probabilities = np.full((len(sounds), len(self.labels)), np.nan)
-        if len(usable) == 0:
-            return probabilities, heard
-        components = np.full((len(sounds), self._n_components), np.nan, np.float32)
-        summaries = np.stack([heard[index].summary for index in usable]).astype(np.float64)
-        components[usable] = self._projector.transform(summaries)
-        names = [sound.name for sound in sounds]
-        clips = Clips(usable, names, gathered, components, self._mel_statistics)
-        settings = self.settings
-        look = {"views": settings.views, "inference": settings.inference, "seed": settings.seed}
-        folds = range(1, settings.n_folds + 1)
-        batches = [view_batches(clips, **look, fold=fold) for fold in folds]
-        with self._predicting:
-            networks = self._networks(batches[0].n_looks)
-            logs = [
-                predict(network, views, settings.inference)
-                for network, views in zip(networks, batches, strict=True)
-            ]
-        probabilities[usable] = geometric_mean(logs)[usable]
-        return probabilities, heard
+        if len(usable):
+            components = np.full((len(sounds), self._n_components), np.nan, np.float32)
+            summaries = np.stack([features[index].summary for index in usable]).astype(np.float64)
+            components[usable] = self._projector.transform(summaries)
+            names = [sound.name for sound in sounds]
+            clips = Clips(usable, names, gathered, components, self._mel_statistics)
+            probabilities[usable] = self._predict_clips(clips)[usable]
+        return probabilities, features
 
-    def _networks(self, n_looks: int) -> "Iterator[Network]":
-        """The network of one fold after the other."""
+    def _predict_clips(self, clips: "Clips") -> np.ndarray:
+        from fsat_kedro.modelling.batches import CropBatches
+
+        crops, seed = self.settings.test_time_crops, self.settings.seed
+        folds = range(1, self.settings.n_folds + 1)
+        batches = [CropBatches(clips, crops, seed=(seed, fold)) for fold in folds]
+        with self._predicting:
+            networks = self._networks(batches[0].n_crops)
+            return geometric_mean(list(map(predict_crops, networks, batches)))
+
+    def _networks(self, n_crops: int) -> "Iterator[Network]":
+        """Yield the network of one fold after the other."""
         from fsat_kedro.inference.runtimes import OpenVINONetwork, uses_openvino
 
-        if not uses_openvino(self.settings.inference, n_looks):
+        if not uses_openvino(self.settings.inference, n_crops):
             yield from self._keras_networks()
             return
         if not self._converted:
@@ -210,7 +221,7 @@ class Tagger:
         yield from self._converted
 
     def _keras_networks(self) -> "Iterator[keras.Model]":
-        """The network of one fold after the other. It is one, so that it is traced once."""
+        """Yield one network with the weights of one fold after the other: it is traced once."""
         from fsat_kedro.modelling.networks import load_network
 
         if self._network is None:
@@ -236,43 +247,20 @@ class Tagger:
         return self._projector[-1].n_components_
 
 
-def best_tags(probabilities: np.ndarray, labels: list[str]) -> pd.DataFrame:
-    """The most probable tags, best first.
-
-    Args:
-        probabilities: (n, c); NaN for a rejected sound.
-        labels: c names of classes.
-
-    Returns:
-        n rows: tag_1, probability_1, … to the third; missing where there is none.
-    """
-    usable = ~np.isnan(probabilities[:, 0])
-    ranks = top_k(np.nan_to_num(probabilities), k=N_TAGS)
-    columns = {}
-    for place in range(N_TAGS):
-        tags = np.full(len(probabilities), None, object)
-        shares = np.full(len(probabilities), np.nan)
-        if place < len(labels):
-            best = ranks[usable, place]
-            tags[usable] = np.array(labels, object)[best]
-            shares[usable] = probabilities[usable, best]
-        columns[f"tag_{place + 1}"] = pd.array(tags, "string")
-        columns[f"probability_{place + 1}"] = shares
-    return pd.DataFrame(columns)
-
-
 def weight_files(n_folds: int) -> list[str]:
-    """The networks of an ensemble, relative to its folder."""
+    """Return the weight files of an ensemble, relative to its folder."""
     return [f"fold_{fold}/mel_pca.weights.h5" for fold in range(1, n_folds + 1)]
 
 
 def model_files(n_folds: int) -> list[str]:
-    """All that an ensemble is made of, relative to its folder."""
+    """Return all files of an ensemble, relative to its folder."""
     fitted = ["mel_statistics.json", "classes.json", "projector.pkl"]
     return [SETTINGS_FILE, *fitted, *weight_files(n_folds)]
 
 
-def _hear(sound: Sound, *, settings: TaggerSettings) -> _Heard:
+def extract_features(sound: Sound, *, settings: TaggerSettings) -> ExtractedFeatures:
+    """Decode, validate and trim a sound, and compute its features."""
+
     def open_sound() -> BinaryIO:
         if isinstance(sound.content, bytes):
             return BytesIO(sound.content)
@@ -287,7 +275,8 @@ def _hear(sound: Sound, *, settings: TaggerSettings) -> _Heard:
     )
     warning = "; ".join(clip.warnings)
     if reason:
-        nothing = np.zeros((0, settings.log_mel.n_mels), np.float32)
-        return _Heard(nothing, np.full(len(feature_names()), np.nan, np.float32), reason, warning)
+        no_mel = np.zeros((0, settings.log_mel.n_mels), np.float32)
+        no_summary = np.full(len(feature_names()), np.nan, np.float32)
+        return ExtractedFeatures(no_mel, no_summary, reason, warning)
     mel = np.ascontiguousarray(log_mel(clip.samples, **settings.log_mel.model_dump()).T)
-    return _Heard(mel, summary_features(clip.samples), reason, warning)
+    return ExtractedFeatures(mel, summary_features(clip.samples), reason, warning)

@@ -1,13 +1,18 @@
-"""What a stage needs to go on where it was interrupted, in one file."""
+"""The checkpoint of a stage: one file from which an interrupted training resumes."""
 
 import json
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import fsspec
 import numpy as np
 
-from fsat_kedro.files import replacing
+from fsat_kedro import files
+
+logger = logging.getLogger(__name__)
+
+_ARRAYS = ("weights", "optimizer", "best")
 
 
 @dataclass(frozen=True)
@@ -15,56 +20,61 @@ class StageState:
     """A stage after an epoch.
 
     Attributes:
-        rows: of its history so far.
-        weights: of the network.
-        optimiser: its variables.
-        best: the network's weights after its best epoch; empty where the last ones count.
+        rows: rows of its history so far.
+        weights: weights of the network.
+        optimizer: variables of the optimizer.
+        best: weights of the network after its best epoch; empty where the last ones count.
     """
 
     rows: list[dict]
     weights: list[np.ndarray]
-    optimiser: list[np.ndarray]
+    optimizer: list[np.ndarray]
     best: list[np.ndarray]
 
 
+@dataclass(frozen=True)
 class Checkpoint:
     """The latest state of one stage.
 
-    Args:
-        path: of an `.npz` file.
-        fingerprint: of all that the stage is made of. What another one left is no use.
-        send: called with the path whenever a state is saved.
+    Attributes:
+        path: local path or url of an `.npz` file.
     """
 
-    def __init__(
-        self, path: Path, fingerprint: str, send: Callable[[Path], None] | None = None
-    ) -> None:
-        self._path = path
-        self._fingerprint = fingerprint
-        self._send = send
+    path: str | Path
 
-    def save(self, state: StageState) -> None:
-        """Write a state in place of the one before."""
-        header = {"fingerprint": self._fingerprint, "rows": state.rows}
-        arrays = {"header": np.array(json.dumps(header))}
-        for name in ("weights", "optimiser", "best"):
-            for index, array in enumerate(getattr(state, name)):
-                arrays[f"{name}_{index}"] = array
-        with replacing(self._path) as partial, partial.open("wb") as file:
-            np.savez(file, **arrays)
-        if self._send is not None:
-            self._send(self._path)
+    def save(self, fingerprint: str, state: StageState) -> None:
+        """Replace the state that was saved before; at a url a failure is only a warning.
 
-    def load(self) -> StageState | None:
-        """The state that was saved last; None if there is none of this very stage."""
-        if not self._path.is_file():
+        Args:
+            fingerprint: digest of everything that determines the stage.
+            state: the stage after its latest epoch.
+        """
+        header = json.dumps({"fingerprint": fingerprint, "rows": state.rows})
+        arrays = {"header": np.array(header)}
+        for name in _ARRAYS:
+            arrays |= {f"{name}_{i}": array for i, array in enumerate(getattr(state, name))}
+        try:
+            with files.open_atomic(self.path) as file:
+                np.savez(file, **arrays)  # type: ignore[arg-type] # It sees allow_pickle in them.
+        except Exception as error:  # Stores raise errors of many types.
+            if not files.is_url(self.path):
+                raise
+            logger.warning("The checkpoint could not be saved, training goes on: %s", error)
+
+    def load(self, fingerprint: str) -> StageState | None:
+        """Return the latest state; None without one, or if its fingerprint is another."""
+        if not files.exists(self.path):
             return None
-        with np.load(self._path) as arrays:
+        with fsspec.open(str(self.path), "rb") as file, np.load(file) as arrays:
             header = json.loads(str(arrays["header"]))
-            if header["fingerprint"] != self._fingerprint:
+            if header["fingerprint"] != fingerprint:
                 return None
             lists = {
                 name: [arrays[key] for key in arrays.files if key.startswith(f"{name}_")]
-                for name in ("weights", "optimiser", "best")
+                for name in _ARRAYS
             }
         return StageState(header["rows"], **lists)
+
+    def remove(self) -> None:
+        """Remove the file, if it exists."""
+        files.remove(self.path)

@@ -1,35 +1,39 @@
-"""Which lengths of spectrogram the networks are shown."""
+"""Lengths of the crops that the networks train on and predict from."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 MINIMUM = 32
-"""Frames that the backbone, which halves them five times, makes one column of.
+"""Frames that the backbone, which halves them five times, turns into one column.
 
-Of 30 or less TensorFlow computes no gradients on a CPU: oneDNN refuses the convolutions.
+For 30 or fewer TensorFlow computes no gradients on a CPU: oneDNN refuses the convolutions.
 """
 
 
-def length_range(lengths: np.ndarray, percentiles: tuple[float, float]) -> tuple[int, int]:
-    """Shortest and longest length in frames, as percentiles of the clips' lengths (n,).
+def crop_length_range(lengths: np.ndarray, percentiles: tuple[float, float]) -> tuple[int, int]:
+    """Return the shortest and longest crop in frames, as percentiles of clip lengths (n,).
 
-    None is under `MINIMUM`: shorter clips are continued by their mirror image.
+    Neither is below `MINIMUM`; shorter clips are padded with their mirror image.
     """
     shortest, longest = np.percentile(lengths, percentiles)
     return max(MINIMUM, round(shortest)), max(MINIMUM, round(longest))
 
 
-def view_lengths(shortest: int, longest: int, n_lengths: int) -> list[int]:
-    """Lengths in frames at equal steps from the shortest to the longest, both included."""
+def test_time_lengths(shortest: int, longest: int, n_lengths: int) -> list[int]:
+    """Return lengths in frames at equal steps from the shortest to the longest, both included."""
     return [round(length) for length in np.linspace(shortest, longest, n_lengths)]
 
 
 def training_lengths(shortest: int, longest: int, n_lengths: int | None) -> Sequence[int]:
-    """Lengths in frames to draw from: all from the shortest to the longest, or some at equal steps.
+    """Return the lengths in frames that training draws from.
 
-    Some alone are for compilers that compile every length anew.
+    Args:
+        shortest: length.
+        longest: length.
+        n_lengths: how many, at equal steps, for compilers that compile every length anew; None
+            for all.
     """
     if n_lengths is None:
         return range(shortest, longest + 1)
-    return sorted(set(view_lengths(shortest, longest, n_lengths)))
+    return sorted(set(test_time_lengths(shortest, longest, n_lengths)))

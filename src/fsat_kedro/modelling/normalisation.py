@@ -5,12 +5,12 @@ from keras import ops
 
 
 class BatchNormalization(keras.layers.BatchNormalization):
-    """Keras' batch normalisation through TensorFlow's own operation for it.
+    """Keras' batch normalisation by TensorFlow's fused operation.
 
-    Keras spells it out in a dozen operations, which took 45 % of a training step on a CPU. Values,
-    weights and configuration are the same; under another backend, and for all but batches of
-    images (n, height, width, channels), it is Keras' own. It has the same name, which stands in
-    files of weights, so that they are those of a plain network.
+    Keras computes it in a dozen operations, which took 45 % of a training step on a CPU. Values,
+    weights and configuration are the same. Other backends, and inputs that are not batches of
+    images (n, height, width, channels), use Keras' own code. The class keeps Keras' name, which
+    is part of weight files, so that these fit a plain network too.
     """
 
     def call(
@@ -19,7 +19,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         training: bool | None = None,
         mask: keras.KerasTensor | None = None,
     ) -> keras.KerasTensor:
-        """Normalise by the batch where the layer trains, else by the running statistics."""
+        """Normalise by the batch while the layer trains, else by the running statistics."""
         if len(inputs.shape) != 4 or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training, mask=mask)
         import tensorflow as tf
@@ -33,11 +33,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
             is_training=by_batch,
         )
         if by_batch:
-            # TensorFlow gives the variance of n − 1 degrees of freedom, Keras keeps that of n.
+            # TensorFlow returns the variance of n − 1 degrees of freedom, Keras keeps that of n.
             n = ops.cast(ops.prod(ops.shape(inputs)[:3]), variance.dtype)
-            self._follow(self.moving_mean, mean)
-            self._follow(self.moving_variance, variance * (n - 1) / n)
+            self._update_average(self.moving_mean, mean)
+            self._update_average(self.moving_variance, variance * (n - 1) / n)
         return outputs
 
-    def _follow(self, running: keras.Variable, value: keras.KerasTensor) -> None:
+    def _update_average(self, running: keras.Variable, value: keras.KerasTensor) -> None:
         running.assign(running * self.momentum + value * (1 - self.momentum))

@@ -1,6 +1,6 @@
-"""Learning rates of the phases, from nothing but the steps and losses so far.
+"""Learning rates of the phases, as pure functions of the steps and losses so far.
 
-Whoever goes on after an interruption finds the same rates, because none of them is remembered.
+Nothing is remembered, so a stage that resumes after an interruption gets the same rates.
 """
 
 from collections.abc import Sequence
@@ -9,40 +9,41 @@ from fsat_kedro.parameters import Plateau
 
 
 def triangular_rate(step: int, half_cycle: int, minimum: float, maximum: float) -> float:
-    """Cyclic learning rate (Smith, 2017): up from the minimum over a half cycle, and down again.
+    """Return a cyclic learning rate (Smith, 2017), which rises for a half cycle and then falls.
 
     Args:
         step: batches since the phase began.
         half_cycle: batches from the minimum to the maximum.
         minimum: the lowest rate.
-        maximum: the highest.
+        maximum: the highest rate.
     """
     distance_from_peak = abs(step / half_cycle % 2 - 1)
     return minimum + (maximum - minimum) * (1 - distance_from_peak)
 
 
-def plateau_rate(losses: Sequence[float], first: float, plateau: Plateau) -> float:
-    """Rate of the next epoch: lowered after every `patience` epochs in a row without gain.
+def plateau_rate(losses: Sequence[float], initial_rate: float, plateau: Plateau) -> float:
+    """Return the rate of the next epoch, reduced after every `patience` epochs without gain.
 
     Args:
         losses: validation loss of each epoch of the phase so far.
-        first: the rate that the phase begins with.
-        plateau: what counts as gain, and how the rate falls.
+        initial_rate: of the phase.
+        plateau: which loss counts as a gain, and by which factor the rate falls.
     """
-    return first * plateau.factor ** sum(
+    return initial_rate * plateau.factor ** sum(
         wait % plateau.patience == 0 for wait in _epochs_without_gain(losses, plateau) if wait
     )
 
 
 def has_stalled(losses: Sequence[float], plateau: Plateau) -> bool:
-    """Whether a phase with these validation losses ends: `stop_after` epochs without gain."""
+    """Return whether a phase stops early: its last `stop_after` epochs had no gain."""
     waits = _epochs_without_gain(losses, plateau)
     return len(waits) > 1 and waits[-1] >= plateau.stop_after
 
 
 def _epochs_without_gain(losses: Sequence[float], plateau: Plateau) -> list[int]:
-    """After each epoch, how many there were since the last loss lower by `min_delta`."""
-    waits, lowest = [], float("inf")
+    """Count, after each epoch, the epochs since the last loss lower by `min_delta`."""
+    waits: list[int] = []
+    lowest = float("inf")
     for loss in losses:
         if loss < lowest - plateau.min_delta:
             lowest = loss

@@ -1,14 +1,13 @@
-"""One stage of training: three phases of one network."""
+"""Training of one stage: three phases of one network."""
 
 import hashlib
 import logging
 import math
 import statistics
 import time
-from collections.abc import Callable
-from contextvars import ContextVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,38 +15,12 @@ import pandas as pd
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.modelling.checkpoint import Checkpoint, StageState
-from fsat_kedro.modelling.networks import ENCODER, compiles_with_xla
+from fsat_kedro.modelling.encoders import ENCODER
+from fsat_kedro.modelling.networks import compiles_with_xla
 from fsat_kedro.modelling.schedules import has_stalled, plateau_rate, triangular_rate
 from fsat_kedro.parameters import CyclicPhase, SteadyPhase, Training
 
 logger = logging.getLogger(__name__)
-
-EpochListener = Callable[[dict[str, float], int], None]
-Sender = Callable[[Path], None]
-_listener: ContextVar[EpochListener | None] = ContextVar("epoch_listener", default=None)
-_checkpoint_place: ContextVar[tuple[Path, Sender | None] | None] = ContextVar(
-    "checkpoint_place", default=None
-)
-
-
-def report_epochs_to(listener: EpochListener) -> None:
-    """Have `listener` called with metrics and number of every epoch that ends in this thread."""
-    _listener.set(listener)
-
-
-def keep_checkpoint_at(path: Path, send: Sender | None = None) -> None:
-    """Have the next stage that this thread trains keep its state at `path`, or go on from it.
-
-    Args:
-        path: of an `.npz` file.
-        send: called with the path whenever it is written.
-    """
-    _checkpoint_place.set((path, send))
-
-
-def map_at_3(accuracy: float, top_2_accuracy: float, top_3_accuracy: float) -> float:
-    """MAP@3 of clips with one true class each, from the shares ranked among the first 1, 2, 3."""
-    return accuracy + (top_2_accuracy - accuracy) / 2 + (top_3_accuracy - top_2_accuracy) / 3
 
 
 def train_stage(
@@ -57,53 +30,48 @@ def train_stage(
     *,
     settings: Training,
     name: str,
+    checkpoint: Checkpoint | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> pd.DataFrame:
-    """Train a network in place through all phases; it is traced once.
+    """Train a network in place through all phases. TensorFlow traces it once.
 
     With selection `best` the network ends every phase with the weights of the lowest validation
-    loss of the stage so far. With `last` the validation clips decide nothing: it ends with the
-    weights of the phase's last epoch, and neither rate nor end follow the validation loss.
+    loss of the stage so far. With `last` it ends with the weights of the phase's last epoch, and
+    neither the rate nor the number of epochs depends on the validation.
 
-    After `keep_checkpoint_at`, every finished epoch is kept, and a stage that was interrupted
-    goes on after it as if it had not been.
+    With a checkpoint, the state is saved after every epoch. An interrupted stage resumes after
+    its last saved epoch, with the same result to the last bit.
 
     Args:
-        network: freshly built, or with weights from the stage before.
+        network: freshly built, or with the encoder of the stage before.
         batches: training batches; an epoch is one pass.
-        validation: views of the held-out clips.
-        settings: batch size, phases, selection.
+        validation: crops of the held-out clips.
+        settings: phases, selection and plateau.
         name: for the log, such as `fold_3 mel`.
+        checkpoint: where the state is saved; None for nowhere.
+        callbacks: Keras callbacks. At the end of an epoch their `logs` are the numbers of its row
+            in the history, without NaNs. After a resume, `on_epoch_end` is called for every
+            restored epoch first.
 
     Returns:
-        The history, a row an epoch: epoch (from 1 on through the phases), phase, loss,
-        accuracy, val_loss, val_accuracy, val_map_at_3, learning_rate, seconds. The three of the
-        validation are NaN where there was none.
+        The history, a row for each epoch: epoch (from 1, through all phases), phase, loss,
+        accuracy, val_loss, val_accuracy, val_map_at_3, learning_rate, seconds. The numbers of the
+        validation are NaN for an epoch without one.
 
     Raises:
-        InputError: the loss is no longer a number.
+        InputError: the loss is no longer a finite number.
     """
-    checkpoint = _checkpoint(network, batches, validation, settings)
-    network.compile(
-        optimizer="adam",
-        loss="categorical_crossentropy",
-        metrics=[
-            keras.metrics.CategoricalAccuracy(name="accuracy"),
-            keras.metrics.TopKCategoricalAccuracy(2, name="top_2_accuracy"),
-            keras.metrics.TopKCategoricalAccuracy(3, name="top_3_accuracy"),
-        ],
-        jit_compile=compiles_with_xla(),
-    )
-    # Left to the first step, this makes TensorFlow trace that step twice, ten seconds each.
-    network.optimizer.build(network.trainable_variables)
-    stage = _Stage(network, settings, name, checkpoint)
-    stage.restore()
-    _tell_conditions(network, batches, name)
+    fingerprint = _fingerprint(network, batches, validation, settings) if checkpoint else ""
+    _compile(network)
+    stage = _Stage(network, settings, name, checkpoint, fingerprint)
+    stage.restore(callbacks)
+    _log_device(network, batches, name)
     for phase_name, phase in settings.phases:
         if stage.is_over(phase_name, phase):
             continue
         if not stage.rows_of(phase_name):
             stage.use_best_weights()
-            _forget_moments(network.optimizer)
+            reset_optimizer(network.optimizer)
         batches.epoch = len(stage.rows)
         network.fit(
             batches,
@@ -111,31 +79,41 @@ def train_stage(
             validation_freq=_validated_epochs(settings),
             initial_epoch=len(stage.rows),
             epochs=len(stage.rows) - len(stage.rows_of(phase_name)) + phase.epochs,
-            callbacks=[
-                _Rates(stage, phase_name, phase, len(batches)),
-                _EpochEnd(stage, phase_name, phase),
-            ],
+            callbacks=[_PhaseCallback(stage, phase_name, phase, len(batches)), *callbacks],
             shuffle=False,
             verbose=0,
         )
     stage.use_best_weights()
-    # No part of a trained network, the optimiser's moments would treble the file of its weights.
+    # The optimizer is no part of a trained network, and would treble the file of its weights.
     network.optimizer = None
     return pd.DataFrame(stage.rows)
 
 
-class _Stage:
-    """How far a stage has come: its history, its best weights, and what is kept of both."""
+def map_at_3(accuracy: float, top_2_accuracy: float, top_3_accuracy: float) -> float:
+    """Compute MAP@3 from the fractions of clips whose one true class is in the first 1, 2, 3."""
+    return accuracy + (top_2_accuracy - accuracy) / 2 + (top_3_accuracy - top_2_accuracy) / 3
 
-    def __init__(
-        self, network: keras.Model, settings: Training, name: str, checkpoint: Checkpoint | None
-    ) -> None:
-        self.name = name
-        self.settings = settings
-        self.rows: list[dict] = []
-        self._network = network
-        self._best: list[np.ndarray] = []
-        self._checkpoint = checkpoint
+
+def reset_optimizer(optimizer: keras.Optimizer) -> None:
+    """Set the optimizer's moments to zero, without compiling the network again."""
+    # In half precision another optimizer scales the loss around it, and has no moments.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    for variable in optimizer.variables:
+        if variable is not optimizer.learning_rate:
+            variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
+
+
+@dataclass(eq=False)
+class _Stage:
+    """The progress of a stage: its history, its best weights, and their checkpoint."""
+
+    network: keras.Model
+    settings: Training
+    name: str
+    checkpoint: Checkpoint | None
+    fingerprint: str
+    rows: list[dict] = field(default_factory=list)
+    best: list[np.ndarray] = field(default_factory=list)
 
     def rows_of(self, phase_name: str) -> list[dict]:
         return [row for row in self.rows if row["phase"] == phase_name]
@@ -149,44 +127,48 @@ class _Stage:
         return has_stalled([row["val_loss"] for row in rows], self.settings.plateau)
 
     def add(self, row: dict) -> None:
-        """Take an epoch into the history, and keep what there is after it."""
+        """Append an epoch to the history, and save the state."""
         lowest = min((earlier["val_loss"] for earlier in self.rows), default=math.inf)
         self.rows.append(row)
         if self.settings.selection == "best" and row["val_loss"] < lowest:
-            self._best = self._network.get_weights()
-        if self._checkpoint is not None:
-            optimiser = list(map(_to_numpy, self._network.optimizer.variables))
-            weights = self._network.get_weights()
-            self._checkpoint.save(StageState(self.rows, weights, optimiser, self._best))
+            self.best = self.network.get_weights()
+        if self.checkpoint is not None:
+            optimizer = list(map(_to_numpy, self.network.optimizer.variables))
+            state = StageState(self.rows, self.network.get_weights(), optimizer, self.best)
+            self.checkpoint.save(self.fingerprint, state)
 
-    def restore(self) -> None:
-        """Go back to the state that was kept, if there is one."""
-        state = None if self._checkpoint is None else self._checkpoint.load()
+    def restore(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+        """Go back to the saved state, if there is one, and report its epochs to the callbacks."""
+        state = None if self.checkpoint is None else self.checkpoint.load(self.fingerprint)
         if state is None:
             return
-        self.rows, self._best = state.rows, state.best
-        self._network.set_weights(state.weights)
-        for variable, value in zip(self._network.optimizer.variables, state.optimiser, strict=True):
+        self.rows, self.best = state.rows, state.best
+        self.network.set_weights(state.weights)
+        for variable, value in zip(self.network.optimizer.variables, state.optimizer, strict=True):
             variable.assign(value)
-        logger.info(
-            "%s: goes on after epoch %d, where it was interrupted", self.name, len(self.rows)
-        )
-        for row in self.rows:
-            _report(row)
+        logger.info("%s: resumes after epoch %d", self.name, len(self.rows))
+        for callback in callbacks:
+            callback.set_model(self.network)
+            for row in self.rows:
+                callback.on_epoch_end(row["epoch"] - 1, _numbers(row))
 
     def seconds_left(self) -> float:
-        """At most, as the latest epochs went."""
+        """Estimate the longest time to the end, from the latest epochs."""
         phases = [phase for phase in self.settings.phases if not self.is_over(*phase)]
         n_epochs = sum(phase.epochs - len(self.rows_of(name)) for name, phase in phases)
         return n_epochs * statistics.median(row["seconds"] for row in self.rows[-5:])
 
     def use_best_weights(self) -> None:
-        if self._best:
-            self._network.set_weights(self._best)
+        if self.best:
+            self.network.set_weights(self.best)
 
 
-class _Rates(keras.callbacks.Callback):
-    """Sets the learning rate: before every batch of a cyclic phase, else before every epoch."""
+class _PhaseCallback(keras.callbacks.Callback):
+    """Sets the learning rates of a phase, adds its epochs to the stage, and ends it early.
+
+    The rate changes before every batch of a cyclic phase, else before every epoch. For the
+    callbacks after it, it replaces the epoch's logs by the numbers of the row in the history.
+    """
 
     def __init__(
         self, stage: _Stage, phase_name: str, phase: CyclicPhase | SteadyPhase, n_batches: int
@@ -198,6 +180,7 @@ class _Rates(keras.callbacks.Callback):
         self._n_batches = n_batches
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._started = time.monotonic()
         rows = self._stage.rows_of(self._phase_name)
         self._first_step = len(rows) * self._n_batches
         if isinstance(self._phase, SteadyPhase):
@@ -216,19 +199,6 @@ class _Rates(keras.callbacks.Callback):
                 self._phase.maximum_rate,
             )
 
-
-class _EpochEnd(keras.callbacks.Callback):
-    """Takes every epoch into the stage, logs a line, and ends a phase that has stalled."""
-
-    def __init__(self, stage: _Stage, phase_name: str, phase: CyclicPhase | SteadyPhase) -> None:
-        super().__init__()
-        self._stage = stage
-        self._phase_name = phase_name
-        self._phase = phase
-
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-        self._started = time.monotonic()
-
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         row = {
             "epoch": epoch + 1,
@@ -243,14 +213,15 @@ class _EpochEnd(keras.callbacks.Callback):
             "learning_rate": float(_to_numpy(self.model.optimizer.learning_rate)),
             "seconds": time.monotonic() - self._started,
         }
-        self._check(row, validated="val_loss" in logs)
+        self._require_finite(row, validated="val_loss" in logs)
         self._stage.add(row)
-        logger.info("%s %s", self._stage.name, _in_words(row, self._stage.seconds_left()))
-        _report(row)
+        logger.info("%s %s", self._stage.name, _format_epoch(row, self._stage.seconds_left()))
+        logs.clear()
+        logs.update(_numbers(row))
         if self._stage.is_over(self._phase_name, self._phase):
             self.model.stop_training = True
 
-    def _check(self, row: dict, *, validated: bool) -> None:
+    def _require_finite(self, row: dict, *, validated: bool) -> None:
         losses = [row["loss"], *([row["val_loss"]] if validated else [])]
         if not all(map(math.isfinite, losses)):
             raise InputError(
@@ -261,18 +232,30 @@ class _EpochEnd(keras.callbacks.Callback):
             )
 
 
-def _checkpoint(
+def _compile(network: keras.Model) -> None:
+    network.compile(
+        optimizer="adam",
+        loss="categorical_crossentropy",
+        metrics=[
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+            keras.metrics.TopKCategoricalAccuracy(2, name="top_2_accuracy"),
+            keras.metrics.TopKCategoricalAccuracy(3, name="top_3_accuracy"),
+        ],
+        jit_compile=compiles_with_xla(),
+    )
+    # Left to the first step, this makes TensorFlow trace that step twice, ten seconds each.
+    network.optimizer.build(network.trainable_variables)
+
+
+def _fingerprint(
     network: keras.Model,
     batches: keras.utils.PyDataset,
     validation: keras.utils.PyDataset,
     settings: Training,
-) -> Checkpoint | None:
-    """Where the stage is kept, by all that makes it what it is; None where nobody asked for it."""
-    place = _checkpoint_place.get()
-    if place is None:
-        return None
-    digest = hashlib.sha256(f"{keras.backend.backend()} {keras.version()}".encode())
-    digest.update(settings.model_dump_json().encode())
+) -> str:
+    """Compute a digest of everything that determines the stage."""
+    versions = f"{keras.backend.backend()} {keras.version()}"
+    digest = hashlib.sha256(f"{versions} {settings.model_dump_json()}".encode())
     for array in network.get_weights():
         digest.update(array.tobytes())
     for part in (batches, validation):
@@ -280,11 +263,10 @@ def _checkpoint(
             inputs, targets = part[index]
             for array in (*inputs, targets):
                 digest.update(array.tobytes())
-    path, send = place
-    return Checkpoint(path, digest.hexdigest(), send)
+    return digest.hexdigest()
 
 
-def _tell_conditions(network: keras.Model, batches: keras.utils.PyDataset, name: str) -> None:
+def _log_device(network: keras.Model, batches: keras.utils.PyDataset, name: str) -> None:
     logger.info(
         "%s: %d batches an epoch, in %s, by %s on %s, %s XLA",
         name,
@@ -297,22 +279,13 @@ def _tell_conditions(network: keras.Model, batches: keras.utils.PyDataset, name:
 
 
 def _validated_epochs(settings: Training) -> list[int]:
-    """Numbers of the epochs with a validation after them; the last of a stage is one."""
+    """Return the numbers of the epochs that end with a validation, as a stage's last one does."""
     n_epochs = sum(phase.epochs for _, phase in settings.phases)
     every = settings.validate_every
     return sorted({*range(every, n_epochs + 1, every), n_epochs})
 
 
-def _forget_moments(optimizer: keras.Optimizer) -> None:
-    """Start a phase with a fresh optimiser, without compiling the network again."""
-    # Loss scaling, around the optimiser in half precision, has nothing to forget.
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    for variable in optimizer.variables:
-        if variable is not optimizer.learning_rate:
-            variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
-
-
-def _in_words(row: dict, seconds_left: float) -> str:
+def _format_epoch(row: dict, seconds_left: float) -> str:
     losses = "epoch {epoch}, {phase}: loss {loss:.3f}".format(**row)
     if not math.isnan(row["val_loss"]):
         losses += ", val_loss {val_loss:.3f}, val_map_at_3 {val_map_at_3:.3f}".format(**row)
@@ -320,12 +293,10 @@ def _in_words(row: dict, seconds_left: float) -> str:
     return f"{losses}, rate {row['learning_rate']:.1e}, {row['seconds']:.1f} s, {left} left"
 
 
-def _report(row: dict) -> None:
-    """Tell the listener of an epoch: of its numbers, those that are there."""
-    listener = _listener.get()
-    if listener is not None:
-        numbers = {key: x for key, x in row.items() if key not in ("epoch", "phase")}
-        listener({key: x for key, x in numbers.items() if not math.isnan(x)}, row["epoch"])
+def _numbers(row: dict) -> dict[str, float]:
+    """Return the numbers of a row of the history, without NaNs."""
+    numbers = {key: x for key, x in row.items() if key not in ("epoch", "phase")}
+    return {key: x for key, x in numbers.items() if not math.isnan(x)}
 
 
 def _to_numpy(tensor: keras.KerasTensor) -> np.ndarray:

@@ -17,7 +17,7 @@ from fsat_kedro.audio.summary_features import (
 )
 from fsat_kedro.data.ragged import RaggedArray, gather
 from fsat_kedro.errors import InputError
-from fsat_kedro.modelling.crop_lengths import length_range
+from fsat_kedro.modelling.crop_lengths import crop_length_range
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import CropLengths, LogMel, Pca
 
@@ -48,7 +48,7 @@ def fit_mel_statistics(mels: RaggedArray, crop_lengths: CropLengths) -> dict[str
         raise InputError(
             "no usable training clip: see the reasons in 08_reporting/rejected_clips.csv"
         )
-    shortest, longest = length_range(mels.lengths[usable], crop_lengths.percentiles)
+    shortest, longest = crop_length_range(mels.lengths[usable], crop_lengths.percentiles)
     frames = (mels.reader(int(index))() for index in usable)
     smallest, largest = np.transpose([(values.min(), values.max()) for values in frames])
     return {

@@ -11,8 +11,8 @@ import pandas as pd
 
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.evaluation import metrics
-from fsat_kedro.inference.ensemble import geometric_mean, predict_with_weights, ranked_tags
-from fsat_kedro.parameters import Inference, Model, Views
+from fsat_kedro.inference import ensemble
+from fsat_kedro.parameters import NetworkSettings
 
 logger = logging.getLogger(__name__)
 
@@ -24,60 +24,56 @@ def predict_fold(
     components: np.ndarray,
     mel_statistics: dict,
     classes: dict,
-    model: Model,
-    views: Views,
-    inference: Inference,
-    seed: int,
+    settings: NetworkSettings,
     *,
     fold: int,
 ) -> np.ndarray:
-    """Mean log probabilities over all views by one fold's network, (n, c); NaN if rejected."""
+    """Predict mean log probabilities by the network of one fold, (n, c); NaN if rejected."""
     from fsat_kedro.modelling.batches import Clips
 
     usable = np.flatnonzero(clips["status"] == "ok")
-    test = Clips(usable, clips["fname"].tolist(), mels, components, mel_statistics)
-    n_classes = len(classes["labels"])
-    return predict_with_weights(
+    return ensemble.predict_fold(
         mel_pca_weights,
-        test,
-        n_classes=n_classes,
-        model=model,
-        views=views,
-        inference=inference,
-        seed=seed,
+        Clips(usable, clips["fname"].tolist(), mels, components, mel_statistics),
+        n_classes=len(classes["labels"]),
+        settings=settings,
         fold=fold,
     )
 
 
 def combine_folds(clips: pd.DataFrame, classes: dict, *logs: np.ndarray) -> np.ndarray:
-    """Probabilities of every clip, (n, c): the geometric mean over folds and views.
+    """Combine the predictions of all folds into probabilities (n, c), by the geometric mean.
 
-    A rejected clip gets the classes' shares of the training clips.
+    A rejected clip gets the prior: each class's fraction of the training clips.
     """
-    probabilities = geometric_mean(list(logs))
+    probabilities = ensemble.geometric_mean(list(logs))
     probabilities[clips["status"] != "ok"] = classes["prior"]
     return probabilities
 
 
 def rank_tags(probabilities: np.ndarray, clips: pd.DataFrame, classes: dict) -> pd.DataFrame:
-    """The submission, a row a clip: fname, and label with the three first tags.
+    """Make the submission, a row for each clip: fname, and label with the three best tags.
 
-    A space stands between tags; within a label, an underscore takes its place.
+    Spaces separate the tags; within a label, underscores replace spaces.
     """
     labels = [label.replace(" ", "_") for label in classes["labels"]]
-    tags = ranked_tags(probabilities, labels)
-    return pd.DataFrame({"fname": clips["fname"], "label": [" ".join(three) for three in tags]})
+    tags = ensemble.rank_labels(probabilities, labels).filter(like="tag_")
+    label = tags["tag_1"].str.cat(tags.drop(columns="tag_1"), sep=" ", na_rep="").str.strip()
+    return pd.DataFrame({"fname": clips["fname"], "label": label.to_numpy()})
 
 
 def score_test(
     probabilities: np.ndarray, clips: pd.DataFrame, classes: dict, seed: int
 ) -> dict[str, dict[str, float]]:
-    """Each of `metrics.SCORES`: public, private and pooled, where there are labelled clips."""
+    """Compute `metrics.SCORES` of the public, the private and all labelled clips (pooled).
+
+    A part without labelled clips has no scores.
+    """
     targets = metrics.class_indices(clips["label"], classes["labels"])
     unknown = clips.loc[clips["label"].notna() & (targets < 0), "label"]
     if len(unknown):
         logger.warning(
-            "%d test clips have labels that no training clip has, and count as missed: %s",
+            "%d test clips have labels that no training clip has, and count as misclassified: %s",
             len(unknown),
             ", ".join(unknown.unique()[:5]),
         )
@@ -98,16 +94,16 @@ def score_test(
 
 
 def score_folds(clips: pd.DataFrame, classes: dict, seed: int, *logs: np.ndarray) -> pd.DataFrame:
-    """Scores of each fold's network by itself, over the clips that the ensemble is scored on.
+    """Compute the scores of each fold's network, on the clips that the ensemble is scored on.
 
     Args:
         clips: the test clips.
-        classes: with labels and prior of the c classes.
+        classes: labels and prior of the c classes.
         seed: of the intervals.
-        logs: of each fold, mean log probabilities (n, c).
+        logs: mean log probabilities (n, c) of each fold.
 
     Returns:
-        fold, and `metrics.SCORES`, a row a fold; without a row where no clip is labelled.
+        fold, and `metrics.SCORES`, a row for each fold; no row if no clip is labelled.
     """
     labelled = clips["label"].notna().to_numpy(bool)
     targets = metrics.class_indices(clips["label"][labelled], classes["labels"])

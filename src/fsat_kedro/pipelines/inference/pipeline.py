@@ -16,7 +16,7 @@ def create_pipeline(n_folds: int) -> Pipeline:
         return Pipeline([])
     folds = range(1, n_folds + 1)
     logs = [f"test_fold_{fold}" for fold in folds]
-    after = Pipeline(
+    aggregate = Pipeline(
         [
             node(
                 nodes.combine_folds,
@@ -44,25 +44,24 @@ def create_pipeline(n_folds: int) -> Pipeline:
             ),
         ]
     )
-    whole = sum((_fold_pipeline(fold) for fold in folds), after)
-    given = {"test_clips", "test_mels", "test_components", "mel_statistics", "classes"}
+    pipeline = sum(map(_per_fold, folds), aggregate)
+    parameters = {"network_settings", "seed"}
     return Pipeline(
-        whole,
+        pipeline,
         namespace="inference",
-        inputs={*given, *(f"mel_pca_weights_{fold}" for fold in folds)},
-        outputs=whole.all_outputs(),
-        parameters={"model", "views", "inference", "seed"},
+        inputs=pipeline.inputs() - {f"params:{name}" for name in parameters},
+        outputs=pipeline.all_outputs(),
+        parameters=parameters,
     )
 
 
-def _fold_pipeline(fold: int) -> Pipeline:
-    given = ["test_clips", "test_mels", "test_components", "mel_statistics", "classes"]
-    settings = ["params:model", "params:views", "params:inference", "params:seed"]
+def _per_fold(fold: int) -> Pipeline:
+    shared = ["test_clips", "test_mels", "test_components", "mel_statistics", "classes"]
     template = Pipeline(
         [
             node(
                 update_wrapper(partial(nodes.predict_fold, fold=fold), nodes.predict_fold),
-                ["mel_pca_weights", *given, *settings],
+                ["mel_pca_weights", *shared, "params:network_settings"],
                 "log_probabilities",
                 name="predict_fold",
                 tags="gpu",
@@ -72,7 +71,7 @@ def _fold_pipeline(fold: int) -> Pipeline:
     return Pipeline(
         template,
         namespace=f"fold_{fold}",
-        inputs={"mel_pca_weights": f"mel_pca_weights_{fold}", **{name: name for name in given}},
+        inputs={"mel_pca_weights": f"mel_pca_weights_{fold}", **{name: name for name in shared}},
         outputs={"log_probabilities": f"test_fold_{fold}"},
-        parameters={"model", "views", "inference", "seed"},
+        parameters={"network_settings"},
     )

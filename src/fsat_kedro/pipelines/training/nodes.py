@@ -1,13 +1,12 @@
 """Nodes from features to trained folds and out-of-fold scores.
 
-Axes: n training clips, c classes, p components. The parts of a fold: its number (`fold`), and the
-rows of the clips it trains on (`train`) and holds out (`validation`).
+Axes: n training clips, c classes, p components.
 """
 
 import logging
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -17,37 +16,47 @@ from fsat_kedro.data.folds import predefined_folds, stratified_folds
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.errors import InputError
 from fsat_kedro.evaluation import metrics
-from fsat_kedro.inference.ensemble import geometric_mean, predict_with_weights
+from fsat_kedro.inference import ensemble
 from fsat_kedro.inference.tagger import TaggerSettings
-from fsat_kedro.modelling.crop_lengths import training_lengths, view_lengths
-from fsat_kedro.parameters import (
-    Decoding,
-    Folds,
-    Inference,
-    LogMel,
-    Model,
-    Training,
-    Trim,
-    Views,
-)
+from fsat_kedro.modelling.checkpoint import Checkpoint
+from fsat_kedro.modelling.crop_lengths import training_lengths
+from fsat_kedro.parameters import Decoding, Folds, LogMel, NetworkSettings, Trim
+
+if TYPE_CHECKING:
+    from fsat_kedro.modelling.batches import Clips
 
 logger = logging.getLogger(__name__)
 
-# A `keras.Model`. Keras takes seconds to import, so the nodes that need it import it when they
-# run; and Kedro, which reads the types of parameters here, could not resolve the real name.
+# Types of Keras, which takes seconds to import: the nodes that need it import it when they run.
+# Kedro reads the annotations of nodes, and could not resolve the real names.
 Network: TypeAlias = Any
+Callback: TypeAlias = Any
+
+
+class FoldSplit(TypedDict):
+    """A fold's clips, and what the networks need to know of all n training clips."""
+
+    fold: int  # Its number, from 1.
+    train: np.ndarray  # Rows of the clips to train on.
+    validation: np.ndarray  # Rows of the held-out clips.
+    fnames: list[str]
+    targets: np.ndarray  # (n,) class indices; −1 for none.
+    n_classes: int
+    mel_statistics: dict[str, float]
 
 
 def list_classes(clips: pd.DataFrame) -> dict[str, list]:
-    """Labels of the usable training clips in alphabetical order, and the share of each."""
-    shares = clips.loc[clips["status"] == "ok", "label"].value_counts(normalize=True).sort_index()
-    if len(shares) == 1:
-        logger.warning("All training clips are labelled %s: every clip will be", shares.index[0])
-    return {"labels": shares.index.tolist(), "prior": shares.tolist()}
+    """List the labels of the usable training clips alphabetically, and the fraction of each."""
+    fractions = (
+        clips.loc[clips["status"] == "ok", "label"].value_counts(normalize=True).sort_index()
+    )
+    if len(fractions) == 1:
+        logger.warning("All training clips are labelled %s: every clip will be", fractions.index[0])
+    return {"labels": fractions.index.tolist(), "prior": fractions.tolist()}
 
 
 def assign_folds(clips: pd.DataFrame, folds: Folds, seed: int) -> np.ndarray:
-    """The fold that holds each clip out, (n,) from 1 on; 0 for a rejected clip."""
+    """Assign each clip the fold that holds it out, (n,) from 1; 0 for a rejected clip."""
     usable = (clips["status"] == "ok").to_numpy()
     assigned = np.zeros(len(clips), np.int64)
     if folds.source == "stratified":
@@ -60,109 +69,83 @@ def assign_folds(clips: pd.DataFrame, folds: Folds, seed: int) -> np.ndarray:
     return assigned
 
 
-def split_folds(assigned: np.ndarray, folds: Folds) -> list[dict]:
-    """The parts of every fold."""
+def split_folds(
+    assigned: np.ndarray, clips: pd.DataFrame, classes: dict, mel_statistics: dict, folds: Folds
+) -> list[FoldSplit]:
+    """Split the clips for every fold."""
     return [
-        {
-            "fold": fold,
-            "train": np.flatnonzero((assigned != fold) & (assigned > 0)),
-            "validation": np.flatnonzero(assigned == fold),
-        }
+        FoldSplit(
+            fold=fold,
+            train=np.flatnonzero((assigned != fold) & (assigned > 0)),
+            validation=np.flatnonzero(assigned == fold),
+            fnames=clips["fname"].tolist(),
+            targets=metrics.class_indices(clips["label"], classes["labels"]),
+            n_classes=len(classes["labels"]),
+            mel_statistics=mel_statistics,
+        )
         for fold in range(1, folds.n_folds + 1)
     ]
 
 
 def train_mel(
-    split: dict,
-    clips: pd.DataFrame,
+    split: FoldSplit,
     mels: RaggedArray,
-    mel_statistics: dict,
-    classes: dict,
-    model: Model,
-    training: Training,
-    views: Views,
-    seed: int,
+    settings: NetworkSettings,
+    checkpoint: Checkpoint,
+    callbacks: Sequence[Callback],
 ) -> tuple[Network, pd.DataFrame]:
     """Train the network of stage mel on one fold.
 
     Returns:
-        The network, and its history, a row an epoch.
+        The network, and its history, a row for each epoch.
     """
-    import keras
-
     from fsat_kedro.modelling.networks import build_network
 
-    seed = _stage_seed(seed, split["fold"], stage=1)
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    network = build_network(model, weights=model.weights, **_sizes(mels, classes))
-    history = _train(
-        network, split, clips, mels, None, mel_statistics, classes, training, views, seed
-    )
-    return network, history
+    seed = _seed_stage(settings.seed, split["fold"], stage=1)
+    sizes = {"n_mels": mels.values.shape[1], "n_classes": split["n_classes"]}
+    network = build_network(settings.model, weights=settings.model.weights, **sizes)
+    return network, _train(network, split, mels, None, settings, seed, checkpoint, callbacks)
 
 
 def train_mel_pca(
     mel_weights: Path,
-    split: dict,
-    clips: pd.DataFrame,
+    split: FoldSplit,
     mels: RaggedArray,
     components: np.ndarray,
-    mel_statistics: dict,
-    classes: dict,
-    model: Model,
-    training: Training,
-    views: Views,
-    seed: int,
+    settings: NetworkSettings,
+    checkpoint: Checkpoint,
+    callbacks: Sequence[Callback],
 ) -> tuple[Network, pd.DataFrame]:
     """Train the network of both inputs on one fold, from the encoder of stage mel.
 
     Returns:
-        The network, and its history, a row an epoch.
+        The network, and its history, a row for each epoch.
     """
-    import keras
+    from fsat_kedro.modelling.encoders import copy_encoder_weights
+    from fsat_kedro.modelling.networks import build_network, load_network
 
-    from fsat_kedro.modelling.networks import build_network, copy_encoder_weights, load_network
-
-    seed = _stage_seed(seed, split["fold"], stage=2)
-    keras.utils.clear_session()
-    keras.utils.set_random_seed(seed)
-    mel_network = load_network(model, mel_weights, **_sizes(mels, classes))
-    network = build_network(model, weights=None, **_sizes(mels, classes, components))
+    seed = _seed_stage(settings.seed, split["fold"], stage=2)
+    sizes = {"n_mels": mels.values.shape[1], "n_classes": split["n_classes"]}
+    mel_network = load_network(settings.model, mel_weights, **sizes)
+    sizes["n_components"] = components.shape[1]
+    network = build_network(settings.model, weights=None, **sizes)
     copy_encoder_weights(mel_network, network)
-    history = _train(
-        network, split, clips, mels, components, mel_statistics, classes, training, views, seed
-    )
-    return network, history
+    return network, _train(network, split, mels, components, settings, seed, checkpoint, callbacks)
 
 
 def predict_out_of_fold(
     mel_pca_weights: Path,
-    split: dict,
-    clips: pd.DataFrame,
+    split: FoldSplit,
     mels: RaggedArray,
     components: np.ndarray,
-    mel_statistics: dict,
-    classes: dict,
-    model: Model,
-    views: Views,
-    inference: Inference,
-    seed: int,
+    settings: NetworkSettings,
 ) -> np.ndarray:
-    """Mean log probabilities of the clips that a fold holds out, (n, c); NaN for all others."""
-    from fsat_kedro.modelling.batches import Clips
-
-    fnames = clips["fname"].tolist()
-    held_out = Clips(split["validation"], fnames, mels, components, mel_statistics)
-    n_classes = len(classes["labels"])
-    return predict_with_weights(
+    """Predict mean log probabilities of a fold's held-out clips, (n, c); NaN for all others."""
+    return ensemble.predict_fold(
         mel_pca_weights,
-        held_out,
-        n_classes=n_classes,
-        model=model,
-        views=views,
-        inference=inference,
-        seed=seed,
+        _select_clips("validation", split, mels, components),
+        n_classes=split["n_classes"],
+        settings=settings,
         fold=split["fold"],
     )
 
@@ -174,35 +157,32 @@ def describe_tagger(
     decoding: Decoding,
     trim: Trim,
     log_mel: LogMel,
-    model: Model,
-    views: Views,
-    inference: Inference,
-    seed: int,
+    settings: NetworkSettings,
     *weights: Path,
 ) -> TaggerSettings:
-    """What it takes, beside all that was fitted, to tag other sounds.
+    """Collect the settings that the ensemble needs to tag other sounds.
 
-    The fitted parts and the weights are only there for the order of things: an ensemble that is
-    described is whole.
+    The fitted parts and the weights are inputs so that Kedro runs this node after they are saved:
+    an ensemble that is described is complete.
     """
     return TaggerSettings(
         decoding=decoding,
         trim=trim,
         log_mel=log_mel,
-        # The backbone's first weights are of no use any more.
-        model=model.model_copy(update={"weights": None}),
-        views=views,
-        inference=inference,
-        seed=seed,
+        # A trained network does not need the backbone's initial weights.
+        model=settings.model.model_copy(update={"weights": None}),
+        test_time_crops=settings.test_time_crops,
+        inference=settings.inference,
+        seed=settings.seed,
         n_folds=len(weights),
     )
 
 
 def join_histories(*histories: pd.DataFrame) -> pd.DataFrame:
-    """The histories of all stages of all folds in one table.
+    """Join the histories of all stages of all folds in one table.
 
     Args:
-        histories: of each fold in order, that of stage mel and that of stage mel_pca.
+        histories: of each fold in order, the history of stage mel and that of stage mel_pca.
 
     Returns:
         fold, stage, and the columns of the histories.
@@ -216,9 +196,13 @@ def join_histories(*histories: pd.DataFrame) -> pd.DataFrame:
 
 
 def combine_out_of_fold(*logs: np.ndarray) -> np.ndarray:
-    """Probabilities of every clip by the fold that held it out, (n, c); NaN for rejected ones."""
+    """Combine the folds' predictions of their held-out clips.
+
+    Returns:
+        Probabilities (n, c); NaN for a rejected clip.
+    """
     rejected = np.isnan(logs).all(axis=(0, 2))
-    probabilities = geometric_mean([np.nansum(logs, axis=0)])
+    probabilities = ensemble.geometric_mean([np.nansum(logs, axis=0)])
     probabilities[rejected] = np.nan
     return probabilities
 
@@ -226,7 +210,7 @@ def combine_out_of_fold(*logs: np.ndarray) -> np.ndarray:
 def score_cross_validation(
     probabilities: np.ndarray, assigned: np.ndarray, clips: pd.DataFrame, classes: dict, seed: int
 ) -> dict:
-    """Scores (`metrics.SCORES`) of the out-of-fold predictions, over all clips and fold by fold."""
+    """Compute `metrics.SCORES` of the out-of-fold predictions, for all clips and for each fold."""
     targets = metrics.class_indices(clips["label"], classes["labels"])
 
     def scores(rows: np.ndarray) -> dict[str, float]:
@@ -238,64 +222,65 @@ def score_cross_validation(
     return {**scores(assigned > 0), "per_fold": per_fold}
 
 
-def _stage_seed(seed: int, fold: int, *, stage: int) -> int:
-    return int(np.random.SeedSequence([seed, fold, stage]).generate_state(1)[0])
+def _seed_stage(seed: int, fold: int, *, stage: int) -> int:
+    """Clear Keras' state and seed it for a stage of a fold; return the stage's seed."""
+    import keras
+
+    seed = int(np.random.SeedSequence([seed, fold, stage]).generate_state(1)[0])
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(seed)
+    return seed
 
 
-def _sizes(
-    mels: RaggedArray, classes: dict, components: np.ndarray | None = None
-) -> dict[str, int | None]:
-    """Sizes of a network's inputs and output."""
-    return {
-        "n_mels": mels.values.shape[1],
-        "n_classes": len(classes["labels"]),
-        "n_components": None if components is None else components.shape[1],
-    }
+def _select_clips(
+    part: Literal["train", "validation"],
+    split: FoldSplit,
+    mels: RaggedArray,
+    components: np.ndarray | None,
+) -> "Clips":
+    from fsat_kedro.modelling.batches import Clips
+
+    targets = np.eye(split["n_classes"], dtype=np.float32)[split["targets"]]
+    statistics = split["mel_statistics"]
+    return Clips(split[part], split["fnames"], mels, components, statistics, targets)
 
 
 def _train(
     network: Network,
-    split: dict,
-    clips: pd.DataFrame,
+    split: FoldSplit,
     mels: RaggedArray,
     components: np.ndarray | None,
-    mel_statistics: dict,
-    classes: dict,
-    training: Training,
-    views: Views,
+    settings: NetworkSettings,
     seed: int,
+    checkpoint: Checkpoint,
+    callbacks: Sequence[Callback],
 ) -> pd.DataFrame:
-    """Train a network in place on one fold; returns the history."""
-    from fsat_kedro.modelling.batches import Clips, TrainingBatches, ViewBatches
+    """Train the network of a stage in place on one fold, and return its history."""
+    from fsat_kedro.modelling.batches import CropBatches, TrainingBatches
     from fsat_kedro.modelling.training import train_stage
 
-    stage = network.name
-    given = partial(
-        Clips,
-        fnames=clips["fname"].tolist(),
-        mels=mels,
-        components=components,
-        mel_statistics=mel_statistics,
-    )
-    shortest, longest = mel_statistics["shortest"], mel_statistics["longest"]
-    indices = metrics.class_indices(clips["label"], classes["labels"])
-    targets = np.eye(len(classes["labels"]), dtype=np.float32)[indices]
+    stage, training = network.name, settings.training
+    shortest, longest = (int(split["mel_statistics"][key]) for key in ("shortest", "longest"))
     batches = TrainingBatches(
-        given(split["train"]),
-        targets,
+        _select_clips("train", split, mels, components),
         batch_size=training.batch_size,
         lengths=training_lengths(shortest, longest, training.n_lengths),
         augmentation=training.augmentation,
         mixup_alpha=getattr(training.mixup_alpha, stage),
         seed=seed,
     )
-    validation = ViewBatches(
-        given(split["validation"]),
-        targets=targets,
-        lengths=view_lengths(shortest, longest, views.n_lengths),
-        n_spans=1,
-        batch_size=views.batch_size,
-        seed=seed,
+    one_of_each_length = {"crops_per_length": 1, "subset": "all"}
+    validation = CropBatches(
+        _select_clips("validation", split, mels, components),
+        settings.test_time_crops.model_copy(update=one_of_each_length),
+        seed=(seed,),
     )
-    name = f"fold_{split['fold']} {stage}"
-    return train_stage(network, batches, validation, settings=training, name=name)
+    return train_stage(
+        network,
+        batches,
+        validation,
+        settings=training,
+        name=f"fold_{split['fold']} {stage}",
+        checkpoint=checkpoint,
+        callbacks=callbacks,
+    )

@@ -1,4 +1,4 @@
-"""Wiring of the training: one template, used for every fold, in one group with what is around."""
+"""Wiring of the training: setup of the folds, one template for each fold, and aggregation."""
 
 from kedro.pipeline import Pipeline, node
 
@@ -8,8 +8,20 @@ from fsat_kedro.pipelines.training import nodes
 def create_pipeline(n_folds: int) -> Pipeline:
     """Assign folds, train each in a namespace of its own, and score them together."""
     folds = range(1, n_folds + 1)
-    histories = [f"{stage}_history_{fold}" for fold in folds for stage in ("mel", "mel_pca")]
-    before = Pipeline(
+    pipeline = sum(map(_per_fold, folds), _setup(folds) + _aggregate(folds))
+    parameters = {"folds", "decoding", "trim", "log_mel", "network_settings", "seed"}
+    return Pipeline(
+        pipeline,
+        namespace="training",
+        # Dots in names that other pipelines use would make Kedro see namespaces in them.
+        inputs=pipeline.inputs() - {f"params:{name}" for name in parameters},
+        outputs=pipeline.all_outputs(),
+        parameters=parameters,
+    )
+
+
+def _setup(folds: range) -> Pipeline:
+    return Pipeline(
         [
             node(nodes.list_classes, "train_clips", "classes", name="list_classes"),
             node(
@@ -20,23 +32,66 @@ def create_pipeline(n_folds: int) -> Pipeline:
             ),
             node(
                 nodes.split_folds,
-                ["train_folds", "params:folds"],
+                ["train_folds", "train_clips", "classes", "mel_statistics", "params:folds"],
                 [f"split_{fold}" for fold in folds],
                 name="split_folds",
             ),
         ]
     )
-    settings = ["decoding", "trim", "log_mel", "model", "views", "inference", "seed"]
-    after = Pipeline(
+
+
+def _per_fold(fold: int) -> Pipeline:
+    features = ["train_mels", "train_components"]
+    settings = "params:network_settings"
+    template = Pipeline(
         [
-            node(nodes.join_histories, histories, "training_history", name="join_histories"),
+            node(
+                nodes.train_mel,
+                ["split", "train_mels", settings, "mel_checkpoint", "callbacks"],
+                ["mel_weights", "mel_history"],
+                name="train_mel",
+                tags="gpu",
+            ),
+            node(
+                nodes.train_mel_pca,
+                ["mel_weights", "split", *features, settings, "mel_pca_checkpoint", "callbacks"],
+                ["mel_pca_weights", "mel_pca_history"],
+                name="train_mel_pca",
+                tags="gpu",
+            ),
+            node(
+                nodes.predict_out_of_fold,
+                ["mel_pca_weights", "split", *features, settings],
+                "oof",
+                name="predict_out_of_fold",
+                tags="gpu",
+            ),
+        ]
+    )
+    own = {name: f"{name}_{fold}" for name in ("split", "mel_checkpoint", "mel_pca_checkpoint")}
+    return Pipeline(
+        template,
+        namespace=f"fold_{fold}",
+        inputs={**own, **{name: name for name in (*features, "callbacks")}},
+        outputs={name: f"{name}_{fold}" for name in template.all_outputs()},
+        parameters={"network_settings"},
+    )
+
+
+def _aggregate(folds: range) -> Pipeline:
+    fitted = ["mel_statistics", "projector", "classes"]
+    settings = ["params:decoding", "params:trim", "params:log_mel", "params:network_settings"]
+    return Pipeline(
+        [
+            node(
+                nodes.join_histories,
+                [f"{stage}_history_{fold}" for fold in folds for stage in ("mel", "mel_pca")],
+                "training_history",
+                name="join_histories",
+            ),
             node(
                 nodes.describe_tagger,
-                [
-                    *("mel_statistics", "projector", "classes"),
-                    *(f"params:{name}" for name in settings),
-                    *(f"mel_pca_weights_{fold}" for fold in folds),
-                ],
+                [*fitted, *settings, *(f"mel_pca_weights_{fold}" for fold in folds)],
                 "tagger",
                 name="describe_tagger",
             ),
@@ -53,54 +108,4 @@ def create_pipeline(n_folds: int) -> Pipeline:
                 name="score_cross_validation",
             ),
         ]
-    )
-    whole = sum((_fold_pipeline(fold) for fold in folds), before + after)
-    return Pipeline(
-        whole,
-        namespace="training",
-        inputs={"train_clips", "train_mels", "train_components", "mel_statistics", "projector"},
-        # Dots in names that other pipelines use would make Kedro see namespaces in them.
-        outputs=whole.all_outputs(),
-        parameters={"folds", "training", *settings},
-    )
-
-
-def _fold_pipeline(fold: int) -> Pipeline:
-    clips = ["split", "train_clips", "train_mels"]
-    fitted = ["mel_statistics", "classes"]
-    prediction = ["params:model", "params:views", "params:inference", "params:seed"]
-    settings = ["params:model", "params:training", "params:views", "params:seed"]
-    template = Pipeline(
-        [
-            node(
-                nodes.train_mel,
-                [*clips, *fitted, *settings],
-                ["mel_weights", "mel_history"],
-                name="train_mel",
-                tags="gpu",
-            ),
-            node(
-                nodes.train_mel_pca,
-                ["mel_weights", *clips, "train_components", *fitted, *settings],
-                ["mel_pca_weights", "mel_pca_history"],
-                name="train_mel_pca",
-                tags="gpu",
-            ),
-            node(
-                nodes.predict_out_of_fold,
-                ["mel_pca_weights", *clips, "train_components", *fitted, *prediction],
-                "oof",
-                name="predict_out_of_fold",
-                tags="gpu",
-            ),
-        ]
-    )
-    trained = ["mel_weights", "mel_history", "mel_pca_weights", "mel_pca_history"]
-    shared = {"train_clips", "train_mels", "train_components", "mel_statistics", "classes"}
-    return Pipeline(
-        template,
-        namespace=f"fold_{fold}",
-        inputs={"split": f"split_{fold}", **{name: name for name in shared}},
-        outputs={name: f"{name}_{fold}" for name in (*trained, "oof")},
-        parameters={"model", "training", "views", "inference", "seed"},
     )
