@@ -19,7 +19,7 @@ CONF = Path(__file__).parents[2] / "conf"
 @pytest.fixture(autouse=True)
 def registry(monkeypatch):
     """Keep the parameters of these tests from others."""
-    monkeypatch.setattr(pipeline_registry._RunParameters, "current", None)
+    monkeypatch.setattr(pipeline_registry, "_run_parameters", {})
 
 
 def loader_after_hook(project_path, env="demo", **parameters):
@@ -40,7 +40,7 @@ def test_folders_are_absolute_in_parameters_and_catalog(tmp_path):
     weights = loader["catalog"]["{stage}_weights_{fold}"]
     assert weights["filepath"].startswith(str(tmp_path / "data" / "demo" / "06_models"))
     assert weights["cache_dir"] == str(tmp_path / "data" / "cache")
-    assert pipeline_registry._RunParameters.current == parameters
+    assert pipeline_registry._run_parameters == parameters
 
 
 def test_a_url_stays_one_and_has_a_local_folder_for_temporary_files(tmp_path):
