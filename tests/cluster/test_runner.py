@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from click import ClickException
-from dask_cluster import ROOT, TESTS, Cluster
+from dask_cluster import ROOT, Cluster, python_path
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
@@ -21,8 +21,9 @@ from kedro_datasets.json import JSONDataset
 
 from fsat_kedro.cluster import DaskRunner
 from fsat_kedro.errors import InputError
+from fsat_kedro.hooks.errors import ReadableErrorHooks
 from fsat_kedro.hooks.locks import Marks
-from fsat_kedro.hooks.mlflow import OutputHooks, ReadableErrorHooks
+from fsat_kedro.hooks.outputs import OutputHooks
 from fsat_kedro.parallel import map_clips
 
 # What the nodes do, on workers that import this module.
@@ -269,7 +270,7 @@ def test_a_scheduler_that_dies_ends_the_run_with_a_message_and_the_nodes_too(own
 RUN_ALONE = """
 import sys
 from pathlib import Path
-from test_runners import *
+from test_runner import *
 data_dir = Path(sys.argv[2])
 pipeline = Pipeline([of_folder(linger, "process_id")])
 run(sys.argv[1], pipeline, catalog_of(data_dir, "process_id"), hooks(data_dir))
@@ -277,12 +278,12 @@ run(sys.argv[1], pipeline, catalog_of(data_dir, "process_id"), hooks(data_dir))
 
 
 def test_a_node_ends_with_its_run_and_leaves_the_worker_to_the_next(cluster, data_dir):
-    path = os.pathsep.join([str(TESTS), str(ROOT / "src")])
     process = subprocess.Popen(
         [sys.executable, "-c", RUN_ALONE, cluster.address, str(data_dir)],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": python_path()},
     )
     while not (data_dir / "alive").exists():
+        assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.wait()
@@ -307,7 +308,7 @@ def assert_ends(alive):
 def other_source(tmp_path):
     """The package, with a line more."""
     shutil.copytree(ROOT / "src", tmp_path / "src")
-    with (tmp_path / "src" / "fsat_kedro" / "folds.py").open("a") as file:
+    with (tmp_path / "src" / "fsat_kedro" / "errors.py").open("a") as file:
         file.write("# Changed.\n")
     return tmp_path / "src"
 
@@ -315,8 +316,7 @@ def other_source(tmp_path):
 def test_a_worker_with_another_version_or_in_another_place_is_told_and_nothing_is_written(
     own_cluster, other_source, data_dir
 ):
-    path = os.pathsep.join([str(other_source), str(TESTS)])
-    own_cluster.add_worker("other", PYTHONPATH=path)
+    own_cluster.add_worker("other", PYTHONPATH=python_path(other_source))
     own_cluster.add_worker("jax", KERAS_BACKEND="jax")
     own_cluster.add_worker("threads", threads=2)
     wait_for_workers(own_cluster, 3)
@@ -345,7 +345,7 @@ def test_without_an_address_workers_of_this_machine_are_started(data_dir, monkey
     (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: NVIDIA'\n")
     (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(ROOT / "src")]))
+    monkeypatch.setenv("PYTHONPATH", python_path())
     names = ["a", "b"]
     pipeline = Pipeline(
         [node(visible_gpus, "params:data_dir", name, name=name, tags="gpu") for name in names]

@@ -8,9 +8,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# Workers import the functions of test nodes from there.
-TESTS = ROOT / "tests" / "cluster"
 LOOPBACK = ("--host", "127.0.0.1")
+
+
+def python_path(source: Path = ROOT / "src") -> str:
+    """Return a PYTHONPATH with the package and with the functions of the tests' nodes."""
+    folders = (source, ROOT / "tests" / "cluster", ROOT / "tests" / "whole_runs")
+    return os.pathsep.join(map(str, folders))
 
 
 class Cluster:
@@ -23,7 +27,7 @@ class Cluster:
 
     def __init__(self, folder: Path, source: Path = ROOT / "src") -> None:
         self._folder = folder
-        self._path = os.pathsep.join([str(source), str(TESTS)])
+        self._path = python_path(source)
         self._file = folder / "scheduler.json"
         self.workers: dict[str, subprocess.Popen] = {}
         self.scheduler = self._start(
