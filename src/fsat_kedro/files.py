@@ -6,6 +6,7 @@ and an object store puts objects whole.
 """
 
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timezone
@@ -83,3 +84,21 @@ def remove(path: str | Path) -> None:
         shutil.rmtree(path)
     else:
         Path(path).unlink(missing_ok=True)
+
+
+@contextmanager
+def probe_file(data_dir: str | None) -> Iterator[str | None]:
+    """Yield a temporary file or object in `data_dir`, to prove who can write there and see it.
+
+    Yields None where there is no `data_dir`.
+    """
+    if data_dir is None:
+        yield None
+        return
+    path = f"{data_dir}/.locks/probe-{uuid.uuid4().hex}"
+    with open_atomic(path):
+        pass
+    try:
+        yield path
+    finally:
+        remove(path)

@@ -24,6 +24,7 @@ from fsat_kedro.errors import InputError
 from fsat_kedro.hooks.errors import ReadableErrorHooks
 from fsat_kedro.hooks.locks import Marks
 from fsat_kedro.hooks.outputs import OutputHooks
+from fsat_kedro import parallel
 from fsat_kedro.parallel import map_clips
 
 # What the nodes do, on workers that import this module.
@@ -86,6 +87,7 @@ def map_numbers(folder, n_jobs):
             read.append(number)
             yield number
 
+    parallel._LOG_SECONDS = 0.05
     results = map_clips(square, numbers(), n_jobs=n_jobs, total=300, description="numbers")
     first = next(results)
     ahead = len(read)
@@ -210,7 +212,8 @@ def test_a_full_disk_is_told_with_the_machine_that_it_is_on(cluster, data_dir):
         run(cluster, pipeline, catalog_of(data_dir, name=full), hooks(data_dir))
 
 
-def test_clips_are_mapped_by_all_workers_in_order_and_a_few_at_a_time(cluster, data_dir):
+def test_clips_are_mapped_by_all_workers_in_order_and_a_few_at_a_time(cluster, data_dir, caplog):
+    caplog.set_level("INFO", "fsat_kedro")
     map_with = {"params:data_dir": "params:data_dir", "n_jobs": "params:n_jobs"}
     pipeline = Pipeline([node(map_numbers, list(map_with.values()), "mapped", name="map")])
     catalog = catalog_of(data_dir, "mapped", **{"params:n_jobs": MemoryDataset(-1)})
@@ -219,6 +222,7 @@ def test_clips_are_mapped_by_all_workers_in_order_and_a_few_at_a_time(cluster, d
     assert mapped["squares"] == [number**2 for number in range(300)]
     assert set(mapped["by"]) == {"one", "two"}
     assert mapped["ahead"] < 50
+    assert "numbers:" in caplog.text
 
 
 def test_a_node_whose_worker_is_killed_is_run_again(own_cluster, data_dir):
