@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import lru_cache
 from itertools import islice
 from threading import Thread
@@ -112,10 +112,11 @@ def _map_on_cluster(
     joblib's Dask backend does not serve: at its end it waits for a free thread of this worker,
     which a fold may have taken for hours.
     """
-    from distributed import get_client
+    from distributed import get_client, secede
 
     client = get_client()
-    _secede()
+    with suppress(KeyError):  # Raised if an earlier map of this task has done it.
+        secede()  # This worker may do other work while this task waits for its clips.
     futures: deque = deque()
     counted, n_batches, size = -float("inf"), 0, 1
     try:
@@ -135,16 +136,6 @@ def _map_on_cluster(
             yield from results
     finally:
         client.cancel(list(futures))
-
-
-def _secede() -> None:
-    """Let this worker have other work while this task waits for its clips."""
-    from distributed import secede
-
-    try:
-        secede()
-    except KeyError:  # An earlier map of this task has done so.
-        return
 
 
 def _map_batch(function: Callable[[Item], Result], items: list[Item]) -> tuple[float, list[Result]]:

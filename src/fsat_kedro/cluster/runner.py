@@ -11,12 +11,13 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 from click import ClickException
 from kedro.io import DataCatalog
-from kedro.runner import AbstractRunner
+from kedro.runner import AbstractRunner, Task
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.files import probe_file
@@ -34,7 +35,6 @@ kedro_logger = logging.getLogger("kedro.runner.dask")
 
 _CONNECT_SECONDS = 10
 _POLL_SECONDS = 10
-_DATA_DIR, _SPOOL_DIR = "params:data_dir", "params:spool_dir"
 _RESUME = "run the same command with --only-missing-outputs"
 
 
@@ -105,8 +105,11 @@ class DaskRunner(AbstractRunner):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         with ExitStack() as connections:
             address = self._address or connections.enter_context(_local_cluster(self._n_workers))
-            client = connections.enter_context(_connect(address))
-            run = _ClusterRun(client, pipeline, catalog, hook_manager, run_id, self._is_async)
+            client = _connect(address)
+            connections.callback(client.close, timeout=_CONNECT_SECONDS)
+            run = _ClusterRun(
+                client, address, pipeline, catalog, hook_manager, run_id, self._is_async
+            )
             try:
                 run.run_nodes()
             except Exception:
@@ -114,29 +117,21 @@ class DaskRunner(AbstractRunner):
                 raise
 
 
+@dataclass(eq=False)
 class _ClusterRun:
     """The state of a run on a cluster: finished and submitted nodes."""
 
-    def __init__(
-        self,
-        client: Client,
-        pipeline: Pipeline,
-        catalog: CatalogProtocol,
-        hook_manager: PluginManager | None,
-        run_id: str | None,
-        is_async: bool,
-    ) -> None:
-        self.done: set[Node] = set()
-        self._client = client
-        self._address = client.scheduler.address
-        self._pipeline = pipeline
-        self._catalog = catalog
-        self._hook_manager = hook_manager
-        self._run_id = run_id
-        self._is_async = is_async
-        self._id = uuid.uuid4().hex[:8]
-        self._futures: dict[Future, Node] = {}
-        self._logged: set[str] = set()
+    client: Client
+    address: str
+    pipeline: Pipeline
+    catalog: CatalogProtocol
+    hook_manager: PluginManager | None
+    run_id: str | None
+    is_async: bool
+    done: set[Node] = field(default_factory=set)
+    futures: dict[Future, Node] = field(default_factory=dict)
+    logged: set[str] = field(default_factory=set)
+    hosts: set[str] = field(default_factory=set)
 
     def run_nodes(self) -> None:
         """Run all nodes.
@@ -149,11 +144,10 @@ class _ClusterRun:
             InputError: the scheduler died, or the cluster cannot run the nodes.
             Exception: the error of the first node that failed; the others are cancelled.
         """
-        order = TopologicalSorter(self._pipeline.node_dependencies)
+        order = TopologicalSorter(self.pipeline.node_dependencies)
         order.prepare()
         try:
-            self._hosts = self._check_cluster()
-            self._forward_logs()
+            self.hosts = self._prepare_cluster()
             while order.is_active():
                 for node in order.get_ready():
                     self._submit(node)
@@ -161,94 +155,84 @@ class _ClusterRun:
                     order.done(node)
                     self._finish(node)
         except (CancelledError, OSError, TimeoutError) as error:
-            if self._client.status == "running":
+            if self.client.status == "running":
                 raise
             raise InputError(
-                f"the scheduler at {self._address} is gone. Finished outputs are complete, and "
+                f"the scheduler at {self.address} is gone. Finished outputs are complete, and "
                 f"stages resume at their last epoch: start the cluster again, and {_RESUME}"
             ) from error
         finally:
             with suppress(Exception):
-                self._client.cancel(list(self._futures), force=True)
+                self.client.cancel(list(self.futures), force=True)
 
-    def _check_cluster(self) -> set[str]:
-        """Wait for a worker, and check that the scheduler and all workers can run the nodes.
+    def _prepare_cluster(self) -> set[str]:
+        """Wait for a worker, check scheduler and workers, and forward the workers' log lines.
 
         Returns:
             The names of the workers' machines.
         """
-        from fsat_kedro.cluster.worker import check_worker, environment, require_environment
+        from fsat_kedro.cluster import worker
 
-        if not self._client.nthreads():
-            self._log_once(f"Waiting for a worker at {self._address}")
-            self._client.wait_for_workers(1)
-        ours = environment()
-        data_dir = self._catalog.load(_DATA_DIR) if _DATA_DIR in self._catalog else None
+        if not self.client.nthreads():
+            self._log_once(f"Waiting for a worker at {self.address}")
+            self.client.wait_for_workers(1)
+        expected = worker.environment()
+        data_dir = self.catalog.load(worker.DATA_DIR) if worker.DATA_DIR in self.catalog else None
         with probe_file(data_dir) as file:
-            replies = self._client.run(check_worker, ours, file, on_error="return")
-        problems = {
-            f"worker {address}": reply
-            for address, reply in replies.items()
-            if isinstance(reply, Exception)
-        }
+            replies = self.client.run(worker.check_worker, expected, file, on_error="return")
+        hosts = {reply for reply in replies.values() if isinstance(reply, str)}
+        replies = {f"worker {address}": reply for address, reply in replies.items()}
+        # The scheduler does not load Keras.
+        packages = {name: value for name, value in expected.items() if name != "KERAS_BACKEND"}
         try:
-            # It trains nothing.
-            packages = {name: value for name, value in ours.items() if name != "KERAS_BACKEND"}
-            self._client.run_on_scheduler(require_environment, packages)
-        except (InputError, ImportError, AttributeError) as error:
-            problems["the scheduler"] = error
+            self.client.run_on_scheduler(worker.require_environment, packages)
+        except (InputError, ImportError, AttributeError) as error:  # The last two: no such package.
+            replies["the scheduler"] = error
+        problems = [
+            f"{name} {_format_problem(reply)}"
+            for name, reply in replies.items()
+            if isinstance(reply, Exception)
+        ]
         if problems:
-            raise InputError(
-                "; ".join(f"{name} {_format_problem(error)}" for name, error in problems.items())
-            )
-        return set(replies.values())
-
-    def _forward_logs(self) -> None:
-        """Show log lines of the workers here, at the levels that are set here."""
-        from fsat_kedro.cluster.worker import FORWARDED_LOGGERS
-
-        for name in FORWARDED_LOGGERS:
-            self._client.forward_logging(name, logging.getLogger(name).getEffectiveLevel())
+            raise InputError("; ".join(problems))
+        for name in worker.FORWARDED_LOGGERS:  # At the levels that are set in this process.
+            self.client.forward_logging(name, logging.getLogger(name).getEffectiveLevel())
+        return hosts
 
     def _submit(self, node: Node) -> None:
         from distributed.protocol import pickle
 
-        from fsat_kedro.cluster.worker import KEY_PREFIX, NodeTask, environment, run_node
+        from fsat_kedro.cluster import worker
 
         names = {*node.inputs, *node.outputs, *node.confirms}
-        names |= {name for name in (_DATA_DIR, _SPOOL_DIR) if name in self._catalog}
-        task = NodeTask(
-            node=node,
-            catalog=DataCatalog(datasets={name: self._catalog[name] for name in names}),
-            hooks=self._hooks_for(node),
-            run_id=self._run_id,
-            is_async=self._is_async,
-        )
-        future = self._client.submit(
-            run_node,
-            environment(),
-            pickle.dumps(task),
-            key=f"{KEY_PREFIX}:{node.name}-{self._id}",
+        names |= {worker.DATA_DIR, worker.SPOOL_DIR} & set(self.catalog)
+        catalog = DataCatalog(datasets={name: self.catalog[name] for name in names})
+        task = Task(node=node, catalog=catalog, is_async=self.is_async, run_id=self.run_id)
+        future = self.client.submit(
+            worker.run_node,
+            worker.environment(),
+            pickle.dumps((task, self._hooks_for(node))),
+            key=f"{worker.KEY_PREFIX}:{node.name}-{uuid.uuid4().hex}",
             pure=False,
             resources=self._resources(node),
         )
-        self._futures[future] = node
+        self.futures[future] = node
 
     def _hooks_for(self, node: Node) -> list[Any]:
-        if self._hook_manager is None:
+        if self.hook_manager is None:
             return []
         # Kedro's stand-in for no manager returns None.
-        of_plugins = [plugin for plugin, _ in self._hook_manager.list_plugin_distinfo() or []]
+        of_plugins = [plugin for plugin, _ in self.hook_manager.list_plugin_distinfo() or []]
         return [
-            hooks.for_worker(node, self._hosts) if hasattr(hooks, "for_worker") else hooks
-            for _, hooks in self._hook_manager.list_name_plugin() or []
+            hooks.for_worker(node, self.hosts) if hasattr(hooks, "for_worker") else hooks
+            for _, hooks in self.hook_manager.list_name_plugin() or []
             if hooks is not None and hooks not in of_plugins
         ]
 
     def _resources(self, node: Node) -> dict[str, int] | None:
         if "gpu" not in node.tags:
             return None
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         if any(worker["resources"].get("GPU") for worker in workers):
             return {"GPU": 1}
         self._log_once(
@@ -262,15 +246,15 @@ class _ClusterRun:
 
         try:
             finished = wait(
-                list(self._futures), timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED"
+                list(self.futures), timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED"
             )
         except TimeoutError:
-            if not self._client.nthreads():
-                self._log_once(f"No worker is left at {self._address}: waiting for one")
+            if not self.client.nthreads():
+                self._log_once(f"No worker is left at {self.address}: waiting for one")
             return []
         nodes = []
         for future in finished.done:
-            node = self._futures.pop(future)
+            node = self.futures.pop(future)
             error = future.exception()
             if error is not None:
                 raise _readable(error, node)
@@ -280,15 +264,15 @@ class _ClusterRun:
     def _finish(self, node: Node) -> None:
         for name in node.outputs:
             # A worker wrote it: forget what datasets here remember of its file.
-            self._catalog.release(name)
+            self.catalog.release(name)
         self.done.add(node)
         kedro_logger.info("Completed node: %s", node.name)
-        kedro_logger.info("Completed %d out of %d tasks", len(self.done), len(self._pipeline.nodes))
+        kedro_logger.info("Completed %d out of %d tasks", len(self.done), len(self.pipeline.nodes))
 
     def _log_once(self, line: str) -> None:
-        if line not in self._logged:
+        if line not in self.logged:
             logger.info(line)
-        self._logged.add(line)
+        self.logged.add(line)
 
 
 def _require_persistent_outputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
@@ -329,21 +313,16 @@ def _readable(error: BaseException, node: Node) -> BaseException:
     return readable
 
 
-@contextmanager
-def _connect(address: str) -> Iterator[Client]:
+def _connect(address: str) -> Client:
     from distributed import Client
 
     try:
-        client = Client(address, timeout=_CONNECT_SECONDS, name="fsat_kedro")
+        return Client(address, timeout=_CONNECT_SECONDS, name="fsat_kedro")
     except (OSError, ValueError) as error:
         raise InputError(
             f"no Dask scheduler answers at {address}: start one with `dask scheduler`, or leave "
             "the address out for a cluster of this machine"
         ) from error
-    try:
-        yield client
-    finally:
-        client.close(timeout=_CONNECT_SECONDS)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ import random
 import socket
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,6 @@ from distributed import Worker, WorkerPlugin, get_worker
 from distributed.utils import sync
 from distributed.versions import get_versions
 from kedro.framework.hooks.manager import _create_hook_manager, _register_hooks
-from kedro.io import DataCatalog
-from kedro.pipeline.node import Node
 from kedro.runner import Task
 
 from fsat_kedro.errors import InputError
@@ -31,6 +28,7 @@ from fsat_kedro.hooks.locks import hold
 
 KEY_PREFIX = "fsat_kedro"
 """Of the Dask keys of nodes."""
+DATA_DIR, SPOOL_DIR = "params:data_dir", "params:spool_dir"
 FORWARDED_LOGGERS = ("fsat_kedro", "kedro.pipeline")
 _PLUGIN = "fsat_kedro-nodes"
 # Packages whose versions decide the outputs, beside those that Dask compares itself.
@@ -40,37 +38,19 @@ _PACKAGES = (
 )
 
 
-@dataclass(frozen=True)
-class NodeTask:
-    """A node, and all that a worker needs to run it.
-
-    Attributes:
-        node: the node.
-        catalog: the node's datasets, with `params:data_dir` and `params:spool_dir` if they exist.
-        hooks: the run's hooks for this node.
-        run_id: Kedro's id of the run.
-        is_async: whether threads load and save datasets.
-    """
-
-    node: Node
-    catalog: DataCatalog
-    hooks: list[Any]
-    run_id: str | None
-    is_async: bool
-
-
 @cache
-def environment() -> dict[str, str | None]:
+def environment() -> dict[str, str]:
     """Return what must be equal in all processes of a run, by name."""
+    versions = get_versions(_PACKAGES)["packages"]
     return {
-        **get_versions(_PACKAGES)["packages"],
+        **{name: version or "missing" for name, version in versions.items()},
         "python": ".".join(platform.python_version_tuple()[:2]),
         "KERAS_BACKEND": os.environ.get("KERAS_BACKEND", "tensorflow"),
         "the source of fsat_kedro": _source_digest(),
     }
 
 
-def require_environment(expected: dict[str, str | None]) -> None:
+def require_environment(expected: dict[str, str]) -> None:
     """Require that this process has the environment of the run.
 
     Args:
@@ -89,9 +69,7 @@ def require_environment(expected: dict[str, str | None]) -> None:
         raise InputError(f"has {', '.join(differences)}")
 
 
-async def check_worker(
-    expected: dict[str, str | None], file: str | None, dask_worker: Worker
-) -> str:
+async def check_worker(expected: dict[str, str], file: str | None, dask_worker: Worker) -> str:
     """Check that a worker can run nodes, and prepare its process for them.
 
     Args:
@@ -118,12 +96,13 @@ async def check_worker(
     return socket.gethostname()
 
 
-def run_node(expected: dict[str, str | None], pickled: bytes) -> None:
+def run_node(expected: dict[str, str], pickled: bytes) -> None:
     """Run a node on this worker.
 
     Args:
         expected: see `require_environment`. A worker may have joined after the others were checked.
-        pickled: a `NodeTask`. The scheduler would unpickle anything but bytes.
+        pickled: Kedro's `Task` without a hook manager, and a list of the run's hooks for it. The
+            scheduler would unpickle anything but bytes.
 
     Raises:
         InputError: this worker's environment is not that of the run.
@@ -134,34 +113,26 @@ def run_node(expected: dict[str, str | None], pickled: bytes) -> None:
     except InputError as error:
         raise InputError(f"worker {worker.address} {error}") from None
     sync(worker.loop, _prepare_process, worker)
-    task: NodeTask = pickle.loads(pickled)
+    task, all_hooks = pickle.loads(pickled)
+    task.hook_manager = _create_hook_manager()
+    _register_hooks(task.hook_manager, all_hooks)
     try:
         _execute(task)
     except Exception as error:
         # Here, because the full disk may be one of this machine.
-        for hooks in task.hooks:
+        for hooks in all_hooks:
             if hasattr(hooks, "on_worker_error"):
                 hooks.on_worker_error(error, task.catalog)
         raise
 
 
-def _execute(task: NodeTask) -> None:
-    hook_manager = _create_hook_manager()
-    _register_hooks(hook_manager, task.hooks)
+def _execute(task: Task) -> None:
     with ExitStack() as locks:
-        if "params:spool_dir" in task.catalog:
-            Path(task.catalog.load("params:spool_dir")).mkdir(parents=True, exist_ok=True)
-        if "params:data_dir" in task.catalog:
-            data_dir = task.catalog.load("params:data_dir")
-            if not is_url(data_dir):
-                locks.enter_context(hold(task.node.outputs, Path(data_dir)))
-        Task(
-            node=task.node,
-            catalog=task.catalog,
-            hook_manager=hook_manager,
-            is_async=task.is_async,
-            run_id=task.run_id,
-        ).execute()
+        if SPOOL_DIR in task.catalog:
+            Path(task.catalog.load(SPOOL_DIR)).mkdir(parents=True, exist_ok=True)
+        if DATA_DIR in task.catalog and not is_url(data_dir := task.catalog.load(DATA_DIR)):
+            locks.enter_context(hold(task.node.outputs, Path(data_dir)))
+        task.execute()
 
 
 async def _prepare_process(worker: Worker) -> None:
