@@ -1,4 +1,4 @@
-"""A scheduler and workers as processes of this machine, to be killed at will."""
+"""A scheduler and workers as processes of this machine, which tests may kill."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def python_path(source: Path = ROOT / "src") -> str:
 
 
 class Cluster:
-    """Starts `dask scheduler`, and `dask worker` as often as asked; ends all that is left.
+    """A `dask scheduler` and its `dask worker` processes; `close` ends them all.
 
     Args:
         folder: where logs go.
@@ -55,7 +55,7 @@ class Cluster:
         return (self._folder / f"{name}.log").read_text()
 
     def close(self) -> None:
-        """End all processes; a worker ends with the nanny that watches over it."""
+        """End all processes; a worker ends with its nanny."""
         for process in (*self.workers.values(), self.scheduler):
             process.kill()
             process.wait()
