@@ -189,7 +189,7 @@ class _ClusterRun:
         except (InputError, ImportError, AttributeError) as error:  # The last two: no such package.
             replies["the scheduler"] = error
         problems = [
-            f"{name} {_format_problem(reply)}"
+            f"{name} {reply if isinstance(reply, InputError) else f'cannot take part: {reply!r}'}"
             for name, reply in replies.items()
             if isinstance(reply, Exception)
         ]
@@ -289,14 +289,8 @@ def _require_persistent_outputs(pipeline: Pipeline, catalog: CatalogProtocol) ->
     if lost:
         raise InputError(
             f"{', '.join(lost)} would be kept in the memory of one worker only, where no other "
-            "sees it: give it an entry in the catalog, or use another runner"
+            "finds it: add an entry to the catalog, or use another runner"
         )
-
-
-def _format_problem(error: Exception) -> str:
-    if isinstance(error, InputError):
-        return str(error)
-    return f"cannot take part: {type(error).__name__}: {error}"
 
 
 def _readable(error: BaseException, node: Node) -> BaseException:
