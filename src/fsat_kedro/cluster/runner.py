@@ -222,11 +222,11 @@ class _ClusterRun:
         if self.hook_manager is None:
             return []
         # Kedro's stand-in for no manager returns None.
-        of_plugins = [plugin for plugin, _ in self.hook_manager.list_plugin_distinfo() or []]
+        plugins = [plugin for plugin, _ in self.hook_manager.list_plugin_distinfo() or []]
         return [
             hooks.for_worker(node, self.hosts) if hasattr(hooks, "for_worker") else hooks
             for _, hooks in self.hook_manager.list_name_plugin() or []
-            if hooks is not None and hooks not in of_plugins
+            if hooks is not None and hooks not in plugins
         ]
 
     def _resources(self, node: Node) -> dict[str, int] | None:
