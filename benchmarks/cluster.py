@@ -1,11 +1,11 @@
-"""What a Dask cluster brings and costs, measured on the cores of this machine.
+"""Measure the speed-up and the cost of a Dask cluster on the cores of this machine.
 
-    python benchmarks/cluster.py features      # two workers of one core against one, by turns
+    python benchmarks/cluster.py features      # one worker against two, in turns
     python benchmarks/cluster.py overhead      # pipelines of empty nodes
-    python benchmarks/cluster.py batches       # what mapping clips takes for a batch
+    python benchmarks/cluster.py batches       # the cost of a batch of mapped clips
     python benchmarks/cluster.py scaling       # a calculation from measured numbers: see `Measured`
 
-What came of it is in `cluster.md`. `features` pins each worker to a core of its own.
+The results are in `cluster.md`. `features` pins each worker to a core of its own.
 """
 
 import argparse
@@ -42,22 +42,22 @@ LOG_MEL = {"sample_rate": 22_050, "n_fft": 1764, "hop_length": 220, "n_mels": 64
 
 @dataclass(frozen=True)
 class Measured:
-    """What the calculation starts from; where each number is from stands in `cluster.md`."""
+    """Measured numbers for the calculation; `cluster.md` names the source of each."""
 
-    startup_seconds: float = 30.0  # Of a stage, before its first step.
-    trim_core_seconds: float = 8.0  # An hour of sound.
-    feature_core_seconds: float = 82.0  # An hour of sound, log-mels and summary.
-    two_workers: float = 1.86  # Times one.
+    startup_seconds: float = 30.0  # Of a stage before its first step.
+    trim_core_seconds: float = 8.0  # Per hour of sound.
+    feature_core_seconds: float = 82.0  # Per hour of sound, log-mels and summary.
+    two_workers: float = 1.86  # Their speed, relative to one.
     batch_seconds: float = 0.35  # Of work in a batch of clips, on average.
-    gather_seconds: float = 0.0058  # Of the node that maps, a batch.
-    gather_bytes_a_second: float = 0.9e9  # Of the same node, beside that.
-    wave_bytes: float = SAMPLE_RATE * 4 * 3600  # An hour of sound.
+    gather_seconds: float = 0.0058  # Of the mapping node, per batch.
+    gather_bytes_a_second: float = 0.9e9  # Of the same node, in addition.
+    wave_bytes: float = SAMPLE_RATE * 4 * 3600  # Per hour of sound.
     mel_bytes: float = 22_050 / 220 * 64 * 4 * 3600
     disk_bytes_a_second: float = 500e6
 
 
 class Workers:
-    """A scheduler, and workers that are pinned to a core each."""
+    """A scheduler, and workers that are pinned to one core each."""
 
     def __init__(self, n_workers: int) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -88,12 +88,12 @@ class Workers:
             client.wait_for_workers(n_workers)
 
     def processor_seconds(self) -> float:
-        """Used so far by this process, the scheduler and the workers."""
+        """Return the processor time of this process, the scheduler and the workers so far."""
         processes = (psutil.Process(), *self._all())
         return sum(sum(each.cpu_times()[:2]) for each in processes)
 
     def waiting_seconds(self) -> float:
-        """That threads of the workers were ready to go on, but had no core (Linux)."""
+        """Return the time that threads were ready but had no core so far (Linux)."""
         waits = [
             int(file.read_text().split()[1])
             for process in self._all()
@@ -117,7 +117,7 @@ class Workers:
 
 
 def compare_features(n_clips: int, repeats: int) -> None:
-    """Log-mels and summary features on one worker and on two, by turns."""
+    """Compute log-mels and summary features on one worker and on two, in turns."""
     with tempfile.TemporaryDirectory() as folder:
         catalog = _sounds(Path(folder), n_clips)
         hours = catalog.load("audio").lengths.sum() / SAMPLE_RATE / 3600
@@ -131,12 +131,12 @@ def compare_features(n_clips: int, repeats: int) -> None:
                 wall, cpu, waited = {}, {}, {}
                 for n_workers in (1, 2) if turn % 2 == 0 else (2, 1):
                     cluster = clusters[n_workers]
-                    began, used = time.monotonic(), cluster.processor_seconds()
-                    before = cluster.waiting_seconds()
+                    start, used = time.monotonic(), cluster.processor_seconds()
+                    waited_before = cluster.waiting_seconds()
                     _run_features(cluster.address, catalog)
-                    wall[n_workers] = time.monotonic() - began
+                    wall[n_workers] = time.monotonic() - start
                     cpu[n_workers] = cluster.processor_seconds() - used
-                    waited[n_workers] = cluster.waiting_seconds() - before
+                    waited[n_workers] = cluster.waiting_seconds() - waited_before
                 ratios.append(wall[1] / wall[2])
                 print(
                     f"one worker {wall[1]:.1f} s, two {wall[2]:.1f} s: {ratios[-1]:.2f}; "
@@ -169,7 +169,7 @@ def _run_features(address: str, catalog: DataCatalog) -> None:
 
 
 def _sounds(folder: Path, n_clips: int) -> DataCatalog:
-    """Noise with a tone in it, of 1 to 15 s."""
+    """Return a catalog of clips of noise with a tone, 1 to 15 s long."""
     rng = np.random.default_rng(0)
 
     def waves():
@@ -183,24 +183,24 @@ def _sounds(folder: Path, n_clips: int) -> DataCatalog:
     audio.save(gather(waves(), spool_dir=folder))
     clips = PickleDataset(filepath=str(folder / "clips.pkl"))
     clips.save(pd.DataFrame({"fname": [f"{index}.wav" for index in range(n_clips)]}))
-    given = {"log_mel": LogMel(**LOG_MEL), "n_jobs": -1, "data_dir": str(folder)}
+    parameters = {"log_mel": LogMel(**LOG_MEL), "n_jobs": -1, "data_dir": str(folder)}
     return DataCatalog(
         datasets={
             "audio": audio,
             "clips": clips,
             "mels": RaggedDataset(filepath=str(folder / "mels")),
             "summary": PickleDataset(filepath=str(folder / "summary.pkl")),
-            **{f"params:{name}": MemoryDataset(value) for name, value in given.items()},
+            **{f"params:{name}": MemoryDataset(value) for name, value in parameters.items()},
         }
     )
 
 
-def nothing(value: int) -> int:
+def identity(value: int) -> int:
     return value
 
 
 def measure_overhead(n_nodes: int, repeats: int) -> None:
-    """Empty nodes, side by side and one after another, beside Kedro's SequentialRunner."""
+    """Run empty nodes, independent and in a chain, and compare with Kedro's SequentialRunner."""
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder, Workers(2) as workers:
         names = [f"value_{index}" for index in range(n_nodes)]
@@ -208,23 +208,23 @@ def measure_overhead(n_nodes: int, repeats: int) -> None:
         catalog = DataCatalog(datasets={"params:value": MemoryDataset(1), **files})
         chain = ["params:value", *names]
         pipelines = {
-            "side by side": [node(nothing, "params:value", name, name=name) for name in names],
-            "one after another": [
-                node(nothing, chain[index], name, name=name) for index, name in enumerate(names)
+            "independent": [node(identity, "params:value", name, name=name) for name in names],
+            "in a chain": [
+                node(identity, chain[index], name, name=name) for index, name in enumerate(names)
             ],
         }
-        for words, made in pipelines.items():
+        for title, nodes_of_pipeline in pipelines.items():
             for runner in (SequentialRunner(), DaskRunner(workers.address)):
-                # Least of some turns; the first one loads libraries.
-                least = []
+                # The minimum of some turns; the first one loads libraries.
+                fastest = []
                 for number in (1, n_nodes):
-                    pipeline = Pipeline(made[:number])
+                    pipeline = Pipeline(nodes_of_pipeline[:number])
                     turns = [_cost(runner, pipeline, catalog, workers) for _ in range(repeats + 1)]
-                    least.append(np.min(turns[1:], axis=0))
-                wall, cpu = 1000 * (least[1] - least[0]) / (n_nodes - 1)
+                    fastest.append(np.min(turns[1:], axis=0))
+                wall, cpu = 1000 * (fastest[1] - fastest[0]) / (n_nodes - 1)
                 print(
-                    f"{words}, {type(runner).__name__}: one node {least[0][0]:.2f} s, "
-                    f"{n_nodes} nodes {least[1][0]:.2f} s; each more {wall:.1f} ms, "
+                    f"{title}, {type(runner).__name__}: one node {fastest[0][0]:.2f} s, "
+                    f"{n_nodes} nodes {fastest[1][0]:.2f} s; each more {wall:.1f} ms, "
                     f"{cpu:.1f} ms of processors",
                     flush=True,
                 )
@@ -236,45 +236,47 @@ def _cost(
     catalog: DataCatalog,
     workers: Workers,
 ) -> tuple[float, float]:
-    """Seconds that a run takes: by the clock, and of processors in all processes."""
-    began, used = time.monotonic(), workers.processor_seconds()
+    """Return the seconds that a run takes: wall time, and processor time of all processes."""
+    start, used = time.monotonic(), workers.processor_seconds()
     runner.run(pipeline, catalog)
-    return time.monotonic() - began, workers.processor_seconds() - used
+    return time.monotonic() - start, workers.processor_seconds() - used
 
 
 def measure_batches(n_batches: int) -> None:
-    """What the node that maps takes for a batch: an empty one, and one of 10 MB of sound."""
+    """Measure the mapping node's time per batch: an empty one, and one with 10 MB of sound."""
     logging.disable(logging.INFO)
     with tempfile.TemporaryDirectory() as folder, Workers(2) as workers:
-        for words, n_samples in (("empty", 0), ("10 MB", 2_500_000)):
-            given = {"n_batches": n_batches, "n_samples": n_samples}
+        for title, n_samples in (("empty", 0), ("10 MB", 2_500_000)):
+            parameters = {"n_batches": n_batches, "n_samples": n_samples}
             catalog = DataCatalog(
                 datasets={
-                    **{f"params:{name}": MemoryDataset(value) for name, value in given.items()},
+                    **{
+                        f"params:{name}": MemoryDataset(value) for name, value in parameters.items()
+                    },
                     "seconds": JSONDataset(filepath=f"{folder}/seconds.json"),
                 }
             )
             pipeline = Pipeline([node(_map_batches, list(catalog.keys())[:2], "seconds")])
             for _ in range(2):  # The first turn loads libraries.
                 DaskRunner(workers.address).run(pipeline, catalog)
-            print(f"{words}: {1000 * catalog.load('seconds') / n_batches:.1f} ms a batch")
+            print(f"{title}: {1000 * catalog.load('seconds') / n_batches:.1f} ms a batch")
 
 
 def _map_batches(n_batches: int, n_samples: int) -> float:
     from fsat_kedro import parallel
 
-    usual = parallel._BATCH_SECONDS
+    default = parallel._BATCH_SECONDS
     parallel._BATCH_SECONDS = 0  # No batch grows.
-    began = time.monotonic()
+    start = time.monotonic()
     items = [n_samples] * n_batches
     for _ in parallel.map_clips(np.zeros, items, n_jobs=-1, total=n_batches, description=""):
         pass
-    parallel._BATCH_SECONDS = usual
-    return time.monotonic() - began
+    parallel._BATCH_SECONDS = default
+    return time.monotonic() - start
 
 
 def calculate(measured: Measured) -> None:
-    """Print how long it would take on more machines: a calculation, not a measurement."""
+    """Print calculated times on more machines. They are not measured."""
     print("folds: stages of 300 epochs at most; hours")
     epochs = (10, 20, 40, 240)
     print("| workers | " + " | ".join(f"{s} s an epoch" for s in epochs) + " |")
@@ -289,16 +291,17 @@ def calculate(measured: Measured) -> None:
 
 
 def _fold_hours(n_gpus: int, epoch_seconds: float, measured: Measured) -> float:
-    """Ten folds of two stages, a fold at a time on a GPU."""
+    """Return the hours for ten folds of two stages, one fold at a time on each GPU."""
     stage = measured.startup_seconds + 300 * epoch_seconds
     rounds = -(-10 // n_gpus)
     return rounds * 2 * stage / 3600
 
 
 def _map_minutes(n_cores: int, core_seconds: float, n_bytes: float, measured: Measured) -> str:
-    """How long a map over 1,000 hours takes: computing, or what the node that maps does meanwhile.
+    """Return the minutes of a map over 1,000 hours: of the computing or of the mapping node.
 
-    That node gathers what the workers send and writes it, one batch after the other.
+    The mapping node gathers the workers' results and writes them, one batch after the other. The
+    slower of the two decides.
     """
     core_seconds *= 1000
     n_bytes *= 1000
@@ -312,16 +315,16 @@ def _map_minutes(n_cores: int, core_seconds: float, n_bytes: float, measured: Me
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["features", "overhead", "batches", "scaling"])
+    parser.add_argument("measurement", choices=["features", "overhead", "batches", "scaling"])
     parser.add_argument("--clips", type=int, default=200)
     parser.add_argument("--nodes", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    if options.what == "features":
+    if options.measurement == "features":
         compare_features(options.clips, options.repeats)
-    elif options.what == "overhead":
+    elif options.measurement == "overhead":
         measure_overhead(options.nodes, options.repeats)
-    elif options.what == "batches":
+    elif options.measurement == "batches":
         measure_batches(options.nodes)
     else:
         calculate(Measured())

@@ -29,11 +29,11 @@ def test_results_come_in_the_order_of_the_items(n_jobs):
     assert list(results) == [number**2 for number in range(20)]
 
 
-# When it is closed, joblib's thread may still look for a task that has been given up, and end with
-# a KeyError: nothing is lost by that.
+# After closing, joblib's thread may still ask for a cancelled task, and end with a harmless
+# KeyError.
 @pytest.mark.filterwarnings("error", "ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("n_jobs", [1, 2])
-def test_items_are_read_a_few_ahead_of_the_results_and_no_more(n_jobs):
+def test_items_are_read_only_a_few_ahead_of_the_results(n_jobs):
     read = []
 
     def items():
@@ -48,7 +48,7 @@ def test_items_are_read_a_few_ahead_of_the_results_and_no_more(n_jobs):
     results.close()
 
 
-def test_nothing_gives_nothing():
+def test_no_items_give_no_results():
     assert list(map_clips(square, [], n_jobs=1, total=0, description="")) == []
 
 
@@ -104,17 +104,17 @@ def slow(number):
     return np.arange(number)
 
 results = map_clips(slow, range(10_000), n_jobs=2, total=10_000, description="")
-def announced():
+def with_messages():
     for result in results:
-        print("going", flush=True)
+        print("started", flush=True)
         yield result
-gather(announced(), spool_dir=sys.argv[1])
+gather(with_messages(), spool_dir=sys.argv[1])
 """
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs /proc to look for processes")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_map_ends_at_once_and_leaves_neither_process_nor_file(tmp_path, number):
+def test_an_interrupted_map_ends_at_once_and_leaves_no_process_and_no_file(tmp_path, number):
     process = subprocess.Popen(
         [sys.executable, "-c", SLOW_MAP, str(tmp_path)],
         start_new_session=True,
@@ -140,13 +140,13 @@ def test_an_interrupted_map_ends_at_once_and_leaves_neither_process_nor_file(tmp
 
 
 def in_session(session):
-    """Ids of the processes of a session that are still there."""
+    """Return the ids of the processes of a session that have not ended."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, _, its_session = path.read_text().rpartition(")")[2].split()[:4]
+            state, _, _, process_session = path.read_text().rpartition(")")[2].split()[:4]
         except OSError:
             continue
-        if int(its_session) == session and state != "Z":
+        if int(process_session) == session and state != "Z":
             found.append(int(path.parent.name))
     return found

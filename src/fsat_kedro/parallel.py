@@ -1,17 +1,16 @@
-"""An ordered map over clips, spread over processes or a cluster, with a progress bar."""
+"""An ordered map over clips, spread over processes or a cluster, with its progress."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
 import time
-import uuid
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from functools import lru_cache
 from itertools import islice
 from threading import Thread
@@ -24,16 +23,13 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-Teller = Callable[[dict[str, Any]], None]
-
-# Set where the clips of a map go to a Dask cluster: what tells of progress there.
-_teller: ContextVar[Teller | None] = ContextVar("teller", default=None)
+logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
-_BATCH_SECONDS = 0.25  # Of work on a cluster, at least: some hundred times what sending it takes.
-_BATCHES_A_WORKER = 4  # Under way, or waiting for an earlier one.
-_LOOK_SECONDS = 10
-_TELL_SECONDS = 0.2
+_BATCH_SECONDS = 0.25  # Least work in a batch on a cluster; sending it takes a hundredth of that.
+_BATCHES_PER_WORKER = 4  # Submitted, or waiting for an earlier one.
+_COUNT_SECONDS = 10  # Between two counts of the workers.
+_LOG_SECONDS = 30  # Between two log lines on the progress of a map on a cluster.
 _HOURS_BAR = (
     "{desc}: {percentage:3.0f}%|{bar}| {n:.2f}/{total:.2f} h of audio{postfix} "
     "[{elapsed}<{remaining}]"
@@ -49,56 +45,55 @@ def map_clips(
     description: str,
     seconds: Sequence[float] | None = None,
 ) -> Iterator[Result]:
-    """Apply `function` to every item and give the results in the items' order.
+    """Apply `function` to every item and yield the results in the items' order.
 
-    Each process computes with one thread, so that no core is fought for and results do not
-    depend on the number of processes. Short tasks travel in batches. Where the results are not
-    asked for any more, after an error or an interruption, all processes end at once.
+    Each process computes with one thread, so that processes do not compete for cores and results
+    do not depend on their number. Short tasks travel in batches. When the caller closes the
+    generator, or an error or Ctrl-C does, all processes end at once.
 
-    In a node that runs on a Dask worker (`spread_over_cluster`) the processes are the cluster's
-    workers, and the bar is shown where the run was started.
+    In a node that runs on a Dask worker, the processes are the cluster's workers. Log lines, which
+    the runner forwards, take the place of the progress bar there.
 
     Args:
         function: a function that can be pickled.
         items: read lazily, as processes become free.
         n_jobs: number of processes; −1 for one per core or all workers, 1 to stay in this one.
         total: number of items, for the progress bar.
-        description: what is done, before the bar.
-        seconds: how long the sound of each item is, if the bar is to show hours of audio and
-            the time left by them.
+        description: text before the bar.
+        seconds: duration of each item's sound, if the bar is to show hours of audio and to
+            estimate the remaining time by them.
     """
-    tell = _teller.get()
-    if tell is not None and n_jobs != 1:
-        results = _on_cluster(function, iter(items), n_jobs)
+    on_cluster = _on_dask_worker()
+    if on_cluster and n_jobs != 1:
+        results = _map_on_cluster(function, iter(items), n_jobs)
     else:
-        results = _on_processes(function, items, n_jobs)
-    # Closed, the generator ends its processes at once.
-    with closing(results), _progress_bar(description, total, seconds) as bar:
+        results = _map_on_processes(function, items, n_jobs)
+    # Closing the generator ends its processes at once.
+    with closing(results), _progress_bar(description, total, seconds, log=on_cluster) as bar:
         for index, result in enumerate(results):
             yield result
             _advance(bar, index, seconds)
 
 
-@contextmanager
-def spread_over_cluster(tell: Teller) -> Iterator[None]:
-    """In a task of a Dask worker, have clips mapped by all workers.
+def _on_dask_worker() -> bool:
+    """Return whether this is a task of a Dask worker, without importing Dask."""
+    if "distributed" not in sys.modules:
+        return False
+    from distributed import get_worker
 
-    Args:
-        tell: takes what is to be shown where the run was started; `Bars.show` takes it there.
-    """
-    token = _teller.set(tell)
     try:
-        yield
-    finally:
-        _teller.reset(token)
+        get_worker()
+    except ValueError:
+        return False
+    return True
 
 
-def _on_processes(
+def _map_on_processes(
     function: Callable[[Item], Result], items: Iterable[Item], n_jobs: int
-) -> Iterator[Result]:
-    # joblib's remark when it is interrupted, for which there is no setting.
+) -> Generator[Result, None, None]:
+    # joblib's warning when it is interrupted, for which it has no setting.
     warnings.filterwarnings("ignore", r"\d+ tasks have been successfully executed", UserWarning)
-    # Items are sent whole: joblib's own memory-mapping would write each of them to disk first.
+    # No memory-mapping: joblib would first write each item to disk.
     pool = Parallel(
         n_jobs=n_jobs,
         return_as="generator",
@@ -109,55 +104,45 @@ def _on_processes(
     return pool(delayed(_on_one_thread)(function, item) for item in items)
 
 
-def _on_cluster(
+def _map_on_cluster(
     function: Callable[[Item], Result], items: Iterator[Item], n_jobs: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Map on the workers of the cluster that this task runs on.
 
-    joblib's own way to Dask would have this task, at the end, wait for a place in its worker
-    again, which a fold may have taken for hours.
+    joblib's Dask backend does not serve: at its end it waits for a free thread of this worker,
+    which a fold may have taken for hours.
     """
-    from distributed import get_client
+    from distributed import get_client, secede
 
     client = get_client()
-    _leave_place()
-    under_way: deque = deque()
-    looked, n_batches, size = -float("inf"), 0, 1
+    with suppress(KeyError):  # Raised if an earlier map of this task has done it.
+        secede()  # This worker may do other work while this task waits for its clips.
+    futures: deque = deque()
+    counted, n_batches, size = -float("inf"), 0, 1
     try:
         while True:
-            if time.monotonic() - looked > _LOOK_SECONDS:
+            if time.monotonic() - counted > _COUNT_SECONDS:
                 n_workers = sum(client.nthreads().values())
-                n_batches = _BATCHES_A_WORKER * max(1, n_workers if n_jobs < 0 else n_jobs)
-                looked = time.monotonic()
-            while len(under_way) < n_batches and (batch := list(islice(items, size))):
+                n_batches = _BATCHES_PER_WORKER * max(1, n_workers if n_jobs < 0 else n_jobs)
+                counted = time.monotonic()
+            while len(futures) < n_batches and (batch := list(islice(items, size))):
                 # Before nodes that wait, which may take hours.
-                future = client.submit(_batch, function, batch, pure=False, priority=10)
-                under_way.append(future)
-            if not under_way:
+                futures.append(client.submit(_map_batch, function, batch, pure=False, priority=10))
+            if not futures:
                 return
-            seconds, results = under_way.popleft().result()
+            seconds, results = futures.popleft().result()
             if seconds < _BATCH_SECONDS and len(results) == size:
                 size *= 2
             yield from results
     finally:
-        client.cancel(list(under_way))
+        client.cancel(list(futures))
 
 
-def _leave_place() -> None:
-    """Let this worker have other work while this task waits for its clips."""
-    from distributed import secede
-
-    try:
-        secede()
-    except KeyError:  # It has left already, for an earlier map.
-        return
-
-
-def _batch(function: Callable[[Item], Result], items: list[Item]) -> tuple[float, list[Result]]:
-    """The seconds that a batch took, and its results."""
-    began = time.monotonic()
+def _map_batch(function: Callable[[Item], Result], items: list[Item]) -> tuple[float, list[Result]]:
+    """Return the seconds that a batch took, and its results."""
+    start = time.monotonic()
     results = [_on_one_thread(function, item) for item in items]
-    return time.monotonic() - began, results
+    return time.monotonic() - start, results
 
 
 def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
@@ -167,15 +152,15 @@ def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
 
 @lru_cache
 def _thread_pools() -> ThreadpoolController:
-    """The thread pools of this process; to look for them takes longer than some tasks."""
+    """Find the thread pools of this process, once: it takes longer than some tasks."""
     return ThreadpoolController()
 
 
 def _follow_parent(parent: int) -> None:
-    """Have this process end with the one that started it, and not by Ctrl-C of its own.
+    """Have this process ignore Ctrl-C, and end with the process that started it.
 
-    A terminal sends Ctrl-C to all processes; the parent ends the others. Where it is killed it
-    cannot, and they would wait for minutes.
+    A terminal sends Ctrl-C to all processes, and the parent ends the others. A parent that is
+    killed cannot, and they would wait for minutes.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Thread(target=_end_after, args=(parent,), daemon=True).start()
@@ -187,92 +172,32 @@ def _end_after(parent: int) -> None:
     os._exit(1)
 
 
-@dataclass
-class _Told:
-    """A bar that is shown elsewhere; the interface is tqdm's."""
+class _LogStream:
+    """A stream for tqdm that logs what is written to it."""
 
-    bar: str
-    description: str
-    total: int
-    seconds: float | None
-    tell: Teller
-    done: float = 0
-    postfix: str = ""
-    told_at: float = -float("inf")
+    def write(self, text: str) -> None:
+        if text.strip():
+            logger.info(text.strip())
 
-    def update(self, n: float = 1) -> None:
-        self.done += n
-        if time.monotonic() - self.told_at > _TELL_SECONDS:
-            self._tell_now()
-
-    def set_postfix_str(self, postfix: str, *, refresh: bool) -> None:
-        self.postfix = postfix
-
-    def __enter__(self) -> _Told:
-        self._tell_now()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._tell_now(over=True)
-
-    def _tell_now(self, *, over: bool = False) -> None:
-        self.told_at = time.monotonic()
-        told = {
-            name: getattr(self, name)
-            for name in ("bar", "description", "total", "seconds", "done", "postfix")
-        }
-        self.tell({**told, "over": over})
+    def flush(self) -> None:
+        """Do nothing: a log line is complete."""
 
 
-class Bars:
-    """Shows the progress of maps that run in other processes."""
-
-    def __init__(self) -> None:
-        self._bars: dict[str, tqdm] = {}
-
-    def show(
-        self,
-        bar: str,
-        description: str,
-        total: int,
-        seconds: float | None,
-        done: float,
-        postfix: str,
-        *,
-        over: bool,
-    ) -> None:
-        """Bring a bar to where its map has come, as the teller of `spread_over_cluster` told."""
-        if bar not in self._bars:
-            self._bars[bar] = _tqdm(description, total, seconds)
-        shown = self._bars[bar]
-        if postfix:
-            shown.set_postfix_str(postfix, refresh=False)
-        shown.update(done - shown.n)
-        if over:
-            self._bars.pop(bar).close()
-
-    def close(self) -> None:
-        """End the bars that are still there, after an error."""
-        for bar in self._bars.values():
-            bar.close()
-
-
-def _progress_bar(description: str, total: int, seconds: Sequence[float] | None) -> tqdm | _Told:
-    whole = None if seconds is None else float(sum(seconds))
-    tell = _teller.get()
-    if tell is not None:
-        return _Told(uuid.uuid4().hex, description, total, whole, tell)
-    return _tqdm(description, total, whole)
-
-
-def _tqdm(description: str, total: int, seconds: float | None) -> tqdm:
-    # `disable=None` hides the bar where nobody watches: output to a file or a pipe.
+def _progress_bar(
+    description: str, total: int, seconds: Sequence[float] | None, *, log: bool
+) -> tqdm:
+    """Create a bar that shows itself in a terminal, or logs a line from time to time."""
+    # `disable=None` hides the bar where the output goes to a file or a pipe.
+    options: dict[str, Any] = {"desc": description, "disable": None}
+    if log:
+        times = dict.fromkeys(("delay", "mininterval", "maxinterval"), _LOG_SECONDS)
+        options |= {"file": _LogStream(), **times}
     if seconds is None:
-        return tqdm(desc=description, total=total, unit="clip", disable=None)
-    return tqdm(desc=description, total=seconds / 3600, bar_format=_HOURS_BAR, disable=None)
+        return tqdm(total=total, unit="clip", **options)
+    return tqdm(total=float(sum(seconds)) / 3600, bar_format=_HOURS_BAR, **options)
 
 
-def _advance(bar: tqdm | _Told, index: int, seconds: Sequence[float] | None) -> None:
+def _advance(bar: tqdm, index: int, seconds: Sequence[float] | None) -> None:
     """Count the item at `index` as done."""
     if seconds is None:
         bar.update()

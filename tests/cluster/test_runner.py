@@ -13,23 +13,25 @@ from pathlib import Path
 
 import pytest
 from click import ClickException
-from dask_cluster import ROOT, TESTS, Cluster
+from dask_cluster import ROOT, Cluster, python_path
 from kedro.framework.hooks.manager import _create_hook_manager
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro_datasets.json import JSONDataset
 
-from fsat_kedro.cluster import DaskRunner
+from fsat_kedro import parallel
+from fsat_kedro.cluster import DaskRunner, worker
 from fsat_kedro.errors import InputError
+from fsat_kedro.hooks.errors import ReadableErrorHooks
 from fsat_kedro.hooks.marks import Marks
-from fsat_kedro.hooks.mlflow import OutputHooks, ReadableErrorHooks
+from fsat_kedro.hooks.outputs import OutputHooks
 from fsat_kedro.parallel import map_clips
 
 # What the nodes do, on workers that import this module.
 
 
-def where(folder):
-    """The worker that this runs on, once two run at the same time."""
+def name_of_one_of_two_workers(folder):
+    """Return the name of this worker, once two run at the same time."""
     from distributed import get_worker
 
     name = get_worker().name
@@ -46,7 +48,7 @@ def name_of_worker(folder):
     return get_worker().name
 
 
-def same(value):
+def identity(value):
     return value
 
 
@@ -54,8 +56,8 @@ def join(one, other):
     return [one, other]
 
 
-def linger(folder):
-    """Tell the process, and take long the first time."""
+def run_long_once(folder):
+    """Write the id of this process to a file, and take long the first time."""
     path = Path(folder, "process")
     first = not path.exists()
     path.write_text(str(os.getpid()))
@@ -85,6 +87,7 @@ def map_numbers(folder, n_jobs):
             read.append(number)
             yield number
 
+    parallel._LOG_SECONDS = 0.05
     results = map_clips(square, numbers(), n_jobs=n_jobs, total=300, description="numbers")
     first = next(results)
     ahead = len(read)
@@ -151,16 +154,16 @@ def run(cluster, pipeline, catalog, manager=None):
     return DaskRunner(address).run(pipeline, catalog, manager)
 
 
-def of_folder(function, output, **settings):
+def node_of_folder(function, output, **settings):
     return node(function, "params:data_dir", output, name=function.__name__, **settings)
 
 
-def test_nodes_that_need_nothing_of_each_other_run_on_both_workers_at_once(cluster, data_dir):
+def test_independent_nodes_run_on_both_workers_at_once(cluster, data_dir):
     pipeline = Pipeline(
         [
             node(join, ["left", "right"], "both"),
-            node(where, "params:data_dir", "left", name="left"),
-            node(where, "params:data_dir", "right", name="right"),
+            node(name_of_one_of_two_workers, "params:data_dir", "left", name="left"),
+            node(name_of_one_of_two_workers, "params:data_dir", "right", name="right"),
         ]
     )
     catalog = catalog_of(data_dir, "left", "right", "both")
@@ -168,7 +171,7 @@ def test_nodes_that_need_nothing_of_each_other_run_on_both_workers_at_once(clust
     assert sorted(catalog.load("both")) == ["one", "two"]
 
 
-def test_a_node_tagged_gpu_runs_where_there_is_one(cluster, data_dir):
+def test_a_node_tagged_gpu_runs_on_a_worker_with_a_gpu(cluster, data_dir):
     names = [f"name_{number}" for number in range(4)]
     pipeline = Pipeline(
         [node(name_of_worker, "params:data_dir", name, name=name, tags="gpu") for name in names]
@@ -178,15 +181,17 @@ def test_a_node_tagged_gpu_runs_where_there_is_one(cluster, data_dir):
     assert {catalog.load(name) for name in names} == {"two"}
 
 
-def test_outputs_are_taken_from_the_list_of_the_unfinished_by_the_workers(cluster, data_dir):
+def test_workers_clear_the_unfinished_marks_of_their_outputs(cluster, data_dir):
     Marks(str(data_dir)).mark_unfinished({"name", "other"})
-    pipeline = Pipeline([of_folder(name_of_worker, "name")])
+    pipeline = Pipeline([node_of_folder(name_of_worker, "name")])
     run(cluster, pipeline, catalog_of(data_dir, "name"), hooks(data_dir))
     assert Marks(str(data_dir)).unfinished() == {"other"}
 
 
-def test_what_would_be_in_memory_only_is_refused_by_name(data_dir):
-    pipeline = Pipeline([of_folder(where, "left"), node(same, "left", "right")])
+def test_an_output_in_memory_only_is_refused_by_name(data_dir):
+    pipeline = Pipeline(
+        [node_of_folder(name_of_one_of_two_workers, "left"), node(identity, "left", "right")]
+    )
     with pytest.raises(InputError, match="left, right would be kept in the memory"):
         DaskRunner("tcp://127.0.0.1:9").run(pipeline, catalog_of(data_dir))
 
@@ -194,7 +199,9 @@ def test_what_would_be_in_memory_only_is_refused_by_name(data_dir):
 def test_an_input_error_of_a_node_is_one_message_and_the_run_can_be_resumed(
     cluster, data_dir, caplog
 ):
-    pipeline = Pipeline([of_folder(name_of_worker, "name"), node(fail, "name", "none", name="bad")])
+    pipeline = Pipeline(
+        [node_of_folder(name_of_worker, "name"), node(fail, "name", "none", name="bad")]
+    )
     catalog = catalog_of(data_dir, "name", "none")
     with pytest.raises(ClickException, match=r"^bad: no clips there: mend the table$"):
         run(cluster, pipeline, catalog, hooks(data_dir))
@@ -202,14 +209,15 @@ def test_an_input_error_of_a_node_is_one_message_and_the_run_can_be_resumed(
     assert not (data_dir / "none.json").exists()
 
 
-def test_a_full_disk_is_told_with_the_machine_that_it_is_on(cluster, data_dir):
-    pipeline = Pipeline([of_folder(name_of_worker, "name")])
+def test_the_message_on_a_full_disk_names_the_machine(cluster, data_dir):
+    pipeline = Pipeline([node_of_folder(name_of_worker, "name")])
     full = FullDisk(filepath=str(data_dir / "name.json"))
     with pytest.raises(ClickException, match=r"^on .*No space left.* GB free.*missing-outputs"):
         run(cluster, pipeline, catalog_of(data_dir, name=full), hooks(data_dir))
 
 
-def test_clips_are_mapped_by_all_workers_in_order_and_a_few_at_a_time(cluster, data_dir):
+def test_all_workers_map_clips_in_order_and_a_few_at_a_time(cluster, data_dir, caplog):
+    caplog.set_level("INFO", "fsat_kedro")
     map_with = {"params:data_dir": "params:data_dir", "n_jobs": "params:n_jobs"}
     pipeline = Pipeline([node(map_numbers, list(map_with.values()), "mapped", name="map")])
     catalog = catalog_of(data_dir, "mapped", **{"params:n_jobs": MemoryDataset(-1)})
@@ -218,14 +226,15 @@ def test_clips_are_mapped_by_all_workers_in_order_and_a_few_at_a_time(cluster, d
     assert mapped["squares"] == [number**2 for number in range(300)]
     assert set(mapped["by"]) == {"one", "two"}
     assert mapped["ahead"] < 50
+    assert "numbers:" in caplog.text
 
 
-def test_a_node_whose_worker_is_killed_is_run_again(own_cluster, data_dir):
+def test_a_node_whose_worker_is_killed_runs_again(own_cluster, data_dir):
     own_cluster.add_worker("one")
     own_cluster.add_worker("two")
     wait_for_workers(own_cluster, 2)
     killed = kill_when(data_dir / "process")
-    pipeline = Pipeline([of_folder(linger, "process_id")])
+    pipeline = Pipeline([node_of_folder(run_long_once, "process_id")])
     catalog = catalog_of(data_dir, "process_id")
     run(own_cluster, pipeline, catalog, hooks(data_dir))
     assert killed
@@ -233,7 +242,7 @@ def test_a_node_whose_worker_is_killed_is_run_again(own_cluster, data_dir):
 
 
 def kill_when(path):
-    """Kill the process whose id is in a file as soon as it is there; returns which it was."""
+    """Kill the process whose id is in a file, as soon as the file exists; return its id."""
     killed = []
 
     def kill():
@@ -247,7 +256,7 @@ def kill_when(path):
     return killed
 
 
-def test_a_scheduler_that_dies_ends_the_run_with_a_message_and_the_nodes_too(own_cluster, data_dir):
+def test_a_dead_scheduler_ends_the_run_with_a_message_and_its_nodes(own_cluster, data_dir):
     own_cluster.add_worker("one")
     wait_for_workers(own_cluster, 1)
     process = data_dir / "process"
@@ -258,7 +267,7 @@ def test_a_scheduler_that_dies_ends_the_run_with_a_message_and_the_nodes_too(own
         own_cluster.scheduler.kill()
 
     threading.Thread(target=kill, daemon=True).start()
-    pipeline = Pipeline([of_folder(linger, "process_id")])
+    pipeline = Pipeline([node_of_folder(run_long_once, "process_id")])
     catalog = catalog_of(data_dir, "process_id")
     with pytest.raises(InputError, match=r"the scheduler at tcp://.* is gone.*missing-outputs"):
         run(own_cluster, pipeline, catalog, hooks(data_dir))
@@ -269,32 +278,32 @@ def test_a_scheduler_that_dies_ends_the_run_with_a_message_and_the_nodes_too(own
 RUN_ALONE = """
 import sys
 from pathlib import Path
-from test_runners import *
+from test_runner import *
 data_dir = Path(sys.argv[2])
-pipeline = Pipeline([of_folder(linger, "process_id")])
+pipeline = Pipeline([node_of_folder(run_long_once, "process_id")])
 run(sys.argv[1], pipeline, catalog_of(data_dir, "process_id"), hooks(data_dir))
 """
 
 
-def test_a_node_ends_with_its_run_and_leaves_the_worker_to_the_next(cluster, data_dir):
-    path = os.pathsep.join([str(TESTS), str(ROOT / "src")])
+def test_a_node_ends_with_its_killed_run_and_the_next_run_gets_a_new_process(cluster, data_dir):
     process = subprocess.Popen(
         [sys.executable, "-c", RUN_ALONE, cluster.address, str(data_dir)],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": python_path()},
     )
     while not (data_dir / "alive").exists():
+        assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.wait()
+    ended = int((data_dir / "process").read_text())
     assert_ends(data_dir / "alive")
     catalog = catalog_of(data_dir, "process_id")
-    run(cluster, Pipeline([of_folder(linger, "process_id")]), catalog, hooks(data_dir))
-    # In the process that was there before: it was not killed.
-    assert catalog.load("process_id") > 0
+    run(cluster, Pipeline([node_of_folder(run_long_once, "process_id")]), catalog, hooks(data_dir))
+    assert catalog.load("process_id") != ended
 
 
 def assert_ends(alive):
-    """See that a node which writes to a file all the time stops doing so."""
+    """Check that a node stops writing to a file."""
     deadline = time.monotonic() + 40
     written = None
     while alive.read_text() != written and time.monotonic() < deadline:
@@ -305,33 +314,61 @@ def assert_ends(alive):
 
 @pytest.fixture
 def other_source(tmp_path):
-    """The package, with a line more."""
+    """The package with an additional line."""
     shutil.copytree(ROOT / "src", tmp_path / "src")
-    with (tmp_path / "src" / "fsat_kedro" / "folds.py").open("a") as file:
+    with (tmp_path / "src" / "fsat_kedro" / "errors.py").open("a") as file:
         file.write("# Changed.\n")
     return tmp_path / "src"
 
 
-def test_a_worker_with_another_version_or_in_another_place_is_told_and_nothing_is_written(
+def test_workers_that_differ_are_refused_by_name_before_anything_is_written(
     own_cluster, other_source, data_dir
 ):
-    path = os.pathsep.join([str(other_source), str(TESTS)])
-    own_cluster.add_worker("other", PYTHONPATH=path)
+    own_cluster.add_worker("other", PYTHONPATH=python_path(other_source))
     own_cluster.add_worker("jax", KERAS_BACKEND="jax")
     own_cluster.add_worker("threads", threads=2)
-    wait_for_workers(own_cluster, 3)
+    own_cluster.add_worker("bare", "--no-nanny")
+    wait_for_workers(own_cluster, 4)
     catalog = catalog_of(data_dir, "name")
     with pytest.raises(InputError) as error:
-        run(own_cluster, Pipeline([of_folder(name_of_worker, "name")]), catalog, hooks(data_dir))
+        run(
+            own_cluster,
+            Pipeline([node_of_folder(name_of_worker, "name")]),
+            catalog,
+            hooks(data_dir),
+        )
     assert "has the source of fsat_kedro" in str(error.value)
     assert "has KERAS_BACKEND jax instead of tensorflow" in str(error.value)
     assert "has 2 threads: start it with --nthreads 1" in str(error.value)
+    assert "has no nanny" in str(error.value)
     assert list(data_dir.glob("*.json")) == []
     assert Marks(str(data_dir)).unfinished() == set()
 
 
-def test_no_scheduler_is_told():
-    pipeline = Pipeline([node(same, "a", "b")])
+@pytest.fixture
+def another_numpy(monkeypatch):
+    """Another version of NumPy in the run's own process than in the cluster's processes."""
+    environment = {**worker.environment(), "numpy": "0.1"}
+    monkeypatch.setattr(worker, "environment", lambda: environment)
+
+
+def test_a_scheduler_that_differs_is_refused(cluster, data_dir, another_numpy):
+    pipeline = Pipeline([node_of_folder(name_of_worker, "name")])
+    with pytest.raises(InputError, match=r"the scheduler has numpy .* instead of 0\.1"):
+        run(cluster, pipeline, catalog_of(data_dir, "name"), hooks(data_dir))
+
+
+def test_a_worker_that_joins_later_and_differs_is_refused(
+    cluster, data_dir, another_numpy, monkeypatch
+):
+    monkeypatch.setattr("fsat_kedro.cluster.runner._ClusterRun._prepare_cluster", lambda _: set())
+    pipeline = Pipeline([node_of_folder(name_of_worker, "name")])
+    with pytest.raises(InputError, match=r"worker tcp://.* has numpy .* instead of 0\.1"):
+        run(cluster, pipeline, catalog_of(data_dir, "name"), hooks(data_dir))
+
+
+def test_a_missing_scheduler_is_reported():
+    pipeline = Pipeline([node(identity, "a", "b")])
     catalog = DataCatalog(
         datasets={"a": MemoryDataset(1), "b": JSONDataset(filepath="nowhere.json")}
     )
@@ -339,13 +376,13 @@ def test_no_scheduler_is_told():
         DaskRunner("tcp://127.0.0.1:9").run(pipeline, catalog)
 
 
-def test_without_an_address_workers_of_this_machine_are_started(data_dir, monkeypatch, tmp_path):
-    # A machine with one GPU, as far as anybody can tell.
+def test_without_an_address_workers_start_on_this_machine(data_dir, monkeypatch, tmp_path):
+    # Pretend that this machine has one GPU.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: NVIDIA'\n")
     (tmp_path / "bin" / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(ROOT / "src")]))
+    monkeypatch.setenv("PYTHONPATH", python_path())
     names = ["a", "b"]
     pipeline = Pipeline(
         [node(visible_gpus, "params:data_dir", name, name=name, tags="gpu") for name in names]
@@ -359,6 +396,6 @@ def visible_gpus(folder):
     return os.environ["CUDA_VISIBLE_DEVICES"]
 
 
-def test_a_number_of_workers_is_no_use_where_there_is_a_cluster():
+def test_a_number_of_workers_is_refused_for_a_running_cluster():
     with pytest.raises(ClickException, match="there is one at tcp://x:1"):
         DaskRunner("tcp://x:1", n_workers=2)

@@ -1,4 +1,4 @@
-"""A scheduler and workers as processes of this machine, to be killed at will."""
+"""A scheduler and workers as processes of this machine, which tests may kill."""
 
 import json
 import os
@@ -8,13 +8,17 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# Workers import the functions of test nodes from there.
-TESTS = ROOT / "tests" / "cluster"
 LOOPBACK = ("--host", "127.0.0.1")
 
 
+def python_path(source: Path = ROOT / "src") -> str:
+    """Return a PYTHONPATH with the package and with the functions of the tests' nodes."""
+    folders = (source, ROOT / "tests" / "cluster", ROOT / "tests" / "whole_runs")
+    return os.pathsep.join(map(str, folders))
+
+
 class Cluster:
-    """Starts `dask scheduler`, and `dask worker` as often as asked; ends all that is left.
+    """A `dask scheduler` and its `dask worker` processes; `close` ends them all.
 
     Args:
         folder: where logs go.
@@ -23,7 +27,7 @@ class Cluster:
 
     def __init__(self, folder: Path, source: Path = ROOT / "src") -> None:
         self._folder = folder
-        self._path = os.pathsep.join([str(source), str(TESTS)])
+        self._path = python_path(source)
         self._file = folder / "scheduler.json"
         self.workers: dict[str, subprocess.Popen] = {}
         self.scheduler = self._start(
@@ -51,7 +55,7 @@ class Cluster:
         return (self._folder / f"{name}.log").read_text()
 
     def close(self) -> None:
-        """End all processes; a worker ends with the nanny that watches over it."""
+        """End all processes; a worker ends with its nanny."""
         for process in (*self.workers.values(), self.scheduler):
             process.kill()
             process.wait()
