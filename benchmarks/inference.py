@@ -114,7 +114,7 @@ def compare(run: Run, batch_size: int, width: float) -> None:
     for method, taken in seconds.items():
         times = seconds["all"] / taken
         print(
-            f"{method}: {1000 * taken / n_clips:.1f} ms a clip and fold, {times:.1f} times faster"
+            f"{method}: {1000 * taken / n_clips:.1f} ms a clip and fold, {times:.1f} times as fast as all"
         )
     print(f"OpenVINO: {converting / run.n_folds:.1f} s to convert a network")
     # The cost of a frame is proportional to its mel bands; the challenge's recipe has 64.
