@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile what librosa compiles before several processes do: its cache on disk has no lock."""
+    """Compile librosa's functions in this process first: its cache on disk has no lock."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         from fsat_kedro.audio.summary_features import compile_librosa
 
@@ -21,17 +21,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Have whole runs begin first, and those that are compared with them come last.
+    """Begin with complete runs, and end with the runs that are compared to them.
 
-    Two processes that take a file after the other then end at about the same time.
+    Two processes that take one file after another then end at about the same time.
     """
-    place = {"test_project.py": 0, "test_interrupted_runs.py": 2, "test_bucket_runs.py": 3}
-    items.sort(key=lambda item: place.get(item.path.name, 1))
+    order = {"test_project.py": 0, "test_interrupted_runs.py": 2, "test_bucket_runs.py": 3}
+    items.sort(key=lambda item: order.get(item.path.name, 1))
 
 
 @pytest.fixture(scope="session")
 def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> FinishedDemo:
-    """A short run of everything on the demo; the same for all processes of tests."""
+    """A short run of the demo, which all test processes share."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent

@@ -1,7 +1,7 @@
-"""A run killed at random moments and started again, compared with a run that nobody disturbed.
+"""Kill runs at random moments, resume them, and compare their outputs with an undisturbed run.
 
-Run as a script for a long session: `python tests/kill_and_resume.py --kills 20 folder`, with a
-folder to work in; parameters for `kedro run` may follow, such as `demo.n_train=24`.
+As a command: `python tests/whole_runs/kill_and_resume.py --kills 20 FOLDER`, with an empty folder
+to work in. Parameters of `kedro run` may follow, such as `demo.n_train=24`.
 """
 
 import argparse
@@ -24,7 +24,7 @@ RUN = [sys.executable, "-m", "kedro", "run", "--env", "demo"]
 
 
 def make_project(folder: Path) -> Path:
-    """A checkout without data in `folder`, which is made."""
+    """Copy the project without its data to a new folder, and return the folder."""
     folder.mkdir(parents=True)
     for name in ("conf", "src", "notebooks"):
         ignored = shutil.ignore_patterns("local", "__pycache__")
@@ -36,7 +36,7 @@ def make_project(folder: Path) -> Path:
 
 
 def start(project: Path, *arguments: str) -> subprocess.Popen:
-    """Start a run of the demo in a project, its output in `run.log` there."""
+    """Start a run of the demo in a project, with its output in `run.log` there."""
     environment = {**os.environ, "DO_NOT_TRACK": "true", "PYTHONPATH": str(project / "src")}
     with (project / "run.log").open("w") as log:
         return subprocess.Popen(
@@ -45,7 +45,7 @@ def start(project: Path, *arguments: str) -> subprocess.Popen:
 
 
 def kill_and_resume(project: Path, is_time: Callable[[], bool], *arguments: str) -> bool:
-    """Start a run, kill -9 it when it is time, and have another finish what it began.
+    """Start a run, kill -9 it when `is_time` returns true, and finish it with a second run.
 
     Returns:
         Whether the run was still going when it was killed.
@@ -58,13 +58,13 @@ def kill_and_resume(project: Path, is_time: Callable[[], bool], *arguments: str)
         time.sleep(0.05)
     process.kill()
     killed = process.wait() == -signal.SIGKILL
-    again = start(project, "--only-missing-outputs", *arguments)
-    assert again.wait() == 0, (project / "run.log").read_text()
+    resumed = start(project, "--only-missing-outputs", *arguments)
+    assert resumed.wait() == 0, (project / "run.log").read_text()
     return killed
 
 
 def differences(expected: Path, found: Path) -> list[str]:
-    """What differs between the outputs of two runs below their data folders, in words."""
+    """List the differences between the outputs of two runs below their data folders."""
     names = [
         {str(path.relative_to(folder)) for path in folder.rglob("*") if _is_output(path)}
         for folder in (expected, found)
@@ -116,7 +116,7 @@ def _equal_weights(one: Path, other: Path) -> bool:
 
 
 def main() -> None:
-    """Kill as often as asked for, and print what came of it."""
+    """Kill and resume runs, and print the result of each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
@@ -124,25 +124,25 @@ def main() -> None:
     parser.add_argument("parameters", nargs="*")
     options = parser.parse_intermixed_args()
     arguments = ["--params", ",".join(options.parameters)] if options.parameters else []
-    unbroken = make_project(options.folder / "unbroken")
+    undisturbed = make_project(options.folder / "undisturbed")
     began = time.monotonic()
-    assert start(unbroken, *arguments).wait() == 0, (unbroken / "run.log").read_text()
-    whole = time.monotonic() - began
-    print(f"unbroken: {whole:.0f} s", flush=True)
+    assert start(undisturbed, *arguments).wait() == 0, (undisturbed / "run.log").read_text()
+    duration = time.monotonic() - began
+    print(f"undisturbed: {duration:.0f} s", flush=True)
     moments = random.Random(options.seed)
     failed = 0
     for number in range(1, options.kills + 1):
-        seconds = moments.uniform(0, whole)
+        seconds = moments.uniform(0, duration)
         project = make_project(options.folder / f"killed_{number}")
         moment = time.monotonic() + seconds
         killed = kill_and_resume(project, lambda: time.monotonic() > moment, *arguments)  # noqa: B023
-        found = differences(unbroken / "data" / "demo", project / "data" / "demo")
+        found = differences(undisturbed / "data" / "demo", project / "data" / "demo")
         failed += bool(found)
         what = "killed" if killed else "ended by itself before"
         print(f"{number}: {what} after {seconds:.1f} s: {found or 'equal'}", flush=True)
         if not found:
             shutil.rmtree(project)
-    print(f"{options.kills - failed} of {options.kills} equal the unbroken run")
+    print(f"{options.kills - failed} of {options.kills} equal the undisturbed run")
     sys.exit(failed > 0)
 
 

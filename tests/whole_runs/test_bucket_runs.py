@@ -81,8 +81,7 @@ def clustered(bucket, project, demo):
     try:
         for name in ("one", "two"):
             (folder / name).mkdir()
-            # Its nanny would start another one in its place, in time for the second stage.
-            cluster.add_worker(name, "--no-nanny", cwd=folder / name)
+            cluster.add_worker(name, cwd=folder / name)
         parameters = ",".join(f"{name}={value}" for name, value in bucket.parameters.items())
         runner = ["--runner", "fsat_kedro.cluster.DaskRunner"]
         address = ["--runner-params", f"address={cluster.address}"]
@@ -94,6 +93,7 @@ def clustered(bucket, project, demo):
         kept = f"{bucket.url}/06_models/fold_1/mel.checkpoint.npz"
         while process.poll() is None and not bucket.files.exists(kept):
             time.sleep(0.05)
+        # The process of the nanny: the worker dies with it, and nothing takes its place.
         cluster.workers[worker_that_runs("fold_1.train_mel", cluster)].kill()
         assert process.wait() == 0, log.read_text()
     finally:

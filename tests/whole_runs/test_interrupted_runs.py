@@ -1,4 +1,4 @@
-"""A whole run that is killed."""
+"""A complete run that is killed."""
 
 import shutil
 
@@ -9,13 +9,13 @@ from fsat_kedro.data.synthetic import LABELS
 from whole_runs import SHORT
 
 
-def test_a_run_killed_while_it_trains_is_finished_by_the_next_as_if_nothing_had_been(
+def test_the_run_after_a_killed_one_ends_with_the_outputs_of_an_undisturbed_run(
     finished_demo, tmp_path
 ):
     project = make_project(tmp_path / "killed")
     outputs = project / "data" / "demo"
     demo = finished_demo.outputs
-    # An earlier run left outputs, which must not be taken for this one's.
+    # Outputs of an earlier run, which the second run must not take for its own.
     shutil.copytree(demo, outputs)
     shutil.copy(outputs / "06_models/fold_1/mel.weights.h5", outputs / "06_models/fold_2")
     np.save(outputs / "07_model_output" / "fold_2" / "oof.npy", np.zeros((24, len(LABELS))))

@@ -1,4 +1,4 @@
-"""Whole runs, by the commands that users type, in a folder of their own."""
+"""Complete runs by the commands that users type, in a project folder of their own."""
 
 import json
 import os
@@ -47,7 +47,7 @@ def mlflow_runs(project, demo):
     return client, client.search_runs([experiment.experiment_id])
 
 
-def test_every_test_clip_has_three_tags_and_the_empty_ones_too(demo):
+def test_every_test_clip_has_three_tags_even_an_empty_one(demo):
     submission = pd.read_csv(demo / "07_model_output" / "submission.csv")
     listed = pd.read_csv(demo / "01_raw/FSDKaggle2018.meta/test_post_competition_scoring_clips.csv")
     assert list(submission) == ["fname", "label"]
@@ -61,7 +61,7 @@ def test_every_test_clip_has_three_tags_and_the_empty_ones_too(demo):
     assert rejected["reason"].tolist() == ["no samples"] * 3
 
 
-def test_scores_stand_by_usage_and_by_fold(demo):
+def test_scores_are_saved_by_usage_and_by_fold(demo):
     test = json.loads((demo / "07_model_output" / "test_scores.json").read_text())
     cv = json.loads((demo / "07_model_output" / "cv_scores.json").read_text())
     for metric in ("map_at_3", "accuracy"):
@@ -80,7 +80,7 @@ def test_probabilities_of_every_clip_sum_to_one(demo):
         np.testing.assert_allclose(probabilities.sum(axis=1), 1)
 
 
-def test_every_stage_of_every_fold_left_weights_and_a_history(demo):
+def test_every_stage_of_every_fold_saves_weights_and_a_history(demo):
     for fold in ("fold_1", "fold_2"):
         for stage in ("mel", "mel_pca"):
             assert (demo / "06_models" / fold / f"{stage}.weights.h5").stat().st_size > 0
@@ -89,15 +89,15 @@ def test_every_stage_of_every_fold_left_weights_and_a_history(demo):
             assert history["phase"].tolist() == ["cyclic", "high"]
 
 
-def test_the_page_has_a_sound_of_each_missed_clip(demo):
+def test_the_report_has_the_sound_of_each_misclassified_clip(demo):
     page = (demo / "08_reporting" / "report.html").read_text("utf-8")
-    missed = pd.read_csv(demo / "08_reporting" / "misclassified_clips.csv")
-    assert page.count('<article class="card clip"') == len(missed) > 0
-    assert page.count("<audio") == len(missed) + len(LABELS)
+    misclassified = pd.read_csv(demo / "08_reporting" / "misclassified_clips.csv")
+    assert page.count('<article class="card clip"') == len(misclassified) > 0
+    assert page.count("<audio") == len(misclassified) + len(LABELS)
     assert "11 test clips, 3 rejected, 8 labelled" in page
 
 
-def test_mlflow_has_a_child_run_a_fold_with_metrics_by_epoch(mlflow_runs, demo):
+def test_mlflow_has_a_child_run_per_fold_with_metrics_by_epoch(mlflow_runs, demo):
     client, runs = mlflow_runs
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = {run.info.run_name: run for run in runs if run is not parent}
@@ -111,7 +111,7 @@ def test_mlflow_has_a_child_run_a_fold_with_metrics_by_epoch(mlflow_runs, demo):
             assert [metric.value for metric in logged] == pytest.approx(history["val_loss"])
 
 
-def test_folds_are_compared_by_their_scores_one_click_from_the_run(mlflow_runs, demo):
+def test_a_link_of_the_run_compares_its_folds_by_their_scores(mlflow_runs, demo):
     client, runs = mlflow_runs
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = {run.info.run_name: run for run in runs if run is not parent}
@@ -126,12 +126,12 @@ def test_folds_are_compared_by_their_scores_one_click_from_the_run(mlflow_runs, 
             "reports/mel_pca_learning_curves.png",
         }
     link = parent.data.tags["mlflow.note.content"]
-    (asked,) = parse_qs(link.partition("?")[2].rstrip(")"))["searchFilter"]
-    compared = client.search_runs([parent.info.experiment_id], asked)
+    (search_filter,) = parse_qs(link.partition("?")[2].rstrip(")"))["searchFilter"]
+    compared = client.search_runs([parent.info.experiment_id], search_filter)
     assert {run.info.run_name for run in compared} == set(children)
 
 
-def test_mlflow_has_scores_parameters_and_outputs_of_the_whole_run(mlflow_runs, demo):
+def test_mlflow_has_the_scores_parameters_and_outputs_of_the_run(mlflow_runs, demo):
     client, runs = mlflow_runs
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     scores = json.loads((demo / "07_model_output" / "test_scores.json").read_text())
@@ -160,24 +160,22 @@ def best_tags(demo):
     clips = pd.read_pickle(demo / "02_intermediate" / "test_clips.pkl")
     labels = json.loads((demo / "06_models" / "classes.json").read_text())["labels"]
     return {
-        fname: {labels[index]: shares[index] for index in np.argsort(-shares)[:3]}
-        for fname, status, shares in zip(
-            clips["fname"], clips["status"], probabilities, strict=True
-        )
+        fname: {labels[index]: row[index] for index in np.argsort(-row)[:3]}
+        for fname, status, row in zip(clips["fname"], clips["status"], probabilities, strict=True)
         if status == "ok"
     }
 
 
-def assert_is_tagged_so(row, expected):
+def assert_tags_equal(row, expected):
     assert [row[f"tag_{place}"] for place in (1, 2, 3)] == list(expected)
-    shares = [row[f"probability_{place}"] for place in (1, 2, 3)]
-    assert shares == pytest.approx(list(expected.values()), rel=1e-3)
+    probabilities = [row[f"probability_{place}"] for place in (1, 2, 3)]
+    assert probabilities == pytest.approx(list(expected.values()), rel=1e-3)
 
 
-def test_a_folder_of_sounds_is_tagged_as_the_test_clips_are(
+def test_a_folder_of_sounds_gets_the_tags_of_the_test_clips(
     project, demo, sounds, best_tags, tmp_path
 ):
-    # Nothing but the models is needed, and no setting has to be repeated.
+    # Tagging needs only the models, and no setting of the training.
     shutil.copytree(demo / "06_models", tmp_path / "06_models")
     finished = kedro(project, "run", "--pipelines", "tag", tag_dir=sounds, data_dir=tmp_path)
     assert finished.returncode == 0, finished.stdout + finished.stderr
@@ -186,7 +184,7 @@ def test_a_folder_of_sounds_is_tagged_as_the_test_clips_are(
     assert set(tags.index) == {path.name for path in sounds.iterdir()}
     assert tags.loc[~tags.index.isin(list(best_tags)), "reason"].tolist() == ["no samples"] * 3
     for fname, expected in best_tags.items():
-        assert_is_tagged_so(tags.loc[fname], expected)
+        assert_tags_equal(tags.loc[fname], expected)
 
 
 def test_one_file_is_tagged_on_the_terminal(project, demo, sounds, best_tags):
@@ -214,8 +212,8 @@ def test_the_model_is_registered_and_served_with_the_same_tags(
         answer = requests.post(f"{address}/invocations", json={"dataframe_records": rows})
     assert answer.status_code == 200, answer.text
     first, broken, no_base64, second, outside = answer.json()["predictions"]
-    assert_is_tagged_so(first, best_tags[given])
-    assert_is_tagged_so(second, best_tags[found])
+    assert_tags_equal(first, best_tags[given])
+    assert_tags_equal(second, best_tags[found])
     assert broken["reason"].startswith("not readable as sound")
     assert no_base64["reason"].startswith("its audio is not in base64")
     assert outside["reason"] == "not below the server's FSAT_KEDRO_SOUNDS_DIR"
@@ -224,7 +222,7 @@ def test_the_model_is_registered_and_served_with_the_same_tags(
 
 @contextmanager
 def served(project, model, sounds):
-    """Serve a registered model in a process of its own, and give its address."""
+    """Serve a registered model in a separate process, and yield its url."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -269,7 +267,7 @@ def test_the_notebooks_run_on_the_demo(project, demo, name):
     assert any(cell.get("outputs") for cell in notebook.cells)
 
 
-def test_what_is_there_is_not_made_again_and_what_is_missing_is_made_the_same(project, demo):
+def test_only_missing_outputs_are_computed_again_with_equal_values(project, demo):
     weights = demo / "06_models" / "fold_1" / "mel_pca.weights.h5"
     trained = weights.stat().st_mtime_ns
     lost = demo / "07_model_output" / "fold_1" / "test.npy"
@@ -281,7 +279,7 @@ def test_what_is_there_is_not_made_again_and_what_is_missing_is_made_the_same(pr
     np.testing.assert_allclose(np.load(lost), before, rtol=1e-5)
 
 
-def test_the_second_of_two_runs_is_told(project, demo):
+def test_the_second_of_two_concurrent_runs_stops(project, demo):
     with lock({"test_fold_1"}, set(), demo):
         finished = kedro(project, "run", "--env", "demo", "--pipelines", "inference")
         other = kedro(project, "run", "--env", "demo", "--pipelines", "preprocessing", **SHORT)
@@ -295,7 +293,7 @@ def test_the_second_of_two_runs_is_told(project, demo):
 
 @pytest.fixture
 def messy(tmp_path):
-    """A raw folder with four training clips in order, and three that are not."""
+    """A raw folder with four valid training clips and three that are rejected."""
     raw = tmp_path / "raw"
     for split in ("train", "test"):
         (raw / f"audio_{split}").mkdir(parents=True)
@@ -314,7 +312,7 @@ def messy(tmp_path):
     return raw
 
 
-def test_too_many_rejected_clips_stop_the_run_and_stand_in_a_table(project, messy, tmp_path):
+def test_too_many_rejected_clips_stop_the_run_and_are_listed_in_a_table(project, messy, tmp_path):
     (tmp_path / "data" / "02_intermediate").mkdir(parents=True)
     (tmp_path / "data" / "02_intermediate" / "train_clips.pkl").write_bytes(b"of an earlier run")
     folders = {"raw_dir": messy, "data_dir": tmp_path / "data"}
@@ -330,7 +328,7 @@ def test_too_many_rejected_clips_stop_the_run_and_stand_in_a_table(project, mess
     assert "3 of 7 clips rejected" in finished.stderr.strip().splitlines()[-1]
 
 
-def test_rejected_clips_are_told_at_the_end_and_counted_in_mlflow(project, messy, tmp_path):
+def test_rejected_clips_are_counted_in_the_last_lines_and_in_mlflow(project, messy, tmp_path):
     from mlflow import MlflowClient
 
     parameters = {"raw_dir": messy, "data_dir": tmp_path / "data", "rejection.max_fraction": 0.5}
@@ -349,7 +347,7 @@ def test_rejected_clips_are_told_at_the_end_and_counted_in_mlflow(project, messy
     assert run.data.metrics["clips/test.unlisted"] == 1
 
 
-def test_a_run_that_was_killed_is_ended_in_mlflow_by_the_next(project, demo):
+def test_the_next_run_ends_a_killed_run_in_mlflow(project, demo):
     from mlflow import MlflowClient
 
     process = subprocess.Popen([sys.executable, "-c", ""])
@@ -369,7 +367,7 @@ def test_a_run_that_was_killed_is_ended_in_mlflow_by_the_next(project, demo):
     ]
 
 
-def test_a_data_set_in_the_layout_of_esc50_keeps_its_own_folds(project, tmp_path, rng):
+def test_a_data_set_in_the_layout_of_esc50_keeps_its_folds(project, tmp_path, rng):
     raw = tmp_path / "raw"
     (raw / "audio").mkdir(parents=True)
     (raw / "meta").mkdir()
@@ -417,7 +415,7 @@ def test_the_registry_lists_all_pipelines(project):
         ),
     ],
 )
-def test_what_a_user_can_mend_is_one_message(project, arguments, parameters, message):
+def test_a_user_error_is_one_message(project, arguments, parameters, message):
     finished = kedro(project, "run", *arguments, **parameters)
     assert finished.returncode == 1
     last = finished.stderr.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Kedro commands as users type them, in a checkout of their own."""
+"""Kedro commands as users type them, in a copy of the project."""
 
 import os
 import shutil
@@ -40,8 +40,8 @@ class FinishedDemo:
     """A short run of everything on the demo.
 
     Attributes:
-        project: the checkout that it was made in, which tests may go on with.
-        outputs: a copy of all that it wrote, which nobody changes.
+        project: the copy of the project that it ran in; tests may change it.
+        outputs: a copy of all its outputs; no test changes it.
     """
 
     project: Path
@@ -49,12 +49,12 @@ class FinishedDemo:
 
 
 def run_demo(folder: Path) -> FinishedDemo:
-    """Run the demo in a new checkout below a folder; if it was run there already, give that."""
-    made = FinishedDemo(folder / "checkout", folder / "outputs")
-    if not made.outputs.exists():
-        shutil.rmtree(made.project, ignore_errors=True)  # Of one that failed.
-        make_project(made.project)
-        finished = kedro(made.project, "run", "--env", "demo", **SHORT)
+    """Run the demo in a copy of the project below a folder, unless it was run there before."""
+    demo = FinishedDemo(folder / "checkout", folder / "outputs")
+    if not demo.outputs.exists():
+        shutil.rmtree(demo.project, ignore_errors=True)  # Left by a run that failed.
+        make_project(demo.project)
+        finished = kedro(demo.project, "run", "--env", "demo", **SHORT)
         assert finished.returncode == 0, finished.stdout + finished.stderr
-        shutil.copytree(made.project / "data" / "demo", made.outputs)
-    return made
+        shutil.copytree(demo.project / "data" / "demo", demo.outputs)
+    return demo
