@@ -111,11 +111,6 @@ def filepath_of(dataset: AbstractDataset) -> str | None:
     return str(path) if protocol == "file" else f"{protocol}://{path}"
 
 
-def _is_saved(name: str, catalog: CatalogProtocol) -> bool:
-    path = filepath_of(catalog[name]) if name in catalog else None
-    return path is not None and exists(path)
-
-
 def _warn_of_outdated(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
     """Name the outputs that are older than what they are made from."""
 
@@ -136,3 +131,8 @@ def _warn_of_outdated(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
             "without --only-missing-outputs",
             ", ".join(outdated),
         )
+
+
+def _is_saved(name: str, catalog: CatalogProtocol) -> bool:
+    path = filepath_of(catalog[name]) if name in catalog else None
+    return path is not None and exists(path)
