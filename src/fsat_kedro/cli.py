@@ -52,7 +52,7 @@ def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir:
     To tag a whole folder: `kedro run --pipelines tag --params tag_dir=FOLDER`.
     """
     from fsat_kedro.datasets import TaggerDataset
-    from fsat_kedro.files import is_url
+    from fsat_kedro.files import exists, is_url
     from fsat_kedro.hooks.marks import Marks
     from fsat_kedro.hooks.progress import import_keras_quietly
     from fsat_kedro.inference.tagger import Sound, Tagger
@@ -65,9 +65,11 @@ def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir:
         configured = str(metadata.project_path / configured)
     folder = (data_dir or configured).rstrip("/")
     cache_dir = str(metadata.project_path / parameters["cache_dir"])
-    dataset = TaggerDataset(filepath=f"{folder}/06_models/tagger.json", cache_dir=cache_dir)
+    settings = f"{folder}/06_models/tagger.json"
+    dataset = TaggerDataset(filepath=settings, cache_dir=cache_dir)
     try:
-        Marks(folder).require_finished({"tagger"})
+        if exists(settings):
+            Marks(folder).require_finished({"tagger"})
         tagger = Tagger.load(dataset.local_folder())
         tags = tagger.tag([Sound(file.name, str(file.absolute())) for file in files])
     except InputError as error:

@@ -5,7 +5,7 @@ import pickle
 import pytest
 from click import ClickException
 from kedro.framework.hooks.manager import _create_hook_manager
-from kedro.io import DataCatalog, MemoryDataset
+from kedro.io import DataCatalog, DatasetError, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
 from kedro_datasets.json import JSONDataset
@@ -119,6 +119,12 @@ def test_an_unfinished_input_is_refused(catalog, data_dir, spool_dir, only_missi
     with pytest.raises(ClickException, match=r"not finished in .*: a\. .*--only-missing-outputs"):
         run(pipeline(), catalog, only_missing_outputs=only_missing_outputs)
     assert not catalog.exists("b")
+
+
+def test_a_missing_input_is_left_to_its_dataset(catalog, data_dir):
+    Marks(data_dir).mark_unfinished({"a"})
+    with pytest.raises((DatasetError, FileNotFoundError)):
+        run(pipeline(), catalog)
 
 
 def test_a_second_run_is_refused(catalog, data_dir, spool_dir):

@@ -15,7 +15,7 @@ from kedro.io.core import is_parameter
 
 from fsat_kedro.datasets.filepath import filepath_of
 from fsat_kedro.errors import InputError
-from fsat_kedro.files import modified_at, probe_file, remove
+from fsat_kedro.files import exists, modified_at, probe_file, remove
 from fsat_kedro.hooks.locks import lock
 from fsat_kedro.hooks.marks import Marks
 
@@ -56,7 +56,8 @@ class OutputHooks:
                 pass
             self._locks = lock(outputs, inputs, spool_dir)
             atexit.register(self._locks.close)
-            self._marks.require_finished(inputs)
+            # Loading a missing input says better what to do.
+            self._marks.require_finished({name for name in inputs if _is_saved(name, catalog)})
             if run_params["only_missing_outputs"]:
                 for name in outputs & self._marks.unfinished():
                     if (path := filepath_of(catalog[name])) is not None:
@@ -119,3 +120,8 @@ def _warn_of_outdated(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
             "without --only-missing-outputs",
             ", ".join(outdated),
         )
+
+
+def _is_saved(name: str, catalog: CatalogProtocol) -> bool:
+    path = filepath_of(catalog[name]) if name in catalog else None
+    return path is not None and exists(path)
