@@ -58,9 +58,9 @@ def accuracy(targets: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def score_clips(targets: np.ndarray, probabilities: np.ndarray, *, seed: int) -> dict[str, float]:
-    """Compute `SCORES`: MAP@3 and accuracy, each with its 95 % interval, which needs a seed.
+    """Compute `SCORES`: MAP@3 and accuracy, each with its 95 % interval.
 
-    A clip of an unknown class, −1, scores 0.
+    A clip of an unknown class, −1, scores 0. The seed is that of the intervals.
     """
     scores = np.array([average_precision_at_k(targets, probabilities, k=k) for k in (N_TAGS, 1)])
     low, high = bootstrap_interval(scores, seed=seed)
