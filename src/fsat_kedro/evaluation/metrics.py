@@ -20,34 +20,22 @@ SCORES = (
 
 
 def class_indices(labels: Sequence[str], classes: Sequence[str]) -> np.ndarray:
-    """Return the class index of each label; −1 if it is missing or none of the classes.
-
-    Returns:
-        (n,) int64.
-    """
-    positions = {label: index for index, label in enumerate(classes)}
-    return np.array([-1 if pd.isna(x) else positions.get(x, -1) for x in labels], dtype=np.int64)
+    """Return the class index of each label, (n,) int64; −1 if missing or none of the classes."""
+    return pd.Index(classes, dtype=object).get_indexer(labels).astype(np.int64)
 
 
 def top_k(probabilities: np.ndarray, *, k: int) -> np.ndarray:
-    """Return the k most probable classes, best first; ties keep the order of the classes.
-
-    Returns:
-        (n, min(k, c)) int64.
-    """
+    """Return the k most probable classes, (n, min(k, c)), best first; ties in class order."""
     return np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
 
 
 def average_precision_at_k(
     targets: np.ndarray, probabilities: np.ndarray, *, k: int = N_TAGS
 ) -> np.ndarray:
-    """Compute 1 / rank of the true class of each clip, or 0 if it is not in the first k.
+    """Compute 1 / rank of each clip's true class, (n,), or 0 if it is not in the first k.
 
     With one true class per clip this is the average precision at k. Its mean is the challenge's
     MAP@k.
-
-    Returns:
-        (n,) float64.
 
     Example:
         >>> average_precision_at_k(np.array([0, 1]), np.array([[0.3, 0.7], [0.2, 0.8]]))
@@ -70,15 +58,9 @@ def accuracy(targets: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def score_clips(targets: np.ndarray, probabilities: np.ndarray, *, seed: int) -> dict[str, float]:
-    """Compute MAP@3 and accuracy, each with its 95 % interval.
+    """Compute `SCORES`: MAP@3 and accuracy, each with its 95 % interval.
 
-    Args:
-        targets: (n,); a clip of an unknown class, −1, scores 0.
-        probabilities: (n, c).
-        seed: of the intervals.
-
-    Returns:
-        A number for each name in `SCORES`.
+    A clip of an unknown class, −1, scores 0. The seed is that of the intervals.
     """
     scores = np.array([average_precision_at_k(targets, probabilities, k=k) for k in (N_TAGS, 1)])
     low, high = bootstrap_interval(scores, seed=seed)
@@ -86,10 +68,8 @@ def score_clips(targets: np.ndarray, probabilities: np.ndarray, *, seed: int) ->
     return dict(zip(SCORES, [len(targets), *numbers.tolist()], strict=True))
 
 
-def bootstrap_interval(
-    scores: np.ndarray, *, seed: int, confidence_level: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the percentile bootstrap interval of mean scores, from 9,999 resamples.
+def bootstrap_interval(scores: np.ndarray, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the 95 % percentile bootstrap interval of mean scores, from 9,999 resamples.
 
     The interval covers the choice of the clips. It does not cover the randomness of training. If
     all clips have the same score, its width is 0, which is too optimistic for few clips.
@@ -97,39 +77,31 @@ def bootstrap_interval(
     Args:
         scores: (..., n), one per clip. Each resample takes the same clips in every row.
         seed: of the resamples.
-        confidence_level: 0 to 1.
 
     Returns:
         Lower and upper ends, (...) each.
     """
     if scores.shape[-1] == 1:  # SciPy requires two observations.
         return scores[..., 0], scores[..., 0]
-    interval = bootstrap(
-        (scores,),
-        np.mean,
-        axis=-1,
-        method="percentile",
-        confidence_level=confidence_level,
-        batch=100,
-        rng=np.random.default_rng(seed),
+    rng = np.random.default_rng(seed)
+    return bootstrap(
+        (scores,), np.mean, axis=-1, method="percentile", batch=100, rng=rng
     ).confidence_interval
-    return interval.low, interval.high
 
 
 def reliability_curve(
-    confidence: np.ndarray, correct: np.ndarray, *, min_per_bin: int = 20, max_bins: int = 10
+    confidence: np.ndarray, correct: np.ndarray, *, min_per_bin: int = 20
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Compute the accuracy of predictions as a function of their confidence.
 
-    The predictions are sorted by confidence and divided into bins of equal size, up to one.
-    (`sklearn.calibration.calibration_curve` does not return the bin sizes, which the intervals
-    need.)
+    The predictions are sorted by confidence and divided into at most 10 bins of equal size, up to
+    one. (`sklearn.calibration.calibration_curve` does not return the bin sizes, which the
+    intervals need.)
 
     Args:
         confidence: (n,) probability of each prediction.
         correct: (n,) bool.
         min_per_bin: smallest bin; with fewer predictions than that there is one bin.
-        max_bins: largest number of bins.
 
     Returns:
         For each bin, in order of confidence: mean confidence; accuracy; lower and upper end of
@@ -141,20 +113,16 @@ def reliability_curve(
         >>> mean_confidence.round(2), accuracy
         (array([0.3 , 0.85]), array([0.5, 0.5]))
     """
-    n_bins = int(np.clip(len(confidence) // min_per_bin, 1, max_bins))
+    n_bins = int(np.clip(len(confidence) // min_per_bin, 1, 10))
     bins = np.array_split(np.argsort(confidence, kind="stable"), n_bins)
-    intervals = [
-        binomtest(int(correct[x].sum()), len(x)).proportion_ci(method="wilson") for x in bins
-    ]
+    tests = [binomtest(int(correct[x].sum()), len(x)) for x in bins]
+    intervals = [test.proportion_ci(method="wilson") for test in tests]
     mean_confidence = np.array([confidence[x].mean() for x in bins])
     return mean_confidence, np.array([correct[x].mean() for x in bins]), *np.transpose(intervals)
 
 
 def confusion_counts(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Count the clips of each class (rows) by their most probable class (columns).
-
-    Returns:
-        (c, c) int64.
+    """Count the clips of each class (rows) by their most probable class (columns), (c, c).
 
     Raises:
         ValueError: a target is none of the classes.
@@ -171,14 +139,9 @@ def confusion_counts(targets: np.ndarray, probabilities: np.ndarray) -> np.ndarr
 
 
 def confused_pairs(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Find the pairs of true and predicted class that are confused, most frequent first.
+    """Find the true and predicted class, (pairs,) each, of all confusions, most frequent first.
 
-    Args:
-        counts: (c, c), from `confusion_counts`.
-
-    Returns:
-        True and predicted classes, (pairs,) each. Equally frequent pairs are in the order of the
-        true class, then of the predicted class.
+    Equally frequent pairs are in the order of the true class, then of the predicted class.
 
     Example:
         >>> confused_pairs(np.array([[5, 1], [2, 7]]))
@@ -190,25 +153,26 @@ def confused_pairs(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scores_by_class(
-    targets: np.ndarray, probabilities: np.ndarray, *, k: int = N_TAGS
+    targets: np.ndarray, probabilities: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Compute the scores of each class.
 
     A clip of an unknown class, −1, lowers the precision of its most probable class.
 
     Returns:
-        (c,) each: number of clips; mean average precision at k; precision and recall of the most
+        (c,) each: number of clips; mean average precision at 3; precision and recall of the most
         probable class. NaN where a class has no clips, or is never predicted (precision).
     """
     n_classes = probabilities.shape[1]
-    precisions = average_precision_at_k(targets, probabilities, k=k)
+    precisions = average_precision_at_k(targets, probabilities)
     first = top_k(probabilities, k=1)[:, 0]
     known = targets >= 0
     clips = np.bincount(targets[known], minlength=n_classes)
     sums = np.bincount(targets[known], weights=precisions[known], minlength=n_classes)
     hits = np.bincount(first[first == targets], minlength=n_classes)
     predicted = np.bincount(first, minlength=n_classes)
-    return clips, _divide(sums, clips), _divide(hits, predicted), _divide(hits, clips)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN.
+        return clips, sums / clips, hits / predicted, hits / clips
 
 
 def _validate(targets: np.ndarray, probabilities: np.ndarray) -> None:
@@ -221,9 +185,3 @@ def _validate(targets: np.ndarray, probabilities: np.ndarray) -> None:
         raise ValueError("no clips to score")
     if not np.isfinite(probabilities).all():
         raise ValueError("probabilities contain NaN or infinite values")
-
-
-def _divide(numerators: np.ndarray, denominators: np.ndarray) -> np.ndarray:
-    """Divide element by element; NaN where the denominator is 0."""
-    ratios = np.full(len(numerators), np.nan)
-    return np.divide(numerators, denominators, out=ratios, where=denominators > 0)

@@ -9,9 +9,9 @@ from fsat_kedro.evaluation.predictions import Predictions
 
 
 def find_misclassified(predictions: Predictions) -> pd.DataFrame:
-    """List the usable clips whose most probable class is not their label, most confident first.
+    """List the usable labelled clips whose most probable class is another, most confident first.
 
-    A clip without a label is never listed. A clip whose label is none of the classes always is.
+    A clip whose label is none of the classes is always listed.
 
     Returns:
         row in the split; fname, label and verified of the clip; fold that held it out, or 0;
@@ -44,8 +44,7 @@ def find_misclassified(predictions: Predictions) -> pd.DataFrame:
 def find_exemplars(predictions: Predictions) -> list[int]:
     """Find the row of each class's exemplar: the usable clip with the highest probability of it.
 
-    If a class has clips with a verified label, its exemplar is one of them. Every class must have
-    a usable clip.
+    If a class has verified clips, its exemplar is one of them. Every class must have a usable clip.
     """
     targets = np.where(predictions.is_usable, predictions.targets, -1)
     verified = predictions.clips["verified"].fillna(False).to_numpy(bool)

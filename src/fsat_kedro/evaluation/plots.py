@@ -44,17 +44,18 @@ def plot_confusion_matrix(counts: np.ndarray, labels: Sequence[str]) -> Figure:
     figure = Figure(figsize=(side + 1.3, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(fractions, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
-    ticks = range(len(labels))
-    axes.set_xticks(ticks, _escape(labels), rotation=90, fontsize=size)
-    axes.set_yticks(ticks, _escape(labels), fontsize=size)
-    axes.set_xticks(np.arange(len(labels) + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(len(labels) + 1) - 0.5, minor=True)
+    for axis, rotation in ((axes.xaxis, 90), (axes.yaxis, 0)):
+        axis.set_ticks(range(len(labels)), _escape(labels), rotation=rotation, fontsize=size)
+        axis.set_ticks(np.arange(len(labels) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=0.5)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="most probable class", ylabel="true class")
     if len(labels) <= _MAX_CLASSES_WITH_COUNTS:
-        _annotate_cells(axes, counts, fractions)
+        for row, column in np.argwhere(counts):
+            color = "white" if fractions[row, column] > 0.35 else _INK
+            number = f"{counts[row, column]:,}"
+            axes.text(column, row, number, ha="center", va="center", fontsize=7, color=color)
     bar = figure.colorbar(image, ax=axes, shrink=0.6, aspect=25, ticks=[0, 0.01, 0.05, 0.2, 0.5, 1])
     bar.ax.yaxis.set_major_formatter(_percent_formatter())
     bar.ax.tick_params(labelsize=8, length=2)
@@ -81,8 +82,7 @@ def plot_learning_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Fig
         for phase, center in (phases.cumsum() - phases / 2 + 0.5).items():
             _write_above(column[0], center, phase, ha="center")
         for axes, metric in zip(column, _CURVES, strict=True):
-            _remove_box(axes)
-            _shade_phases(axes, phases)
+            _shade_phases(_remove_box(axes), phases)
             _plot_folds(axes, [_align_phases(history, metric, phases) for history in folds])
         column[0].set_title(f"stage {stage}", loc="left", pad=18, fontsize=10)
         column[-1].set_xlabel("epoch (phases aligned across folds)")
@@ -102,11 +102,7 @@ def plot_learning_curves(histories: Mapping[str, Sequence[pd.DataFrame]]) -> Fig
 
 
 def plot_explained_variance(ratios: np.ndarray) -> Figure:
-    """Plot the cumulative variance of the summary features that the components explain.
-
-    Args:
-        ratios: (p,) fraction of the variance that each kept component explains.
-    """
+    """Plot the cumulative fraction of the variance that the p kept components explain, (p,)."""
     explained = np.concatenate([[0], np.cumsum(ratios)])
     n_kept = len(ratios)
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -123,11 +119,7 @@ def plot_explained_variance(ratios: np.ndarray) -> Figure:
 
 
 def plot_class_balance(counts: pd.DataFrame) -> Figure:
-    """Plot the clips per class as bars, the most frequent class on top.
-
-    Args:
-        counts: clips, a row per class. The columns are stacked; a legend names several.
-    """
+    """Plot the clips per class (row) as bars of stacked columns, the most frequent class on top."""
     totals = counts.sum(axis=1).sort_index().sort_values(ascending=False, kind="stable")
     counts = counts.loc[totals.index]
     figure = Figure(figsize=(7, 1.2 + 0.19 * len(counts)), layout="constrained")
@@ -213,8 +205,7 @@ def plot_fold_scores(
         out_of_fold: a row per fold: fold, and map_at_3, map_at_3_low and map_at_3_high of the
             clips that it held out.
         cross_validation: the same three scores over the held-out clips of all folds.
-        test: like `out_of_fold`, for each fold's network on the test clips; None or empty if there
-            are none.
+        test: like `out_of_fold`, on the test clips; None or empty if there are none.
         ensemble: the same three scores of all networks together on the test clips.
     """
     panels = [("each network on its held-out clips", "all folds", out_of_fold, cross_validation)]
@@ -349,14 +340,6 @@ def _annotate_rows(axes: Axes, x: float, title: str, numbers: Sequence[int]) -> 
     axes.text(x, -0.7, title, va="bottom", color=_INK, **style)
 
 
-def _annotate_cells(axes: Axes, counts: np.ndarray, fractions: np.ndarray) -> None:
-    """Write the nonzero counts into the cells of a confusion matrix."""
-    for row, column in np.argwhere(counts):
-        color = "white" if fractions[row, column] > 0.35 else _INK
-        number = f"{counts[row, column]:,}"
-        axes.text(column, row, number, ha="center", va="center", fontsize=7, color=color)
-
-
 def _escape(labels: Iterable[str], *, max_length: int = 40) -> list[str]:
     """Shorten long labels, and escape the dollar signs that matplotlib reads as formulas."""
     short = (x if len(x) <= max_length else f"{x[: max_length - 1]}…" for x in map(str, labels))
@@ -392,9 +375,8 @@ def _plot_folds(axes: Axes, curves: list[pd.Series]) -> None:
 
 
 def _shade_phases(axes: Axes, phases: pd.Series) -> None:
-    """Shade every second phase."""
     ends = phases.cumsum() + 0.5
-    for end, epochs in list(zip(ends, phases, strict=True))[1::2]:
+    for end, epochs in zip(ends[1::2], phases[1::2], strict=True):
         axes.axvspan(end - epochs, end, color=_SHADE, zorder=0)
     axes.set_xlim(0.5, ends.iloc[-1])
 

@@ -47,22 +47,12 @@ class PreviewedPredictions:
 
 
 def preview_clips(
-    report: Report,
-    log_mel: LogMel,
-    predictions: Predictions,
-    audio: RaggedArray,
-    mels: RaggedArray,
+    report: Report, log_mel: LogMel, predictions: Predictions, audio: RaggedArray, mels: RaggedArray
 ) -> PreviewedPredictions:
-    """Preview the clips that the report may show.
+    """Preview the clips of a split that the report may show.
 
     They are the most confident misclassifications and, out-of-fold, an exemplar of each class.
-
-    Args:
-        report: limits of the page.
-        log_mel: settings of `mels`.
-        predictions: of a split.
-        audio: item i (n_i,), trimmed, at 44.1 kHz.
-        mels: item i (t_i, m), dB.
+    Item i of `audio` is (n_i,), trimmed, at 44.1 kHz; item i of `mels` is (t_i, m), dB.
     """
     hop_seconds = log_mel.hop_length / log_mel.sample_rate
     exemplars = [] if predictions.folds is None else find_exemplars(predictions)

@@ -41,24 +41,20 @@ def render_report(
         name: title of the page.
         facts: about the run, a few words each.
         scores: for each set of clips, its name (clips) and `metrics.SCORES`.
-        pairs: of classes that are confused, most frequent first: true and predicted label, clips,
-            and their fraction of the true class's clips.
+        pairs: confused classes, most frequent first: true and predicted label, clips, fraction of
+            the true class's clips.
         plots: from `embed_plot`, in the order of the page.
         splits: out-of-fold predictions of the training clips, then those of other splits.
         settings: limits of the page.
     """
     predictions = [split.predictions for split in splits]
     tables = [find_misclassified(x) for x in predictions]
-    candidates = pd.concat(
-        [table.head(settings.max_clips).assign(split=i) for i, table in enumerate(tables)]
-    )
-    candidates = candidates.sort_values("probability_1", ascending=False, kind="stable")
+    heads = [table.head(settings.max_clips).assign(split=i) for i, table in enumerate(tables)]
+    candidates = pd.concat(heads).sort_values("probability_1", ascending=False, kind="stable")
+    cards = [_clip_card(clip, splits) for clip in candidates.to_dict("records")]
     max_bytes = int(1e6 * settings.max_megabytes) - sum(len(plot["image"]) for plot in plots)
-    misclassified = [_clip_card(clip, splits) for clip in candidates.to_dict("records")]
-    previews = [clip["preview"] for clip in misclassified]
-    n_clips = _count_fitting(previews, max_bytes)
-    misclassified = misclassified[:n_clips]
-    max_bytes -= sum(preview.size for preview in previews[:n_clips])
+    misclassified = cards[: _count_fitting((card["preview"] for card in cards), max_bytes)]
+    max_bytes -= sum(card["preview"].size for card in misclassified)
     return _render_template(
         name=name,
         facts=facts,
@@ -83,14 +79,8 @@ def embed_plot(png: bytes, title: str, caption: str) -> dict[str, Any]:
     """Embed a figure that was saved as a PNG at 150 dots per inch; sizes are in CSS pixels."""
     with Image.open(io.BytesIO(png)) as image:
         width, height = (round(side / _PLOT_DPI * _CSS_DPI) for side in image.size)
-    return {
-        "title": title,
-        "caption": caption,
-        "image": data_uri("image/png", png),
-        "width": width,
-        "height": height,
-        "is_wide": width > _MAX_COLUMN_WIDTH,
-    }
+    size = {"width": width, "height": height, "is_wide": width > _MAX_COLUMN_WIDTH}
+    return {"title": title, "caption": caption, "image": data_uri("image/png", png), **size}
 
 
 def _count_fitting(previews: Iterable[AudioPreview], max_bytes: int) -> int:
@@ -152,15 +142,11 @@ def _render_template(**content: object) -> str:
     )
     environment.filters["percent"] = _format_percent
     templates = files("fsat_kedro.evaluation") / "templates"
-    script = (templates / "report.js").read_text("utf-8")
+    script, style = ((templates / f"report.{x}").read_text("utf-8") for x in ("js", "css"))
     # The page's policy allows this script only, whatever markup a label contains.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("report.html.jinja").render(
-        script=script,
-        digest=digest,
-        style=(templates / "report.css").read_text("utf-8"),
-        **content,
-    )
+    page = environment.get_template("report.html.jinja")
+    return page.render(script=script, digest=digest, style=style, **content)
 
 
 def _format_percent(fraction: float) -> str:

@@ -1,6 +1,5 @@
 "use strict";
 const all = (selector, within = document) => [...within.querySelectorAll(selector)];
-const playerOf = (card) => card.querySelector("audio");
 
 // Play one sound at a time, with a line that moves through its spectrogram.
 for (const audio of all("audio")) {
@@ -11,53 +10,46 @@ for (const audio of all("audio")) {
     if (!audio.paused) requestAnimationFrame(follow);
   };
   const buttons = all(`.play[data-exemplar="${audio.parentElement.id}"]`);
+  const press = (pressed) => buttons.forEach((x) => x.setAttribute("aria-pressed", pressed));
+  press(false);
   audio.addEventListener("play", () => {
     for (const other of all("audio")) if (other !== audio) other.pause();
-    for (const button of buttons) button.setAttribute("aria-pressed", "true");
+    press(true);
     spectrogram.classList.add("played");
     follow();
   });
-  audio.addEventListener("pause", () => {
-    for (const button of buttons) button.setAttribute("aria-pressed", "false");
-  });
+  audio.addEventListener("pause", () => press(false));
   audio.addEventListener("seeked", follow);
   spectrogram.addEventListener("click", (event) => {
     const { left, width } = spectrogram.getBoundingClientRect();
     audio.currentTime = ((event.clientX - left) / width) * (audio.duration || 0);
     audio.play();
   });
-}
-for (const button of all(".play")) {
-  button.setAttribute("aria-pressed", "false");
-  button.addEventListener("click", () => {
-    const audio = playerOf(document.getElementById(button.dataset.exemplar));
-    if (audio.paused) {
+  for (const button of buttons) {
+    button.addEventListener("click", () => {
+      if (!audio.paused) return audio.pause();
       audio.currentTime = 0;
       audio.play();
-    } else audio.pause();
-  });
+    });
+  }
 }
 
 const form = document.querySelector(".filters");
 if (form) {
   const cards = all(".clip");
   const filters = all("select", form).filter((select) => select.name !== "sort");
-  const order = {
-    confidence: (a, b) => b.confidence - a.confidence,
-    labelProbability: (a, b) => a.labelProbability - b.labelProbability,
-    seconds: (a, b) => b.seconds - a.seconds,
-    label: (a, b) => a.label.localeCompare(b.label),
-    tag: (a, b) => a.tag.localeCompare(b.tag),
-    fname: (a, b) => a.fname.localeCompare(b.fname),
-  };
+  // Numbers are sorted up or down, everything else as text.
+  const signs = { confidence: -1, labelProbability: 1, seconds: -1 };
+  const compare = (a, b, key) =>
+    key in signs ? signs[key] * (a[key] - b[key]) : a[key].localeCompare(b[key]);
   const show = () => {
     for (const card of cards) {
       card.hidden = filters.some(({ name, value }) => value && card.dataset[name] !== value);
-      if (card.hidden) playerOf(card).pause();
+      if (card.hidden) card.querySelector("audio").pause();
     }
-    const by = order[form.elements.sort.value];
+    const key = form.elements.sort.value;
     // Equal clips keep the order of confidence, which is that of the page.
-    const sorted = [...cards].sort((a, b) => by(a.dataset, b.dataset));
+    const sorted = [...cards].sort((a, b) => compare(a.dataset, b.dataset, key));
     sorted.forEach((card) => card.parentElement.append(card));
     const shown = cards.filter((card) => !card.hidden).length;
     form.querySelector("output").value = `${shown} of ${cards.length} clips`;
@@ -80,30 +72,27 @@ if (form) {
   const keyOf = ({ split, fname, label, tag }) =>
     "verdict " + JSON.stringify([document.title, split, fname, label, tag]);
   const verdictOf = (card) => card.querySelector(".verdict input:checked")?.value;
-  const cardsWithVerdict = () => cards.filter(verdictOf);
-  for (const card of cards) {
-    let stored = null;
+  const attempt = (action) => {
     try {
-      stored = localStorage.getItem(keyOf(card.dataset));
+      return action();
     } catch {
-      // This browser stores nothing for local files.
+      return null; // This browser stores nothing for local files.
     }
+  };
+  for (const card of cards) {
+    const stored = attempt(() => localStorage.getItem(keyOf(card.dataset)));
     for (const input of all(".verdict input", card)) {
       input.checked = input.value === stored;
       input.addEventListener("change", () => {
         save.disabled = false;
-        try {
-          localStorage.setItem(keyOf(card.dataset), input.value);
-        } catch {
-          // As above.
-        }
+        attempt(() => localStorage.setItem(keyOf(card.dataset), input.value));
       });
     }
   }
-  save.disabled = cardsWithVerdict().length === 0;
+  save.disabled = !cards.some(verdictOf);
   save.addEventListener("click", () => {
     const quoted = (text) => `"${String(text).replaceAll('"', '""')}"`;
-    const rows = cardsWithVerdict().map((card) => {
+    const rows = cards.filter(verdictOf).map((card) => {
       const { split, fname, label, tag, confidence } = card.dataset;
       return [split, fname, label, tag, confidence, verdictOf(card)].map(quoted).join(",");
     });

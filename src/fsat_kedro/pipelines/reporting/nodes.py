@@ -23,7 +23,6 @@ from fsat_kedro.evaluation.report import embed_plot, render_report
 from fsat_kedro.parameters import CropLengths, LogMel, Report
 
 _CLASS_SCORES = ["label", "clips", "map_at_3", "precision", "recall"]
-
 _Draw = Callable[..., Figure]
 
 
@@ -44,11 +43,8 @@ PLOTS: dict[str, Plot] = {}
 def register_plot(*inputs: str, title: str = "", caption: str = "") -> Callable[[_Draw], _Draw]:
     """Register the function `draw_NAME` as the plot NAME, which needs an entry in the catalog.
 
-    Args:
-        inputs: datasets and parameters. Those of the test clips (`test_` in the name) are left out
-            if the data set has none; the function gives them a default.
-        title: subject of the plot. A plot without a title is saved but not shown on the page.
-        caption: how to read it.
+    Inputs of the test clips (`test_` in the name) are left out if the data set has none; the
+    function gives them a default. A plot without a title is saved but not shown on the page.
     """
 
     def register(draw: _Draw) -> _Draw:
@@ -115,10 +111,9 @@ def list_confused_pairs(predictions: Predictions) -> pd.DataFrame:
     """
     counts = _count_confusions(predictions)
     true, predicted = metrics.confused_pairs(counts)
-    labels = np.array(predictions.labels, dtype=object)
-    pairs = pd.DataFrame({"true": labels[true], "predicted": labels[predicted]})
-    clips = counts[true, predicted]
-    return pairs.assign(clips=clips, fraction=clips / counts.sum(axis=1)[true])
+    labels, clips = np.array(predictions.labels, dtype=object), counts[true, predicted]
+    pairs = pd.DataFrame({"true": labels[true], "predicted": labels[predicted], "clips": clips})
+    return pairs.assign(fraction=clips / counts.sum(axis=1)[true])
 
 
 def list_misclassified_clips(train: Predictions, test: Predictions | None = None) -> pd.DataFrame:
@@ -207,10 +202,9 @@ def draw_class_balance(clips: pd.DataFrame) -> Figure:
     usable = clips[clips["status"] == "ok"]
     if usable["verified"].isna().all():
         return plots.plot_class_balance(usable["label"].value_counts().to_frame("clips"))
-    verified = usable["verified"].fillna(False).map({True: "verified", False: "not verified"})
-    counts = pd.crosstab(usable["label"], verified)
-    counts = counts.reindex(columns=["verified", "not verified"], fill_value=0)
-    return plots.plot_class_balance(counts)
+    counts = pd.crosstab(usable["label"], usable["verified"].fillna(False))
+    counts = counts.reindex(columns=[True, False], fill_value=0)
+    return plots.plot_class_balance(counts.set_axis(["verified", "not verified"], axis=1))
 
 
 @register_plot(

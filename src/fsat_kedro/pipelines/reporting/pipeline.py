@@ -15,15 +15,12 @@ def create_pipeline(splits: list[str]) -> Pipeline:
     def available(*names: str) -> list[str]:
         return [name for name in names if "test" in splits or "test_" not in name]
 
+    predictions = available("train_predictions", "test_predictions")
     tables = [
         _table(nodes.tabulate_scores, available("cv_scores", "test_scores"), "scores"),
         _table(nodes.score_classes, ["train_predictions"], "class_scores"),
         _table(nodes.list_confused_pairs, ["train_predictions"], "confused_pairs"),
-        _table(
-            nodes.list_misclassified_clips,
-            available("train_predictions", "test_predictions"),
-            "misclassified_clips",
-        ),
+        _table(nodes.list_misclassified_clips, predictions, "misclassified_clips"),
     ]
     if "test" in splits:
         tables.append(_table(nodes.score_test_classes, ["test_predictions"], "test_class_scores"))
@@ -53,20 +50,12 @@ def create_pipeline(splits: list[str]) -> Pipeline:
 def _split_nodes(split: str) -> list[Node]:
     """Collect the predictions of a split, and preview its clips."""
     prefix, folds = ("oof", ["train_folds"]) if split == "train" else (split, [])
-    predictions = f"{split}_predictions"
+    predictions, sounds = f"{split}_predictions", [f"{split}_audio", f"{split}_mels"]
+    collected = [f"{prefix}_probabilities", f"{split}_clips", "classes", *folds]
+    previewed = ["params:report", "params:log_mel", predictions, *sounds]
     return [
-        node(
-            nodes.collect_predictions,
-            [f"{prefix}_probabilities", f"{split}_clips", "classes", *folds],
-            predictions,
-            name=f"collect_{predictions}",
-        ),
-        node(
-            preview_clips,
-            ["params:report", "params:log_mel", predictions, f"{split}_audio", f"{split}_mels"],
-            f"{split}_previews",
-            name=f"preview_{split}_clips",
-        ),
+        node(nodes.collect_predictions, collected, predictions, name=f"collect_{predictions}"),
+        node(preview_clips, previewed, f"{split}_previews", name=f"preview_{split}_clips"),
     ]
 
 
