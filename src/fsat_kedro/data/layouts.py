@@ -17,9 +17,6 @@ from fsat_kedro.data.raw_files import (
 )
 from fsat_kedro.errors import InputError, UnreadableError
 
-FSDKAGGLE2018_RECORD = "https://zenodo.org/records/2552860"
-ESC50_REPOSITORY = "https://github.com/karolpiczak/ESC-50"
-
 _MISSING_LABELS = ["", "None"]
 
 # The public release's names come first, the challenge's own second.
@@ -75,7 +72,8 @@ def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> SplitTable:
         split,
         tables=_CHALLENGE_TABLES[split],
         folders=_CHALLENGE_FOLDERS[split],
-        source="FSDKaggle2018 by `kedro run --pipelines download` or from " + FSDKAGGLE2018_RECORD,
+        source="FSDKaggle2018 by `kedro run --pipelines download` or from "
+        "https://zenodo.org/records/2552860",
     )
     required = ["fname", "label"] if split == "train" else ["fname"]
     optional = ["label", "manually_verified", "usage"]
@@ -110,7 +108,7 @@ def read_esc50(raw_dir: Path | str, split: str) -> SplitTable:
         split,
         tables=("esc50.csv",),
         folders=("audio",),
-        source=f"ESC-50 from {ESC50_REPOSITORY}",
+        source="ESC-50 from https://github.com/karolpiczak/ESC-50",
     )
     required = ["filename", "fold", "category"]
     table = read_table(_read_bytes(path), path, required=required, optional=[])
