@@ -32,10 +32,10 @@ and a long clip does not exhaust the memory."""
 
 
 def tonnetz(harmonic: np.ndarray) -> np.ndarray:
-    """Compute the tonal centroids of a sound, as `librosa.feature.tonnetz` does by default.
+    """Compute the tonal centroids of a wave, as `librosa.feature.tonnetz` does by default.
 
     Args:
-        harmonic: (n,) float32, the sound's harmonic part.
+        harmonic: (n,) float32, the harmonic part of a sound.
 
     Returns:
         (6, t) in -1..1: fifths, minor and major thirds, a sine and a cosine of each.
@@ -84,9 +84,9 @@ def running_median(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def soft_mask(magnitude: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Compute the fraction (0..1) of magnitudes in the power of both, as librosa's `softmask`.
+    """Compute a magnitude's fraction of the power of both, as `librosa.util.softmask` does.
 
-    Both have the same shape. The fraction is one half where both are zero.
+    Both have the same shape. The fraction, in 0..1, is one half where both are zero.
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         mask = 1 / (1 + np.square(other / magnitude))

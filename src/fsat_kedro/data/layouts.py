@@ -58,11 +58,9 @@ class SplitTable(NamedTuple):
 
 
 def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> SplitTable:
-    """Read a split of FSDKaggle2018, or of own data in its layout.
+    """Read a split, train or test, of FSDKaggle2018, or of own data in its layout.
 
-    Args:
-        raw_dir: folder with the files of the public release or of the challenge.
-        split: train or test.
+    The folder contains the files of the public release or of the challenge.
 
     Raises:
         InputError: no table, no clips, or an invalid table.
@@ -94,9 +92,7 @@ def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> SplitTable:
 def read_esc50(raw_dir: Path | str, split: str) -> SplitTable:
     """Read a data set in ESC-50's layout, which has training clips in predefined folds only.
 
-    Args:
-        raw_dir: folder with `audio/` and `meta/esc50.csv`, or an archive of both.
-        split: train.
+    The folder contains `audio/` and `meta/esc50.csv`, or an archive of both.
 
     Raises:
         InputError: no table, no clips, an invalid table, or another split.
