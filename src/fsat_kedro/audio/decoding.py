@@ -107,11 +107,9 @@ def decode(
 
 
 def trim(wave: np.ndarray, *, top_db: float) -> tuple[int, int]:
-    """Find the interval (start, end) of a signal without the silence at both ends.
+    """Find the interval (start, end) of a signal (n,) without the silence at both ends.
 
-    Args:
-        wave: (n,) float32.
-        top_db: dB below the loudest frame that counts as silence.
+    Frames more than `top_db` dB below the loudest one count as silence.
 
     Raises:
         UnusableClipError: all samples are zero or equal.
@@ -150,12 +148,8 @@ def read_clip(
 ) -> tuple[TrimmedClip, str]:
     """Decode and trim a sound file, or return the reason why it is rejected.
 
-    Args:
-        open_file: opens the file; it may raise `UnreadableError`.
-        reason: a reason to reject the file without opening it; "" if there is none.
-        suffix: see `decode`.
-        top_db: see `trim`.
-        max_seconds: see `decode`.
+    A `reason` rejects it without opening it; "" stands for none. `open_file` may raise
+    `UnreadableError`. For the other arguments see `decode` and `trim`.
 
     Returns:
         The trimmed clip and ""; or an empty clip and the reason.

@@ -21,7 +21,6 @@ from fsat_kedro.audio.stft import istft, sliding_frames, stft
 N_FFT, HOP_LENGTH = 2048, 512
 MEDIAN_WIDTH = 31
 
-N_CHROMA = 12
 N_OCTAVES = 7
 BINS_PER_OCTAVE = 36
 SPARSITY = 0.01
@@ -48,17 +47,11 @@ def tonnetz(harmonic: np.ndarray) -> np.ndarray:
 
 
 def harmonic_wave(transform: np.ndarray, length: int) -> np.ndarray:
-    """Extract the harmonic part of a sound, as `librosa.effects.harmonic` does by default.
+    """Extract the harmonic part, `length` samples, of a sound with the complex STFT (f, t).
 
-    Median-filtering harmonic/percussive separation (Fitzgerald, 2010): harmonic sound is smooth
-    along time, percussive sound along frequency.
-
-    Args:
-        transform: (f, t) complex STFT.
-        length: Samples to return.
-
-    Returns:
-        (length,) samples.
+    It is that of `librosa.effects.harmonic` by default: median-filtering harmonic/percussive
+    separation (Fitzgerald, 2010). Harmonic sound is smooth along time, percussive sound along
+    frequency.
     """
     return istft(_harmonic_blocks(transform), hop_length=HOP_LENGTH, length=length)
 
@@ -77,36 +70,23 @@ def _harmonic_blocks(transform: np.ndarray) -> Iterator[np.ndarray]:
         yield transform[:, start:stop] * soft_mask(harmonic, percussive)
 
 
-def running_median(values: np.ndarray, axis: int, width: int = MEDIAN_WIDTH) -> np.ndarray:
-    """Compute the centred running median along one axis, mirrored at the edges.
+def running_median(values: np.ndarray, axis: int) -> np.ndarray:
+    """Compute the centred running median of values (a, b) along one axis, mirrored at the edges.
 
     The values equal those of `scipy.ndimage.median_filter`. SciPy is many times faster with one
     dimension than with two, so all lines are joined into one, each with its mirrored edges.
-
-    Args:
-        values: (a, b) of any unit.
-        axis: Axis to filter along.
-        width: Odd number of values in the window.
-
-    Returns:
-        (a, b) in the unit of `values`.
     """
     lines = np.moveaxis(values, axis, -1)
-    edge = width // 2
+    edge = MEDIAN_WIDTH // 2
     padded = np.pad(lines, [(0, 0), (edge, edge)], mode="symmetric")
-    medians = scipy.ndimage.median_filter(padded.ravel(), width).reshape(padded.shape)
+    medians = scipy.ndimage.median_filter(padded.ravel(), MEDIAN_WIDTH).reshape(padded.shape)
     return np.moveaxis(medians[:, edge:-edge], -1, axis)
 
 
 def soft_mask(magnitude: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Compute a magnitude's fraction of the power of both, as `librosa.util.softmask` does.
 
-    Args:
-        magnitude: Magnitudes of any shape.
-        other: Magnitudes of the same shape.
-
-    Returns:
-        Fractions in 0..1 of the same shape, one half where both magnitudes are zero.
+    Both have the same shape. The fraction, in 0..1, is one half where both are zero.
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         mask = 1 / (1 + np.square(other / magnitude))
@@ -139,14 +119,10 @@ def estimate_tuning(magnitude: np.ndarray, bins_per_octave: int) -> float:
 
 
 def constant_q(wave: np.ndarray, tuning: float) -> np.ndarray:
-    """Compute the magnitude of the constant-Q transform, as `librosa.cqt` does.
+    """Compute the magnitude of the constant-Q transform of a wave (n,), as `librosa.cqt` does.
 
     From the highest octave down, the wave is resampled to half its rate, and its frames are
-    correlated with the same wavelets.
-
-    Args:
-        wave: (n,) float32.
-        tuning: Fraction of a bin.
+    correlated with the same wavelets. The tuning is a fraction of a bin.
 
     Returns:
         (252, t) magnitudes from C1 on, 36 an octave.
@@ -173,12 +149,9 @@ def _correlate(frames: np.ndarray, wavelets: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=128)
 def make_wavelets(tuning: float) -> np.ndarray:
-    """Compute the wavelets of the highest octave, for half the sample rate.
+    """Compute the wavelets of the highest octave, for half the sample rate and a tuning in bins.
 
     They serve the other octaves too, as the rate is halved from octave to octave.
-
-    Args:
-        tuning: Fraction of a bin.
 
     Returns:
         (w, 72) float32: the real parts of the 36 wavelets, then the imaginary ones.
@@ -199,7 +172,5 @@ def pitches_to_chroma(magnitude: np.ndarray) -> np.ndarray:
     Returns:
         (12, t), C first; the maximum of each frame is 1.
     """
-    bank = librosa.filters.cq_to_chroma(
-        len(magnitude), bins_per_octave=BINS_PER_OCTAVE, n_chroma=N_CHROMA
-    )
+    bank = librosa.filters.cq_to_chroma(len(magnitude), bins_per_octave=BINS_PER_OCTAVE)
     return librosa.util.normalize(bank @ magnitude, norm=np.inf, axis=0)

@@ -240,8 +240,7 @@ def centroid_and_bandwidth(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarra
 def zero_crossing_rate(wave: np.ndarray) -> np.ndarray:
     """Compute the fraction of samples, (1, t), whose sign differs from that of the previous sample.
 
-    Args:
-        wave: (n,), extended at both ends by its first and last sample.
+    The wave (n,) is extended at both ends by its first and last sample.
     """
     crossings = librosa.zero_crossings(np.pad(wave, N_FFT // 2, mode="edge"), pad=False)
     counts = np.cumsum(crossings)
@@ -298,23 +297,17 @@ def running_mean(values: np.ndarray, width: int) -> np.ndarray:
     The cumulative sum has the dtype of `values`. For float32, as in the published solution, its
     rounding decides how often a power near a level crosses it.
 
-    Args:
-        values: (n,) floats, n >= width.
-        width: Number of values in the window.
-
     Returns:
-        (n - width + 1,) in the dtype and unit of `values`.
+        (n - width + 1,) in the dtype and unit of the n >= width values.
     """
     sums = np.cumsum(np.pad(values, (1, 0)), dtype=values.dtype)
     return (sums[width:] - sums[:-width]) / width
 
 
 def runs_above(values: np.ndarray, levels: tuple[float, ...]) -> np.ndarray:
-    """Compute the `run_statistics` of the values above each level, (4 x levels,).
+    """Compute the `run_statistics`, (4 x levels,), of the values (n,) above each level.
 
-    Args:
-        values: (n,) not negative.
-        levels: Fractions of the maximum.
+    The values are not negative, and the levels are fractions of their maximum.
     """
     return np.concatenate([run_statistics(values > level * values.max()) for level in levels])
 
@@ -405,11 +398,9 @@ def centre_of_mass(weights: np.ndarray) -> float:
 
 
 def quadratic_fit(positions: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Fit values by intercept + slope * position + curvature * position ** 2, least squares.
+    """Fit values (b,) by intercept + slope * position + curvature * position ** 2, least squares.
 
-    Args:
-        positions: (b,) in bins, at least three different ones.
-        values: (b,).
+    There are at least three different positions (b,), in bins.
 
     Returns:
         (3,) slope, curvature, intercept.
@@ -450,11 +441,9 @@ def part_features(wave: np.ndarray) -> np.ndarray:
 
 
 def part_statistics(signal: np.ndarray, count: int) -> np.ndarray:
-    """Summarise each of `count` equal consecutive parts.
+    """Summarise each of `count` equal consecutive parts of a signal (n,), n >= count.
 
-    Args:
-        signal: (n,), n >= count; the last n % count values are ignored.
-        count: Number of parts.
+    The last n % count values are ignored.
 
     Returns:
         (4 x count,) mean, standard deviation, minimum and maximum, part by part.

@@ -61,24 +61,19 @@ def read_table(
             f"{len(header)} columns of the header, in {len(too_long)} lines: "
             "put values with commas into quotes"
         )
+    positions = [header.index(column) for column in columns]
+    padding = [""] * len(header)  # For rows that are too short.
     return pd.DataFrame(
-        [_select(row, [header.index(column) for column in columns]) for _, row in rows],
+        [[(row + padding)[position] for position in positions] for _, row in rows],
         index=[line for line, _ in rows],
         columns=columns,
     )
 
 
 def require_all(valid: pd.Series, values: pd.Series, source: str, expected: str) -> None:
-    """Raise one error for all invalid values of a column.
+    """Raise one `InputError` for all values of a column of `read_table` that are not valid.
 
-    Args:
-        valid: a boolean for each value.
-        values: a column of `read_table`.
-        source: name of the table in messages.
-        expected: description of a valid value.
-
-    Raises:
-        InputError: a value is invalid.
+    The message names the table by `source`, and describes a valid value as `expected`.
     """
     if not valid.all():
         first = values[~valid].iloc[:1]
@@ -107,11 +102,6 @@ def parse_integers(values: pd.Series, source: str) -> pd.Series:
     """
     require_all(values.str.fullmatch(_INTEGER), values, source, "a whole number")
     return values.astype(float).astype("Int64")
-
-
-def _select(row: list[str], positions: list[int]) -> list[str]:
-    """Return the values at these positions, "" where the row is too short."""
-    return [row[position] if position < len(row) else "" for position in positions]
 
 
 def _decode_text(content: bytes, source: str) -> str:

@@ -12,12 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarray:
-    """Assign clips to shuffled folds of equal size and class balance.
-
-    Args:
-        labels: (n,) the label of each clip.
-        n_folds: number of folds.
-        seed: seed of the shuffle.
+    """Assign clips to shuffled folds of equal size and class balance, by their labels (n,).
 
     Returns:
         (n,) int64 in 1..n_folds, the fold in which each clip is held out.
@@ -52,17 +47,13 @@ def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarr
 
 
 def predefined_folds(folds: np.ndarray, *, n_folds: int) -> np.ndarray:
-    """Renumber a data set's own folds from 1, in the same order.
-
-    Args:
-        folds: (n,) the fold number of each clip.
-        n_folds: expected number of folds.
+    """Renumber a data set's own folds (n,) from 1, in the same order.
 
     Returns:
         (n,) int64 in 1..n_folds.
 
     Raises:
-        InputError: another number of folds.
+        InputError: there are not `n_folds` of them.
     """
     numbers, positions = np.unique(folds.astype(np.int64), return_inverse=True)
     if len(numbers) != n_folds:

@@ -17,9 +17,6 @@ from fsat_kedro.data.raw_files import (
 )
 from fsat_kedro.errors import InputError, UnreadableError
 
-FSDKAGGLE2018_RECORD = "https://zenodo.org/records/2552860"
-ESC50_REPOSITORY = "https://github.com/karolpiczak/ESC-50"
-
 _MISSING_LABELS = ["", "None"]
 
 # The public release's names come first, the challenge's own second.
@@ -61,11 +58,9 @@ class SplitTable(NamedTuple):
 
 
 def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> SplitTable:
-    """Read a split of FSDKaggle2018, or of own data in its layout.
+    """Read a split, train or test, of FSDKaggle2018, or of own data in its layout.
 
-    Args:
-        raw_dir: folder with the files of the public release or of the challenge.
-        split: train or test.
+    The folder contains the files of the public release or of the challenge.
 
     Raises:
         InputError: no table, no clips, or an invalid table.
@@ -75,7 +70,8 @@ def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> SplitTable:
         split,
         tables=_CHALLENGE_TABLES[split],
         folders=_CHALLENGE_FOLDERS[split],
-        source="FSDKaggle2018 by `kedro run --pipelines download` or from " + FSDKAGGLE2018_RECORD,
+        source="FSDKaggle2018 by `kedro run --pipelines download` or from "
+        "https://zenodo.org/records/2552860",
     )
     required = ["fname", "label"] if split == "train" else ["fname"]
     optional = ["label", "manually_verified", "usage"]
@@ -96,9 +92,7 @@ def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> SplitTable:
 def read_esc50(raw_dir: Path | str, split: str) -> SplitTable:
     """Read a data set in ESC-50's layout, which has training clips in predefined folds only.
 
-    Args:
-        raw_dir: folder with `audio/` and `meta/esc50.csv`, or an archive of both.
-        split: train.
+    The folder contains `audio/` and `meta/esc50.csv`, or an archive of both.
 
     Raises:
         InputError: no table, no clips, an invalid table, or another split.
@@ -110,7 +104,7 @@ def read_esc50(raw_dir: Path | str, split: str) -> SplitTable:
         split,
         tables=("esc50.csv",),
         folders=("audio",),
-        source=f"ESC-50 from {ESC50_REPOSITORY}",
+        source="ESC-50 from https://github.com/karolpiczak/ESC-50",
     )
     required = ["filename", "fold", "category"]
     table = read_table(_read_bytes(path), path, required=required, optional=[])

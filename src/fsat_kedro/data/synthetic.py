@@ -28,7 +28,6 @@ TEST_CSV = f"{META_FOLDER}/test_post_competition_scoring_clips.csv"
 MARKER = "demo.json"
 
 _PEAK = 0.9
-_MIN_SAMPLE_RATE = 16000  # Chirps reach 8 kHz.
 _STREAMS = {"train": 0, "test": 1, "empty": 2}
 _PARTIAL_FOLDER = ".demo.partial"
 
@@ -42,26 +41,26 @@ def _decay(times: np.ndarray, t60: float) -> np.ndarray:
     return 10 ** (-3 * times / t60)
 
 
-def _phase(frequency: np.ndarray, sample_rate: int) -> np.ndarray:
-    return 2 * np.pi * np.cumsum(frequency) / sample_rate
+def _phase(frequency: np.ndarray) -> np.ndarray:
+    return 2 * np.pi * np.cumsum(frequency) / SAMPLE_RATE
 
 
 def _harmonics(phase: np.ndarray, amplitudes: np.ndarray) -> np.ndarray:
     return sum(a * np.sin(k * phase) for k, a in enumerate(amplitudes, start=1))
 
 
-def _resonance(wave: np.ndarray, frequency: float, quality: float, sample_rate: int) -> np.ndarray:
-    return signal.lfilter(*signal.iirpeak(frequency, quality, fs=sample_rate), wave)
+def _resonance(wave: np.ndarray, frequency: float, quality: float) -> np.ndarray:
+    return signal.lfilter(*signal.iirpeak(frequency, quality, fs=SAMPLE_RATE), wave)
 
 
-def _low_passed(wave: np.ndarray, cutoff: float, sample_rate: int) -> np.ndarray:
-    return signal.lfilter(*signal.butter(1, cutoff, fs=sample_rate), wave)
+def _low_passed(wave: np.ndarray, cutoff: float) -> np.ndarray:
+    return signal.lfilter(*signal.butter(1, cutoff, fs=SAMPLE_RATE), wave)
 
 
-def _onsets(n: int, gap: float, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+def _onsets(n: int, gap: float, rng: np.random.Generator) -> np.ndarray:
     """Return the first samples of strokes in a slightly uneven beat, about `gap` seconds apart."""
-    beats = np.arange(0, n, gap * sample_rate)
-    beats[1:] += 0.08 * gap * sample_rate * rng.uniform(-1, 1, len(beats) - 1)
+    beats = np.arange(0, n, gap * SAMPLE_RATE)
+    beats[1:] += 0.08 * gap * SAMPLE_RATE * rng.uniform(-1, 1, len(beats) - 1)
     return beats[beats < n].astype(int)
 
 
@@ -70,8 +69,8 @@ def _scale_to_peak(wave: np.ndarray, peak: float) -> np.ndarray:
     return wave * (peak / largest) if largest else wave
 
 
-def _bell(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    times = np.arange(n) / sample_rate
+def _bell(n: int, rng: np.random.Generator) -> np.ndarray:
+    times = np.arange(n) / SAMPLE_RATE
     strike = _log_uniform(rng, 350, 1100)
     t60 = _log_uniform(rng, 1, 4)
     ratios = np.array([0.5, 1, 1.2, 1.5, 2, 2.5, 2.67, 3, 4, 5.4])
@@ -83,68 +82,68 @@ def _bell(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
     return wave
 
 
-def _chirp(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+def _chirp(n: int, rng: np.random.Generator) -> np.ndarray:
     start = _log_uniform(rng, 2500, 4500)
     octaves = rng.choice([-1, 1]) * rng.uniform(0.3, 0.8)
     gap = _log_uniform(rng, 0.08, 0.25)
-    size = int(rng.uniform(0.4, 0.9) * gap * sample_rate)
+    size = int(rng.uniform(0.4, 0.9) * gap * SAMPLE_RATE)
     progress = np.arange(size) / size
     wave = np.zeros(n)
-    for onset in _onsets(n, gap, rng, sample_rate):
+    for onset in _onsets(n, gap, rng):
         sweep = start * rng.uniform(0.95, 1.05) * 2 ** (octaves * progress)
-        note = np.hanning(size) * np.sin(_phase(sweep, sample_rate))
+        note = np.hanning(size) * np.sin(_phase(sweep))
         wave[onset : onset + size] += rng.uniform(0.6, 1) * note[: n - onset]
     return wave
 
 
-def _drum(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+def _drum(n: int, rng: np.random.Generator) -> np.ndarray:
     pitch = _log_uniform(rng, 55, 130)
     t60 = _log_uniform(rng, 0.2, 0.6)
     click_level = rng.uniform(0.1, 0.5)
     gap = _log_uniform(rng, 0.18, 0.6)
-    times = np.arange(int(t60 * sample_rate)) / sample_rate
-    skin = np.sin(_phase(pitch * (1 + _decay(times, 0.1)), sample_rate)) * _decay(times, t60)
+    times = np.arange(int(t60 * SAMPLE_RATE)) / SAMPLE_RATE
+    skin = np.sin(_phase(pitch * (1 + _decay(times, 0.1)))) * _decay(times, t60)
     wave = np.zeros(n)
-    for onset in _onsets(n, gap, rng, sample_rate):
+    for onset in _onsets(n, gap, rng):
         click = click_level * rng.standard_normal(len(times)) * _decay(times, 0.03)
         stroke = rng.uniform(0.5, 1) * (skin + click)
         wave[onset : onset + len(stroke)] += stroke[: n - onset]
     return wave
 
 
-def _engine(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    times = np.arange(n) / sample_rate
+def _engine(n: int, rng: np.random.Generator) -> np.ndarray:
+    times = np.arange(n) / SAMPLE_RATE
     surge = np.sin(2 * np.pi * (rng.uniform(0.2, 1) * times + rng.random()))
     firing = _log_uniform(rng, 25, 80) * (1 + rng.uniform(0.02, 0.2) * surge)
-    strokes = np.floor(_phase(firing, sample_rate) / (2 * np.pi) + rng.random())
+    strokes = np.floor(_phase(firing) / (2 * np.pi) + rng.random())
     pulses = np.diff(strokes, prepend=strokes[0] - 1) * rng.uniform(0.6, 1, n)
     exhaust = pulses + rng.uniform(0.002, 0.01) * rng.standard_normal(n)
     wave = np.zeros(n)
     for low, high, level in [(80, 200, 1.0), (300, 800, 0.7), (1200, 2500, 0.4)]:
         pitch = _log_uniform(rng, low, high)
-        wave += level * _resonance(exhaust, pitch, rng.uniform(1, 4), sample_rate)
+        wave += level * _resonance(exhaust, pitch, rng.uniform(1, 4))
     return wave
 
 
-def _flute(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    times = np.arange(n) / sample_rate
+def _flute(n: int, rng: np.random.Generator) -> np.ndarray:
+    times = np.arange(n) / SAMPLE_RATE
     vibrato = np.sin(2 * np.pi * (rng.uniform(4, 6.5) * times + rng.random()))
     pitch = _log_uniform(rng, 260, 1000)
-    phase = _phase(pitch * 2 ** (rng.uniform(10, 40) / 1200 * vibrato), sample_rate)
+    phase = _phase(pitch * 2 ** (rng.uniform(10, 40) / 1200 * vibrato))
     tone = _harmonics(phase, rng.uniform(0.15, 0.4) ** np.arange(5))
-    breath = _resonance(rng.standard_normal(n), 2 * pitch, 0.7, sample_rate)
+    breath = _resonance(rng.standard_normal(n), 2 * pitch, 0.7)
     attack = np.minimum(1, times / rng.uniform(0.03, 0.12))
     swell = 1 + rng.uniform(0.05, 0.25) * vibrato
     return attack * (swell * tone + rng.uniform(0.05, 0.2) * breath)
 
 
-def _plucked_string(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
+def _plucked_string(n: int, rng: np.random.Generator) -> np.ndarray:
     """Send a burst of noise through a loop of a delay line and a mild low-pass.
 
     Karplus and Strong (1983), "Digital synthesis of plucked-string and drum timbres".
     """
-    period = round(sample_rate / _log_uniform(rng, 80, 500))
-    loss = 10 ** (-3 * period / (sample_rate * _log_uniform(rng, 0.6, 3)))
+    period = round(SAMPLE_RATE / _log_uniform(rng, 80, 500))
+    loss = 10 ** (-3 * period / (SAMPLE_RATE * _log_uniform(rng, 0.6, 3)))
     softness = rng.uniform(0.1, 0.5)
     loop = np.zeros(period + 2)
     loop[0] = 1
@@ -155,24 +154,24 @@ def _plucked_string(n: int, rng: np.random.Generator, sample_rate: int) -> np.nd
     return signal.lfilter([1], loop, pluck)
 
 
-def _siren(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    times = np.arange(n) / sample_rate
+def _siren(n: int, rng: np.random.Generator) -> np.ndarray:
+    times = np.arange(n) / SAMPLE_RATE
     # Even a short wail goes up or down once.
-    rate = max(_log_uniform(rng, 0.5, 3), 0.7 * sample_rate / n)
+    rate = max(_log_uniform(rng, 0.5, 3), 0.7 * SAMPLE_RATE / n)
     rising_fraction = rng.uniform(0.3, 0.7)
     wail = signal.sawtooth(2 * np.pi * (rate * times + rng.random()), rising_fraction)
     octaves = rng.uniform(0.35, 0.7)
-    phase = _phase(_log_uniform(rng, 600, 1200) * 2 ** (octaves * wail), sample_rate)
+    phase = _phase(_log_uniform(rng, 600, 1200) * 2 ** (octaves * wail))
     return _harmonics(phase, rng.uniform(0.3, 0.6) ** np.arange(4))
 
 
-def _wind(n: int, rng: np.random.Generator, sample_rate: int) -> np.ndarray:
-    times = np.arange(n) / sample_rate
+def _wind(n: int, rng: np.random.Generator) -> np.ndarray:
+    times = np.arange(n) / SAMPLE_RATE
     gusts = np.sin(2 * np.pi * (rng.uniform(0.3, 1.5) * times + rng.random()))
     strength = (0.6 + 0.4 * gusts) ** rng.uniform(0.5, 2)
     noise = rng.standard_normal(n)
-    rumble = _low_passed(noise, _log_uniform(rng, 200, 800), sample_rate)
-    hiss = _low_passed(noise, _log_uniform(rng, 1000, 4000), sample_rate)
+    rumble = _low_passed(noise, _log_uniform(rng, 200, 800))
+    hiss = _low_passed(noise, _log_uniform(rng, 1000, 4000))
     return (1 - strength) * rumble + strength * hiss
 
 
@@ -189,31 +188,26 @@ _SOUNDS = {
 LABELS = tuple(sorted(_SOUNDS))
 
 
-def synthesize(
-    label: str, duration: float, rng: np.random.Generator, sample_rate: int = SAMPLE_RATE
-) -> np.ndarray:
+def synthesize(label: str, duration: float, rng: np.random.Generator) -> np.ndarray:
     """Synthesize one clean sound, without silence around it.
 
     Args:
         label: One of `LABELS`.
         duration: Length in seconds.
         rng: Draws pitch, timbre, decay and tempo.
-        sample_rate: Hz, 16,000 or more.
 
     Returns:
-        (n,) float32 with n = round(duration × sample_rate) and a peak of 0.9.
+        (n,) float32 with n = round(duration × 44,100) and a peak of 0.9.
 
     Raises:
-        ValueError: If the label is unknown, the sound empty or the sample rate too low.
+        ValueError: If the label is unknown or the sound empty.
     """
     if label not in _SOUNDS:
         raise ValueError(f"unknown label {label!r}: expected one of {', '.join(LABELS)}")
-    if sample_rate < _MIN_SAMPLE_RATE:
-        raise ValueError(f"sample_rate is {sample_rate}: expected {_MIN_SAMPLE_RATE} or more")
-    n = round(duration * sample_rate)
+    n = round(duration * SAMPLE_RATE)
     if n < 1:
         raise ValueError(f"duration is {duration} s: expected at least one sample")
-    return _scale_to_peak(_SOUNDS[label](n, rng, sample_rate), _PEAK).astype(np.float32)
+    return _scale_to_peak(_SOUNDS[label](n, rng), _PEAK).astype(np.float32)
 
 
 def _file_names(stream: str, n_clips: int, seed: int) -> list[str]:
@@ -225,15 +219,10 @@ def _file_names(stream: str, n_clips: int, seed: int) -> list[str]:
 
 
 def plan_clips(split: str, n_clips: int, seed: int) -> pd.DataFrame:
-    """Draw labels and file names of the clips of one split.
+    """Draw labels and file names of the clips of one split, train or test.
 
     Labels alternate, so class sizes differ by at most one clip. Some unverified training clips
     contain another sound than their label says. More clips do not change the first ones.
-
-    Args:
-        split: "train" or "test".
-        n_clips: Number of clips with a sound.
-        seed: Any integer from 0.
 
     Returns:
         A row per clip: fname, label, sound (the label of the actual sound) and verified (bool;
@@ -279,17 +268,13 @@ def _simulate_recording(sound: str, rng: np.random.Generator) -> np.ndarray:
     return np.round(clip * (2**15 - 1)).astype(np.int16)
 
 
-def _write_wav(path: Path, samples: np.ndarray) -> None:
-    sf.write(path, samples, SAMPLE_RATE, subtype="PCM_16")
-
-
 def _write_sounds(folder: Path, clips: pd.DataFrame, split: str, seed: int) -> None:
     folder.mkdir(parents=True)
     for row, clip in enumerate(clips.itertuples()):
         # One stream per clip, so that its sound does not depend on the number of clips.
         stream = np.random.SeedSequence([seed, _STREAMS[split]], spawn_key=[row])
         recording = _simulate_recording(clip.sound, np.random.default_rng(stream))
-        _write_wav(folder / clip.fname, recording)
+        sf.write(folder / clip.fname, recording, SAMPLE_RATE)
 
 
 def _write_tables(
@@ -313,21 +298,16 @@ def _list_files(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
-def _read_marker(folder: Path) -> list[str]:
-    """Return the files that an earlier call wrote to a folder."""
+def _require_no_other_files(folder: Path) -> None:
+    """Raise an error if a folder has files that no earlier call wrote."""
     marker = folder / MARKER
-    if not marker.exists():
-        return []
     try:
-        return json.loads(marker.read_text())["files"]
+        written = json.loads(marker.read_text())["files"] if marker.exists() else []
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{marker} was not written by the demo: move it away, or set raw_dir to another folder"
         ) from error
-
-
-def _require_no_other_files(folder: Path) -> None:
-    others = sorted(set(_list_files(folder)) - set(_read_marker(folder)))
+    others = sorted(set(_list_files(folder)) - set(written))
     if others:
         raise InputError(
             f"{folder} has {len(others)} files that the demo did not write, such as {others[0]}: "
@@ -376,7 +356,7 @@ def write_synthetic_dataset(folder: Path, *, n_train: int, n_test: int, seed: in
         _write_sounds(partial / AUDIO_FOLDERS[split], clips, split, seed)
     empty = pd.DataFrame({"fname": _file_names("empty", N_EMPTY, seed), "label": "None"})
     for fname in empty["fname"]:
-        _write_wav(partial / AUDIO_FOLDERS["test"] / fname, np.zeros(0, np.int16))
+        sf.write(partial / AUDIO_FOLDERS["test"] / fname, np.zeros(0, np.int16), SAMPLE_RATE)
     _write_tables(partial, train, test, empty)
     marker = {"seed": seed, "n_train": n_train, "n_test": n_test, "labels": LABELS}
     marker["files"] = _list_files(partial)

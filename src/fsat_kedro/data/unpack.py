@@ -14,11 +14,7 @@ _PLAIN_TYPES = (0, stat.S_IFREG, stat.S_IFDIR)
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a zip archive into a new folder, without the files that macOS adds.
-
-    Args:
-        archive: the zip archive.
-        folder: the folder to create; an existing one is replaced.
+    """Unpack a zip archive, without the files that macOS adds; replace the folder if it exists.
 
     Returns:
         The archive's only top folder if there is one, else `folder`.

@@ -10,14 +10,7 @@ from fsat_kedro.parameters import Demo
 
 
 def make_demo_clips(raw_dir: str, demo: Demo | None, seed: int) -> pd.DataFrame:
-    """Write the synthetic clips and their tables to the raw folder.
-
-    Returns:
-        A row per clip: fname, label, split.
-
-    Raises:
-        InputError: the environment has no demo, or the raw folder has other clips.
-    """
+    """Write the synthetic clips and their tables, see `write_synthetic_dataset`."""
     if demo is None:
         raise InputError("this environment has no demo: use kedro run --env demo")
     return write_synthetic_dataset(

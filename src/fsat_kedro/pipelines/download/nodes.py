@@ -7,12 +7,5 @@ from fsat_kedro.parameters import Download
 
 
 def download_files(raw_dir: str, download: Download) -> pd.DataFrame:
-    """Download, verify and unpack the files of the record into the raw folder.
-
-    Returns:
-        A row per file: file, bytes, md5, url, path.
-
-    Raises:
-        InputError: see `download_release`.
-    """
+    """Download, verify and unpack the files of the record, see `download_release`."""
     return download_release(download.record, raw_dir)

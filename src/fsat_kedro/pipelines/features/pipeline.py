@@ -27,17 +27,16 @@ def create_pipeline(splits: list[str]) -> Pipeline:
         outputs={"mel_statistics", "projector"},
         parameters={"crop_lengths", "pca"},
     )
-    projected = [
-        node(
-            nodes.project_summary_features,
-            [f"{split}_summary", "projector"],
-            f"{split}_components",
-            name=f"project_{split}_summary",
-        )
-        for split in splits
-    ]
     project = Pipeline(
-        projected,
+        [
+            node(
+                nodes.project_summary_features,
+                [f"{split}_summary", "projector"],
+                f"{split}_components",
+                name=f"project_{split}_summary",
+            )
+            for split in splits
+        ],
         namespace="features.project",
         inputs={"projector", *(f"{split}_summary" for split in splits)},
         outputs={f"{split}_components" for split in splits},
@@ -46,7 +45,7 @@ def create_pipeline(splits: list[str]) -> Pipeline:
 
 
 def _split_pipeline(split: str) -> Pipeline:
-    template = Pipeline(
+    return Pipeline(
         [
             node(
                 nodes.compute_log_mels,
@@ -60,10 +59,7 @@ def _split_pipeline(split: str) -> Pipeline:
                 "summary",
                 name="compute_summary_features",
             ),
-        ]
-    )
-    return Pipeline(
-        template,
+        ],
         namespace=f"features.{split}",
         inputs={name: f"{split}_{name}" for name in ("audio", "clips")},
         outputs={name: f"{split}_{name}" for name in ("mels", "summary")},

@@ -70,9 +70,7 @@ def trim_clips(
 def report_clips(*, splits: list[str], **tables: Any) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
     """List rejected clips and warnings, and count the clips of each split.
 
-    Args:
-        splits: names of the splits.
-        tables: `{split}_decode_results` and `{split}_unlisted` of every split.
+    The tables are `{split}_decode_results` and `{split}_unlisted` of every split.
 
     Returns:
         The rejected clips: fname, split, reason. The usable clips with warnings: fname, split,

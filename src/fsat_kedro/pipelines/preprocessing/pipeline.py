@@ -18,7 +18,8 @@ def create_pipeline(splits: list[str], *, demo: bool) -> Pipeline:
 def _split_pipeline(split: str, demo: bool) -> Pipeline:
     read_metadata = update_wrapper(partial(nodes.read_metadata, split=split), nodes.read_metadata)
     demo_inputs = ["demo_clips"] if demo else []
-    template = Pipeline(
+    outputs = ("metadata", "unlisted", "audio", "decode_results")
+    return Pipeline(
         [
             node(
                 read_metadata,
@@ -32,11 +33,7 @@ def _split_pipeline(split: str, demo: bool) -> Pipeline:
                 ["audio", "decode_results"],
                 name="trim_clips",
             ),
-        ]
-    )
-    outputs = ("metadata", "unlisted", "audio", "decode_results")
-    return Pipeline(
-        template,
+        ],
         namespace=f"preprocessing.{split}",
         inputs=set(demo_inputs),
         parameters={"raw_dir", "dataset", "decoding", "trim", "n_jobs", "spool_dir"},
