@@ -77,15 +77,11 @@ def score_test(
             len(unknown),
             ", ".join(unknown.unique()[:5]),
         )
-    usage = clips["usage"].str.lower()
-    parts = {
-        "public": (usage == "public").fillna(False),
-        "private": (usage == "private").fillna(False),
-        "pooled": clips["label"].notna(),
-    }
+    usage, labelled = clips["usage"].str.lower(), clips["label"].notna()
     scores: dict[str, dict[str, float]] = {score: {} for score in metrics.SCORES}
-    for part, rows in parts.items():
-        rows = (rows & clips["label"].notna()).to_numpy(bool)
+    for part in ("public", "private", "pooled"):
+        used = labelled if part == "pooled" else labelled & (usage == part).fillna(False)
+        rows = used.to_numpy(bool)
         if rows.any():
             scored = metrics.score_clips(targets[rows], probabilities[rows], seed=seed)
             for score, number in scored.items():
