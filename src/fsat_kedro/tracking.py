@@ -64,13 +64,8 @@ class TrackedRun:
     ) -> None:
         """Open a parent run, and end the runs of processes that were killed.
 
-        Args:
-            tracking_uri: of a server or database; an SQLite file is relative to the project.
-            experiment: its name; it is created if it does not exist.
-            project_path: a folder whose commit becomes a tag.
-            name: of the run.
-            tags: of the run.
-            parameters: may be nested; their keys are joined by dots.
+        An SQLite file in `tracking_uri` is relative to `project_path`, whose commit becomes a tag.
+        The experiment is created if it does not exist. Dots join the keys of nested parameters.
 
         Raises:
             MlflowException: MLflow cannot write there.

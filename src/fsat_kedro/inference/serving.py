@@ -50,12 +50,9 @@ class TaggerModel(PythonModel):
 
 
 def log_model(ensemble: Path, *, run_id: str, name: str) -> None:
-    """Log an ensemble to a run, and register it as the next version of a model.
+    """Log an ensemble to a run, and register it as the next version of the model `name`.
 
-    Args:
-        ensemble: a local folder with what training writes to `06_models`.
-        run_id: of the run.
-        name: of the registered model.
+    `ensemble` is a local folder with what training writes to `06_models`.
     """
     n_folds = Tagger.load(ensemble).settings.n_folds
     fname, optional = ColSpec("string", "fname"), partial(ColSpec, required=False)

@@ -92,11 +92,7 @@ def score_test(
 def score_folds(clips: pd.DataFrame, classes: dict, seed: int, *logs: np.ndarray) -> pd.DataFrame:
     """Compute the scores of each fold's network, on the clips that the ensemble is scored on.
 
-    Args:
-        clips: the test clips.
-        classes: labels and prior of the c classes.
-        seed: of the intervals.
-        logs: mean log probabilities (n, c) of each fold.
+    `logs` are the mean log probabilities (n, c) of each fold. `seed` is that of the intervals.
 
     Returns:
         fold, and `metrics.SCORES`, a row for each fold; no row if no clip is labelled.
