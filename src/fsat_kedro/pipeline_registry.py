@@ -56,9 +56,5 @@ def register_pipelines() -> dict[str, Pipeline]:
 
 def configured_parameters(env: str | None) -> dict:
     """Return the parameters in `conf/`, for commands without hooks such as `kedro registry`."""
-    loader = OmegaConfigLoader(
-        conf_source=settings.CONF_SOURCE,
-        env=env,
-        **settings.CONFIG_LOADER_ARGS,
-    )
+    loader = OmegaConfigLoader(settings.CONF_SOURCE, env, **settings.CONFIG_LOADER_ARGS)
     return loader["parameters"]

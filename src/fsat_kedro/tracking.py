@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -63,13 +64,8 @@ class TrackedRun:
     ) -> None:
         """Open a parent run, and end the runs of processes that were killed.
 
-        Args:
-            tracking_uri: of a server or database; an SQLite file is relative to the project.
-            experiment: its name; it is created if it does not exist.
-            project_path: a folder whose commit becomes a tag.
-            name: of the run.
-            tags: of the run.
-            parameters: may be nested; their keys are joined by dots.
+        An SQLite file in `tracking_uri` is relative to `project_path`, whose commit becomes a tag.
+        The experiment is created if it does not exist. Dots join the keys of nested parameters.
 
         Raises:
             MlflowException: MLflow cannot write there.
@@ -82,7 +78,6 @@ class TrackedRun:
             artifacts = (project_path / "mlruns").as_uri()
         self.tracking_uri = tracking_uri
         self.fold_ids: dict[str, str] = {}
-        self._connection: MlflowClient | None = None
         known = self._client.get_experiment_by_name(experiment)
         create = self._client.create_experiment
         self._experiment_id = known.experiment_id if known else create(experiment, artifacts)
@@ -95,7 +90,7 @@ class TrackedRun:
         self._client.log_batch(self._parent_id, params=params)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_connection": None}
+        return {key: x for key, x in self.__dict__.items() if key != "_client"}
 
     @property
     def url(self) -> str:
@@ -194,19 +189,18 @@ class TrackedRun:
             with _warn_on_failure():
                 self._client.set_terminated(run_id, status)
 
-    @property
+    @cached_property
     def _client(self) -> MlflowClient:
         """The connection of this process."""
-        if self._connection is None:
-            from mlflow import MlflowClient
+        from mlflow import MlflowClient
 
-            self._connection = MlflowClient(self.tracking_uri)
-        return self._connection
+        return MlflowClient(self.tracking_uri)
 
     def _end_abandoned_runs(self) -> None:
-        """End the runs of processes that were killed before they could end them."""
+        """End the runs of processes of this machine that were killed before they could end them."""
         for run in self._client.search_runs([self._experiment_id], "status = 'RUNNING'"):
-            if _has_ended(run.data.tags.get("process", "")):
+            pid, _, host = run.data.tags.get("process", "").partition("@")
+            if host == socket.gethostname() and not psutil.pid_exists(int(pid)):
                 self._client.set_terminated(run.info.run_id, "KILLED")
 
     def _run_id(self, fold: str | None) -> str:
@@ -257,12 +251,6 @@ def _comparison(parent_id: str) -> str:
 
 def _process() -> str:
     return f"{os.getpid()}@{socket.gethostname()}"
-
-
-def _has_ended(process: str) -> bool:
-    """Return whether a process of this machine has ended; False for one of another machine."""
-    pid, _, host = process.partition("@")
-    return host == socket.gethostname() and not psutil.pid_exists(int(pid))
 
 
 def _commit(project_path: Path) -> str:

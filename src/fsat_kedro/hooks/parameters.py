@@ -39,19 +39,14 @@ class ParameterHooks:
             raise ClickException(_readable(error)) from error
         for folder in ("raw_dir", "data_dir", "cache_dir", "tag_dir"):
             parameters[folder] = _absolute(folder, parameters[folder], context.project_path)
-        data_dir, cache_dir = parameters["data_dir"], parameters["cache_dir"]
-        # A local folder for temporary files.
-        parameters["spool_dir"] = str(local_path(data_dir, cache_dir))
-        parameters["network_settings"] = {
-            name: parameters[name] for name in NetworkSettings.model_fields
-        }
-        context.config_loader["parameters"] = parameters
         # The catalog's paths begin with them.
-        context.config_loader.runtime_params = {
-            **context.config_loader.runtime_params,
-            "data_dir": data_dir,
-            "cache_dir": cache_dir,
-        }
+        paths = {name: parameters[name] for name in ("data_dir", "cache_dir")}
+        context.config_loader.runtime_params = {**context.config_loader.runtime_params, **paths}
+        # Two more for the nodes: a local folder for temporary files, and several groups as one.
+        parameters["spool_dir"] = str(local_path(*paths.values()))
+        groups = NetworkSettings.model_fields
+        parameters["network_settings"] = {name: parameters[name] for name in groups}
+        context.config_loader["parameters"] = parameters
         set_parameters(parameters)
 
 

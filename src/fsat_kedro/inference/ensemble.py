@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from scipy.special import softmax
 
 from fsat_kedro.evaluation.metrics import N_TAGS, top_k
 from fsat_kedro.parameters import NetworkSettings
@@ -78,9 +79,7 @@ def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
 
 def geometric_mean(logs: list[np.ndarray]) -> np.ndarray:
     """Compute probabilities (n, c) that sum to 1 from the mean log probabilities of each fold."""
-    means = np.mean(logs, axis=0)
-    shifted = np.exp(means - means.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    return softmax(np.mean(logs, axis=0), axis=1)
 
 
 def rank_labels(probabilities: np.ndarray, labels: list[str]) -> pd.DataFrame:
@@ -98,8 +97,7 @@ def rank_labels(probabilities: np.ndarray, labels: list[str]) -> pd.DataFrame:
     probabilities = np.pad(probabilities, ((0, 0), (0, missing)), constant_values=np.nan)
     ranks = top_k(np.nan_to_num(probabilities, nan=-1), k=N_TAGS)
     best = np.take_along_axis(probabilities, ranks, axis=1)
-    names = np.array([*labels, *[""] * missing], object)
-    tags = names[ranks]
+    tags = np.array([*labels, *[""] * missing], object)[ranks]
     tags[np.isnan(best)] = None
     columns = {}
     for index in range(N_TAGS):

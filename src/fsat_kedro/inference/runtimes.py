@@ -29,17 +29,16 @@ class Network(Protocol):
 def uses_openvino(inference: Inference, n_crops: int) -> bool:
     """Return whether to predict with OpenVINO.
 
-    Args:
-        inference: with runtime `auto`, OpenVINO is used if it is installed, Keras runs on
-            TensorFlow without a GPU, and there are enough crops to repay the conversion.
-        n_crops: crops to predict.
+    With runtime `auto`, it is used if it is installed, Keras runs on TensorFlow without a GPU, and
+    there are enough crops to repay the conversion.
 
     Raises:
         InputError: OpenVINO is set, but cannot be used.
     """
+    installed = find_spec("openvino") is not None
     convertible = keras.backend.backend() == "tensorflow"
     if inference.runtime == "openvino":
-        if find_spec("openvino") is None:
+        if not installed:
             raise InputError(
                 "inference.runtime is openvino, which is not installed: pip install openvino, or "
                 "set it to keras"
@@ -50,13 +49,8 @@ def uses_openvino(inference: Inference, n_crops: int) -> bool:
                 "KERAS_BACKEND to tensorflow, or inference.runtime to keras"
             )
         return True
-    return (
-        inference.runtime == "auto"
-        and n_crops >= _MIN_CROPS
-        and convertible
-        and find_spec("openvino") is not None
-        and not _has_gpu()
-    )
+    worthwhile = inference.runtime == "auto" and n_crops >= _MIN_CROPS
+    return worthwhile and convertible and installed and not _has_gpu()
 
 
 class OpenVINONetwork:

@@ -3,6 +3,7 @@
 import os
 import re
 from base64 import b64decode, b64encode
+from functools import partial
 from importlib.metadata import requires, version
 from io import BytesIO
 from pathlib import Path
@@ -23,8 +24,6 @@ from fsat_kedro.inference.tagger import Sound, Tagger, model_files
 SOUNDS_DIR = "FSAT_KEDRO_SOUNDS_DIR"
 """Environment variable with the folder whose files a served model may read."""
 
-_PACKAGE = Path(__file__).parents[1]
-
 
 class TaggerModel(PythonModel):
     """Tag sounds that arrive as bytes, or as paths in a folder that the server sets."""
@@ -37,17 +36,11 @@ class TaggerModel(PythonModel):
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict | None = None
     ) -> pd.DataFrame:
-        """Tag the sounds of a table.
+        """Tag the sounds of a table, and return the table of `Tagger.tag`.
 
-        Args:
-            context: not used.
-            model_input: a row for each sound: `fname`, the name of its file, and `audio`, the
-                bytes of the file in base64. Without `audio`, `fname` is a path in the folder that
-                the environment variable `FSAT_KEDRO_SOUNDS_DIR` names.
-            params: not used.
-
-        Returns:
-            The table of `Tagger.tag`. A sound that cannot be used has a reason and no tags.
+        A row of `model_input` is a sound: `fname` is the name of its file, and `audio` the bytes
+        of the file in base64. Without `audio`, `fname` is a path in the folder that the environment
+        variable `FSAT_KEDRO_SOUNDS_DIR` names. Neither `context` nor `params` is used.
         """
         audio = model_input.get("audio", pd.Series(None, model_input.index, object))
         names = model_input["fname"].astype(str)
@@ -57,25 +50,18 @@ class TaggerModel(PythonModel):
 
 
 def log_model(ensemble: Path, *, run_id: str, name: str) -> None:
-    """Log an ensemble to a run, and register it as the next version of a model.
+    """Log an ensemble to a run, and register it as the next version of the model `name`.
 
-    Args:
-        ensemble: a local folder with what training writes to `06_models`.
-        run_id: of the run.
-        name: of the registered model.
+    `ensemble` is a local folder with what training writes to `06_models`.
     """
     n_folds = Tagger.load(ensemble).settings.n_folds
-    outputs: list[ColSpec | TensorSpec] = [ColSpec("string", "fname")]
+    fname, optional = ColSpec("string", "fname"), partial(ColSpec, required=False)
+    inputs = Schema([fname, optional("string", "audio")])
+    outputs: list[ColSpec | TensorSpec] = [fname]
     for rank in range(1, N_TAGS + 1):
-        outputs += [
-            ColSpec("string", f"tag_{rank}", required=False),
-            ColSpec("double", f"probability_{rank}", required=False),
-        ]
+        outputs += [optional("string", f"tag_{rank}"), optional("double", f"probability_{rank}")]
     outputs += [ColSpec("string", "reason"), ColSpec("string", "warning")]
-    inputs: list[ColSpec | TensorSpec] = [
-        ColSpec("string", "fname"),
-        ColSpec("string", "audio", required=False),
-    ]
+    noise = pd.DataFrame({"fname": ["noise.wav"], "audio": [b64encode(_noise()).decode()]})
     with TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
         # The model needs neither the histories nor the weights of stage mel.
         for file in model_files(n_folds):
@@ -86,12 +72,10 @@ def log_model(ensemble: Path, *, run_id: str, name: str) -> None:
             name="tagger",
             python_model=__file__,
             artifacts={"ensemble": str(Path(folder, "ensemble"))},
-            code_paths=[str(_PACKAGE)],
+            code_paths=[str(Path(__file__).parents[1])],
             pip_requirements=_requirements(),
-            signature=ModelSignature(Schema(inputs), Schema(outputs)),
-            input_example=pd.DataFrame(
-                {"fname": ["noise.wav"], "audio": [b64encode(_noise()).decode()]}
-            ),
+            signature=ModelSignature(inputs, Schema(outputs)),
+            input_example=noise,
             registered_model_name=name,
         )
 

@@ -154,7 +154,6 @@ class CropBatches(keras.utils.PyDataset):
         seed: of the crops' positions.
 
     Attributes:
-        clips: as given.
         lengths: frames of each crop of a clip.
     """
 

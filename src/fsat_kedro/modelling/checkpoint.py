@@ -34,20 +34,14 @@ class StageState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The latest state of one stage.
-
-    Attributes:
-        path: local path or url of an `.npz` file.
-    """
+    """The latest state of one stage, in an `.npz` file at a local path or url."""
 
     path: str | Path
 
     def save(self, fingerprint: str, state: StageState) -> None:
         """Replace the state that was saved before; at a url a failure is only a warning.
 
-        Args:
-            fingerprint: digest of everything that determines the stage.
-            state: the stage after its latest epoch.
+        `fingerprint` is a digest of everything that determines the stage.
         """
         header = json.dumps({"fingerprint": fingerprint, "rows": state.rows})
         arrays = {"header": np.array(header)}

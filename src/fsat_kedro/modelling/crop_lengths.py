@@ -26,13 +26,9 @@ def test_time_lengths(shortest: int, longest: int, n_lengths: int) -> list[int]:
 
 
 def training_lengths(shortest: int, longest: int, n_lengths: int | None) -> Sequence[int]:
-    """Return the lengths in frames that training draws from.
+    """Return the lengths in frames that training draws from: all, if `n_lengths` is None.
 
-    Args:
-        shortest: length.
-        longest: length.
-        n_lengths: how many, at equal steps, for compilers that compile every length anew; None
-            for all.
+    A number at equal steps suits compilers that compile every length anew.
     """
     if n_lengths is None:
         return range(shortest, longest + 1)

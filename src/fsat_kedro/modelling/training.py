@@ -133,13 +133,13 @@ class _Stage:
         if self.settings.selection == "best" and row["val_loss"] < lowest:
             self.best = self.network.get_weights()
         if self.checkpoint is not None:
-            optimizer = list(map(_to_numpy, self.network.optimizer.variables))
+            optimizer = list(map(keras.ops.convert_to_numpy, self.network.optimizer.variables))
             state = StageState(self.rows, self.network.get_weights(), optimizer, self.best)
             self.checkpoint.save(self.fingerprint, state)
 
     def restore(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Go back to the saved state, if there is one, and report its epochs to the callbacks."""
-        state = None if self.checkpoint is None else self.checkpoint.load(self.fingerprint)
+        state = self.checkpoint.load(self.fingerprint) if self.checkpoint else None
         if state is None:
             return
         self.rows, self.best = state.rows, state.best
@@ -210,26 +210,22 @@ class _PhaseCallback(keras.callbacks.Callback):
             "val_map_at_3": map_at_3(
                 *(logs.get(f"val_{x}accuracy", math.nan) for x in ("", "top_2_", "top_3_"))
             ),
-            "learning_rate": float(_to_numpy(self.model.optimizer.learning_rate)),
+            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
             "seconds": time.monotonic() - self._started,
         }
-        self._require_finite(row, validated="val_loss" in logs)
-        self._stage.add(row)
-        logger.info("%s %s", self._stage.name, _format_epoch(row, self._stage.seconds_left()))
-        logs.clear()
-        logs.update(_numbers(row))
-        if self._stage.is_over(self._phase_name, self._phase):
-            self.model.stop_training = True
-
-    def _require_finite(self, row: dict, *, validated: bool) -> None:
-        losses = [row["loss"], *([row["val_loss"]] if validated else [])]
-        if not all(map(math.isfinite, losses)):
+        if not all(math.isfinite(logs.get(key, 0)) for key in ("loss", "val_loss")):
             raise InputError(
                 f"{self._stage.name}: the loss is {row['loss']:.3g} (validation "
                 f"{row['val_loss']:.3g}) in epoch {row['epoch']}, phase {self._phase_name}, "
                 f"at the rate {row['learning_rate']:.1e}: lower the rates of "
                 f"training.phases.{self._phase_name}"
             )
+        self._stage.add(row)
+        logger.info("%s %s", self._stage.name, _format_epoch(row, self._stage.seconds_left()))
+        logs.clear()
+        logs.update(_numbers(row))
+        if self._stage.is_over(self._phase_name, self._phase):
+            self.model.stop_training = True
 
 
 def _compile(network: keras.Model) -> None:
@@ -295,9 +291,4 @@ def _format_epoch(row: dict, seconds_left: float) -> str:
 
 def _numbers(row: dict) -> dict[str, float]:
     """Return the numbers of a row of the history, without NaNs."""
-    numbers = {key: x for key, x in row.items() if key not in ("epoch", "phase")}
-    return {key: x for key, x in numbers.items() if not math.isnan(x)}
-
-
-def _to_numpy(tensor: keras.KerasTensor) -> np.ndarray:
-    return np.asarray(keras.ops.convert_to_numpy(tensor))
+    return {k: x for k, x in row.items() if k not in ("epoch", "phase") and not math.isnan(x)}

@@ -77,15 +77,11 @@ def score_test(
             len(unknown),
             ", ".join(unknown.unique()[:5]),
         )
-    usage = clips["usage"].str.lower()
-    parts = {
-        "public": (usage == "public").fillna(False),
-        "private": (usage == "private").fillna(False),
-        "pooled": clips["label"].notna(),
-    }
+    usage, labelled = clips["usage"].str.lower(), clips["label"].notna()
     scores: dict[str, dict[str, float]] = {score: {} for score in metrics.SCORES}
-    for part, rows in parts.items():
-        rows = (rows & clips["label"].notna()).to_numpy(bool)
+    for part in ("public", "private", "pooled"):
+        used = labelled if part == "pooled" else labelled & (usage == part).fillna(False)
+        rows = used.to_numpy(bool)
         if rows.any():
             scored = metrics.score_clips(targets[rows], probabilities[rows], seed=seed)
             for score, number in scored.items():
@@ -96,11 +92,7 @@ def score_test(
 def score_folds(clips: pd.DataFrame, classes: dict, seed: int, *logs: np.ndarray) -> pd.DataFrame:
     """Compute the scores of each fold's network, on the clips that the ensemble is scored on.
 
-    Args:
-        clips: the test clips.
-        classes: labels and prior of the c classes.
-        seed: of the intervals.
-        logs: mean log probabilities (n, c) of each fold.
+    `logs` are the mean log probabilities (n, c) of each fold. `seed` is that of the intervals.
 
     Returns:
         fold, and `metrics.SCORES`, a row for each fold; no row if no clip is labelled.

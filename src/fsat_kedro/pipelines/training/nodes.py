@@ -47,9 +47,8 @@ class FoldSplit(TypedDict):
 
 def list_classes(clips: pd.DataFrame) -> dict[str, list]:
     """List the labels of the usable training clips alphabetically, and the fraction of each."""
-    fractions = (
-        clips.loc[clips["status"] == "ok", "label"].value_counts(normalize=True).sort_index()
-    )
+    labels = clips.loc[clips["status"] == "ok", "label"]
+    fractions = labels.value_counts(normalize=True).sort_index()
     if len(fractions) == 1:
         logger.warning("All training clips are labelled %s: every clip will be", fractions.index[0])
     return {"labels": fractions.index.tolist(), "prior": fractions.tolist()}
@@ -94,11 +93,7 @@ def train_mel(
     checkpoint: Checkpoint,
     callbacks: Sequence[Callback],
 ) -> tuple[Network, pd.DataFrame]:
-    """Train the network of stage mel on one fold.
-
-    Returns:
-        The network, and its history, a row for each epoch.
-    """
+    """Train the network of stage mel on one fold; return it and its history."""
     from fsat_kedro.modelling.networks import build_network
 
     seed = _seed_stage(settings.seed, split["fold"], stage=1)
@@ -116,11 +111,7 @@ def train_mel_pca(
     checkpoint: Checkpoint,
     callbacks: Sequence[Callback],
 ) -> tuple[Network, pd.DataFrame]:
-    """Train the network of both inputs on one fold, from the encoder of stage mel.
-
-    Returns:
-        The network, and its history, a row for each epoch.
-    """
+    """Train the network of both inputs from stage mel's encoder; return it and its history."""
     from fsat_kedro.modelling.encoders import copy_encoder_weights
     from fsat_kedro.modelling.networks import build_network, load_network
 
@@ -270,11 +261,9 @@ def _train(
         seed=seed,
     )
     one_of_each_length = {"crops_per_length": 1, "subset": "all"}
-    validation = CropBatches(
-        _select_clips("validation", split, mels, components),
-        settings.test_time_crops.model_copy(update=one_of_each_length),
-        seed=(seed,),
-    )
+    crops = settings.test_time_crops.model_copy(update=one_of_each_length)
+    held_out = _select_clips("validation", split, mels, components)
+    validation = CropBatches(held_out, crops, seed=(seed,))
     return train_stage(
         network,
         batches,

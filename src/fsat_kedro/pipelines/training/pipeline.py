@@ -8,15 +8,10 @@ from fsat_kedro.pipelines.training import nodes
 def create_pipeline(n_folds: int) -> Pipeline:
     """Assign folds, train each in a namespace of its own, and score them together."""
     folds = range(1, n_folds + 1)
-    pipeline = sum(map(_per_fold, folds), _setup(folds) + _aggregate(folds))
-    parameters = {"folds", "decoding", "trim", "log_mel", "network_settings", "seed"}
     return Pipeline(
-        pipeline,
+        [_setup(folds), *map(_per_fold, folds), _aggregate(folds)],
         namespace="training",
-        # Dots in names that other pipelines use would make Kedro see namespaces in them.
-        inputs=pipeline.inputs() - {f"params:{name}" for name in parameters},
-        outputs=pipeline.all_outputs(),
-        parameters=parameters,
+        prefix_datasets_with_namespace=False,
     )
 
 
@@ -41,40 +36,32 @@ def _setup(folds: range) -> Pipeline:
 
 
 def _per_fold(fold: int) -> Pipeline:
-    features = ["train_mels", "train_components"]
-    settings = "params:network_settings"
-    template = Pipeline(
+    split, features = f"split_{fold}", ["train_mels", "train_components"]
+    settings, checkpoint = "params:network_settings", f"mel_pca_checkpoint_{fold}"
+    return Pipeline(
         [
             node(
                 nodes.train_mel,
-                ["split", "train_mels", settings, "mel_checkpoint", "callbacks"],
-                ["mel_weights", "mel_history"],
+                [split, "train_mels", settings, f"mel_checkpoint_{fold}", "callbacks"],
+                [f"mel_weights_{fold}", f"mel_history_{fold}"],
                 name="train_mel",
-                tags="gpu",
             ),
             node(
                 nodes.train_mel_pca,
-                ["mel_weights", "split", *features, settings, "mel_pca_checkpoint", "callbacks"],
-                ["mel_pca_weights", "mel_pca_history"],
+                [f"mel_weights_{fold}", split, *features, settings, checkpoint, "callbacks"],
+                [f"mel_pca_weights_{fold}", f"mel_pca_history_{fold}"],
                 name="train_mel_pca",
-                tags="gpu",
             ),
             node(
                 nodes.predict_out_of_fold,
-                ["mel_pca_weights", "split", *features, settings],
-                "oof",
+                [f"mel_pca_weights_{fold}", split, *features, settings],
+                f"oof_{fold}",
                 name="predict_out_of_fold",
-                tags="gpu",
             ),
-        ]
-    )
-    own = {name: f"{name}_{fold}" for name in ("split", "mel_checkpoint", "mel_pca_checkpoint")}
-    return Pipeline(
-        template,
+        ],
+        tags="gpu",
         namespace=f"fold_{fold}",
-        inputs={**own, **{name: name for name in (*features, "callbacks")}},
-        outputs={name: f"{name}_{fold}" for name in template.all_outputs()},
-        parameters={"network_settings"},
+        prefix_datasets_with_namespace=False,
     )
 
 
