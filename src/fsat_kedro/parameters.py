@@ -16,7 +16,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 RENAMED = {
     "lengths": "is now crop_lengths",
-    "views": "is now test_time_crops (n_spans is crops_per_length)",
+    "views": "is now test_time_crops (n_lengths, crops_per_length instead of n_spans, batch_size)",
     "inference.views": "is now test_time_crops.subset (exact is all; shared was removed)",
     "rejection.max_share": "is now rejection.max_fraction",
 }
@@ -58,7 +58,7 @@ class Trim(_Group):
     """Trimming of silence at both ends of a clip."""
 
     top_db: Positive
-    """dB below the loudest frame from which on a frame counts as silence."""
+    """A frame this many dB below the loudest counts as silence."""
 
 
 class Rejection(_Group):
@@ -174,7 +174,7 @@ class CyclicPhase(_Group):
 
 
 class SteadyPhase(_Group):
-    """A phase whose learning rate falls when the validation loss no longer does."""
+    """A phase whose rate is reduced when the validation loss stops falling."""
 
     epochs: Annotated[int, Field(ge=0)]
     """Largest number of epochs."""
@@ -197,16 +197,16 @@ class Phases(_Group):
 
 
 class Plateau(_Group):
-    """Reaction of a steady phase to a validation loss that no longer falls."""
+    """Reaction of a steady phase to a validation loss that stops falling, with selection `best`."""
 
     min_delta: Annotated[float, Field(ge=0)]
-    """The smallest fall of the loss that counts as a gain."""
+    """The smallest fall of the loss that counts as an improvement."""
     patience: Count
-    """Epochs without gain before the rate is reduced."""
+    """Epochs without improvement before the rate is reduced."""
     factor: Annotated[float, Field(gt=0, lt=1)]
     """Factor by which the rate is reduced."""
     stop_after: Count
-    """Epochs without gain before the phase ends."""
+    """Epochs without improvement before the phase ends."""
 
 
 class Training(_Group):

@@ -58,7 +58,7 @@ def test_a_class_may_have_fewer_clips_than_there_are_folds_and_is_named(caplog, 
 
 
 def test_more_folds_than_clips_is_an_error_with_its_remedy():
-    message = "5 folds of 4 usable training clips: lower folds.n_folds"
+    message = "folds.n_folds is 5, but only 4 training clips are usable: lower it"
     with pytest.raises(InputError, match=re.escape(message)):
         stratified_folds(np.repeat(["Bark"], 4), n_folds=5, seed=0)
 

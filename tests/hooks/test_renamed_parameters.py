@@ -10,7 +10,7 @@ from fsat_kedro.parameters import RENAMED, Parameters
     [
         (
             {"views": {"n_lengths": 1}},
-            "'views' is now test_time_crops (n_spans is crops_per_length)",
+            "'views' is now test_time_crops (n_lengths, crops_per_length instead of n_spans, ",
         ),
         (
             {"inference": {"runtime": "auto", "views": "exact"}},

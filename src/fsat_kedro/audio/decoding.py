@@ -21,13 +21,13 @@ MIN_FILE_RATE, MAX_FILE_RATE = 1_000, 1_000_000
 """Hz. A header with another sample rate counts as damaged."""
 MAX_CHANNELS = 32
 MIN_FRACTION_PRESENT = 0.01
-"""Of the audio that a header claims. A file with less counts as damaged, not as cut off."""
+"""Smallest usable fraction of the audio that a header claims. A file with less counts as damaged, not as cut off."""
 MAX_PEAK = 8.0
 """Float samples beyond it are not in −1..1. A few of them are damaged; many mean that the file is
 scaled differently, to integers for instance. One such clip would set the scale of all mels."""
 MAX_OUTLIER_FRACTION = 0.001
 CANCELLATION_RATIO = 1e-3
-"""Of the peak of a clip's channels. A mean of the channels below it is only rounding error."""
+"""Fraction of the channels' peak. A mean of the channels below it is only rounding error."""
 
 # In samples. A damaged block is lost entirely; FLAC and MP3 files consist of blocks of some 4096.
 _BLOCK, _SMALL_BLOCK = 2**16, 4096

@@ -124,7 +124,7 @@ class RawFolder:
         )
 
     def find_external_link(self, folders: tuple[str, ...]) -> str | None:
-        """Return the path of a link out of the raw folder, preferably one of these names.
+        """Return the path of a link that points out of the raw folder; these names come first.
 
         Links in folders of these names represent clips and do not count.
         """

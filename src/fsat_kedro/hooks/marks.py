@@ -38,7 +38,7 @@ class Marks:
                 return set()
 
     def require_finished(self, names: set[str]) -> None:
-        """Raise an error if datasets are marked; with `tagger` go all parts of the ensemble.
+        """Raise an error if datasets are marked; `tagger` includes all parts of the ensemble.
 
         Raises:
             InputError: one of them is marked.
@@ -49,8 +49,8 @@ class Marks:
             bad |= {name for name in unfinished if name.startswith(_TAGGER_PARTS)}
         if bad:
             raise InputError(
-                f"not finished in {self.data_dir}: {', '.join(sorted(bad))}. The run that was to "
-                "make this stopped early, or still goes on. Finish it with `kedro run "
+                f"not finished in {self.data_dir}: {', '.join(sorted(bad))}. The run that "
+                "writes this was interrupted or is still running. Finish it with `kedro run "
                 "--only-missing-outputs` and the --env and --params of that run"
             )
 

@@ -58,7 +58,7 @@ def _absolute(name: str, folder: str | None, project_path: Path) -> str | None:
             return folder.rstrip("/")
         raise ClickException(
             f"{name} is {folder}, but has to be a folder: name one with --params {name}=FOLDER; a "
-            "bucket that is mounted is one"
+            "mounted bucket also works"
         )
     if folder.startswith("~"):
         raise ClickException(f"{name} is {folder}: write the full path instead of ~")

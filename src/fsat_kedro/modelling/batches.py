@@ -27,7 +27,7 @@ class Clips:
 
     Attributes:
         rows: (k,) rows of these clips in the split.
-        fnames: names of all clips; what is drawn for a clip depends on its name alone.
+        fnames: names of all clips; test-time crops are drawn by them.
         mels: log-mels in dB of all clips, item i (t_i, m).
         components: (clips, p), or None for the network of stage mel.
         mel_statistics: of the training clips: minimum and maximum in dB, which become 0 and 1;
@@ -145,8 +145,8 @@ class TrainingBatches(keras.utils.PyDataset):
 class CropBatches(keras.utils.PyDataset):
     """Random crops of every clip at several lengths, the same whenever they are asked for.
 
-    Consecutive batches differ in length. All crops of a batch of clips come before the next
-    clips. Where the clips are few, a batch has all their crops of a length.
+    Consecutive batches differ in length. Clips are processed in groups, all crops of a group
+    before the next. If a group is small, one batch holds all its crops of a length.
 
     Args:
         clips: the clips to crop.

@@ -23,7 +23,7 @@ class StageState:
         rows: rows of its history so far.
         weights: weights of the network.
         optimizer: variables of the optimizer.
-        best: weights of the network after its best epoch; empty where the last ones count.
+        best: weights of the network after its best epoch; empty with selection `last`.
     """
 
     rows: list[dict]

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 MINIMUM = 32
-"""Frames that the backbone, which halves them five times, turns into one column.
+"""Length of the shortest crop: 32 frames become one column after the backbone's five halvings.
 
-For 30 or fewer TensorFlow computes no gradients on a CPU: oneDNN refuses the convolutions.
+For 30 or fewer frames TensorFlow computes no gradients on a CPU: oneDNN refuses the convolutions.
 """
 
 

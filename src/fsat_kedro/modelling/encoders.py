@@ -48,7 +48,8 @@ def init_grayscale_adapter(encoder: keras.Model) -> None:
     """Set the 1×1 convolutions so that a trained backbone starts from a grayscale mel image.
 
     From the random initial weights alone, the backbone would get coloured images unlike those
-    that it was trained on, some of them black. A tenth of them stays, so that the channels differ.
+    that it was trained on, some of them black. A tenth of the random weights
+    is kept, so that the channels differ.
     """
     for name, kernel, bias in [
         # Five channels of the normalised mel above its mean, five below: together, the mel …
@@ -75,7 +76,7 @@ def _load_backbone(settings: Model, weights: str | None) -> keras.Model:
             raise
         raise InputError(
             f"the backbone's weights could not be loaded from model.weights {weights}: {error}. "
-            f"Set it to a .weights.h5 file of MobileNetV2 of width {settings.width:g}, or to none"
+            f"Set it to a .weights.h5 file of MobileNetV2 of width {settings.width:g}, or to null"
         ) from error
 
 

@@ -55,7 +55,7 @@ def load_network(
 
 
 def compiles_with_xla() -> bool:
-    """Return whether to use XLA. With TensorFlow it would compile half a minute for each length."""
+    """Return whether to use XLA. With TensorFlow, compiling takes half a minute per length."""
     return keras.backend.backend() == "jax"
 
 

@@ -1,6 +1,6 @@
 """Learning rates of the phases, as pure functions of the steps and losses so far.
 
-Nothing is remembered, so a stage that resumes after an interruption gets the same rates.
+They keep no state, so a stage that resumes after an interruption gets the same rates.
 """
 
 from collections.abc import Sequence
@@ -22,25 +22,27 @@ def triangular_rate(step: int, half_cycle: int, minimum: float, maximum: float) 
 
 
 def plateau_rate(losses: Sequence[float], initial_rate: float, plateau: Plateau) -> float:
-    """Return the rate of the next epoch, reduced after every `patience` epochs without gain.
+    """Return the rate of the next epoch, reduced after every `patience` epochs without improvement.
 
     Args:
         losses: validation loss of each epoch of the phase so far.
         initial_rate: of the phase.
-        plateau: which loss counts as a gain, and by which factor the rate falls.
+        plateau: which loss counts as an improvement, and by which factor the rate falls.
     """
     return initial_rate * plateau.factor ** sum(
-        wait % plateau.patience == 0 for wait in _epochs_without_gain(losses, plateau) if wait
+        wait % plateau.patience == 0
+        for wait in _epochs_without_improvement(losses, plateau)
+        if wait
     )
 
 
 def has_stalled(losses: Sequence[float], plateau: Plateau) -> bool:
-    """Return whether a phase stops early: its last `stop_after` epochs had no gain."""
-    waits = _epochs_without_gain(losses, plateau)
+    """Return whether a phase stops early: its last `stop_after` epochs had no improvement."""
+    waits = _epochs_without_improvement(losses, plateau)
     return len(waits) > 1 and waits[-1] >= plateau.stop_after
 
 
-def _epochs_without_gain(losses: Sequence[float], plateau: Plateau) -> list[int]:
+def _epochs_without_improvement(losses: Sequence[float], plateau: Plateau) -> list[int]:
     """Count, after each epoch, the epochs since the last loss lower by `min_delta`."""
     waits: list[int] = []
     lowest = float("inf")

@@ -49,8 +49,8 @@ def train_stage(
         settings: phases, selection and plateau.
         name: for the log, such as `fold_3 mel`.
         checkpoint: where the state is saved; None for nowhere.
-        callbacks: Keras callbacks. At the end of an epoch their `logs` are the numbers of its row
-            in the history, without NaNs. After a resume, `on_epoch_end` is called for every
+        callbacks: Keras callbacks. At the end of an epoch, `logs` holds the numbers of that
+            epoch's row of the history, without NaNs. After a resume, `on_epoch_end` is called for every
             restored epoch first.
 
     Returns:

@@ -110,8 +110,8 @@ def accept_clips(
     if rejected.mean() > rejection.max_fraction:
         reasons = Counter(decode_results.loc[rejected, "reason"]).most_common(3)
         raise InputError(
-            f"{rejected.sum()} of {len(rejected)} clips rejected, more than the fraction "
-            f"{rejection.max_fraction:g} of rejection.max_fraction: "
+            f"{rejected.sum()} of {len(rejected)} clips rejected, more than "
+            f"rejection.max_fraction ({rejection.max_fraction:g}) allows: "
             f"{', '.join(f'{reason} ({count})' for reason, count in reasons)}. All are listed in "
             "08_reporting/rejected_clips.csv: repair them and run again (without "
             "--only-missing-outputs), or raise rejection.max_fraction"

@@ -50,7 +50,10 @@ def list_classes(clips: pd.DataFrame) -> dict[str, list]:
     labels = clips.loc[clips["status"] == "ok", "label"]
     fractions = labels.value_counts(normalize=True).sort_index()
     if len(fractions) == 1:
-        logger.warning("All training clips are labelled %s: every clip will be", fractions.index[0])
+        logger.warning(
+            "All training clips are labelled %s, so every clip will be tagged that: add other labels",
+            fractions.index[0],
+        )
     return {"labels": fractions.index.tolist(), "prior": fractions.tolist()}
 
 
