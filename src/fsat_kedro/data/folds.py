@@ -22,7 +22,8 @@ def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarr
     """
     if n_folds > len(labels):
         raise InputError(
-            f"folds.n_folds is {n_folds}, but only {len(labels)} training clips are usable: lower it"
+            f"folds.n_folds is {n_folds}, but only {len(labels)} training clips are usable: "
+            "lower it"
         )
     names, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if n_folds > counts.max():

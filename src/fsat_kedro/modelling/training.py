@@ -50,8 +50,8 @@ def train_stage(
         name: for the log, such as `fold_3 mel`.
         checkpoint: where the state is saved; None for nowhere.
         callbacks: Keras callbacks. At the end of an epoch, `logs` holds the numbers of that
-            epoch's row of the history, without NaNs. After a resume, `on_epoch_end` is called for every
-            restored epoch first.
+            epoch's row of the history, without NaNs. After a resume, `on_epoch_end` is called for
+            every restored epoch first.
 
     Returns:
         The history, a row for each epoch: epoch (from 1, through all phases), phase, loss,

@@ -51,7 +51,7 @@ def list_classes(clips: pd.DataFrame) -> dict[str, list]:
     fractions = labels.value_counts(normalize=True).sort_index()
     if len(fractions) == 1:
         logger.warning(
-            "All training clips are labelled %s, so every clip will be tagged that: add other labels",
+            "All training clips are labelled %s, so every clip gets this tag: add other labels",
             fractions.index[0],
         )
     return {"labels": fractions.index.tolist(), "prior": fractions.tolist()}
