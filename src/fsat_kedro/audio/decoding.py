@@ -21,7 +21,7 @@ MIN_FILE_RATE, MAX_FILE_RATE = 1_000, 1_000_000
 """Hz. A header with another sample rate counts as damaged."""
 MAX_CHANNELS = 32
 MIN_FRACTION_PRESENT = 0.01
-"""Smallest usable fraction of the audio that a header claims. Below it, a file counts as damaged."""
+"""Smallest usable fraction of the audio in a header. Below it, a file counts as damaged."""
 MAX_PEAK = 8.0
 """Float samples beyond it are not in −1..1. A few of them are damaged; many mean that the file is
 scaled differently, to integers for instance. One such clip would set the scale of all mels."""
