@@ -308,4 +308,4 @@ def test_the_missing_package_for_s3_is_named(monkeypatch):
         raise ImportError("Install s3fs to access S3")
 
     monkeypatch.setattr("fsat_kedro.files.url_to_fs", missing)
-    assert 'pip install "s3fs' in error_of("s3://bucket")
+    assert '--editable ".[s3]"' in error_of("s3://bucket")

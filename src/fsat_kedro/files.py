@@ -27,6 +27,7 @@ LOCKS = ".locks"
 """The folder of locks and other short-lived files in `data_dir`."""
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_INSTALL_S3 = 'uv pip install --constraint requirements-dev.lock --editable ".[s3]"'
 _ACCESS = (
     "Set credentials and endpoint in the environment or in ~/.config/fsspec, as fsspec and the "
     "store's own tools read them: see docs/cluster.md"
@@ -51,7 +52,7 @@ def connected(path: str | Path) -> Iterator[tuple[fsspec.AbstractFileSystem, str
         file_system, name = url_to_fs(str(path), **options)
     except (ImportError, ValueError) as error:
         protocol = str(path).partition("://")[0]
-        remedy = 'pip install "s3fs>=2024.5"' if protocol == "s3" else "or use another url"
+        remedy = _INSTALL_S3 if protocol == "s3" else "or use another url"
         raise InputError(f"{path} cannot be used: {error} ({remedy})") from error
     try:
         yield file_system, name
@@ -164,10 +165,7 @@ def exists(path: str | Path) -> bool:
 
 
 def modified_at(path: str | Path) -> float | None:
-    """Return when a file, or the newest of a folder, was written, in seconds since 1970.
-
-    Returns None where there is no file.
-    """
+    """Return the time of a file, or of a folder's newest, in seconds since 1970; None without."""
     with connected(path) as (store, name):
         names = [name] if store.isfile(name) else store.find(name)
         moments = [store.modified(each) for each in names]
@@ -189,9 +187,7 @@ def remove(path: str | Path) -> None:
 
 @contextmanager
 def probe_file(data_dir: str | None) -> Iterator[str | None]:
-    """Yield a temporary file or object in `data_dir`, to prove who can write there and see it.
-
-    Yields None where there is no `data_dir`.
+    """Yield a new file or object in `data_dir`, to prove who can write there; None without one.
 
     Raises:
         InputError: the store cannot be written to.
@@ -216,16 +212,14 @@ def _replacing_local(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
+        aside = path.with_name(f".replaced.{path.name}")
         if path.is_dir():
             # A folder cannot be replaced in one go. Moved aside it is gone at once, not file by
             # file, so that what is left of it never passes for whole.
-            aside = path.with_name(f".replaced.{path.name}")
             remove(aside)
             path.rename(aside)
-            partial.replace(path)
-            remove(aside)
-        else:
-            partial.replace(path)
+        partial.replace(path)
+        remove(aside)
     finally:
         remove(partial)  # Already renamed if all went well.
 

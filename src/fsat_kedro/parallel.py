@@ -11,7 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from functools import lru_cache
+from functools import cache
 from itertools import islice
 from threading import Thread
 from typing import Any, TypeVar
@@ -58,10 +58,9 @@ def map_clips(
         function: a function that can be pickled.
         items: read lazily, as processes become free.
         n_jobs: number of processes; −1 for one per core or all workers, 1 to stay in this one.
-        total: number of items, for the progress bar.
-        description: text before the bar.
-        seconds: duration of each item's sound, if the bar is to show hours of audio and to
-            estimate the remaining time by them.
+        total: number of items.
+        description: text before the progress bar.
+        seconds: duration of each item's sound, for a bar in hours of audio.
     """
     on_cluster = _on_dask_worker()
     if on_cluster and n_jobs != 1:
@@ -72,7 +71,11 @@ def map_clips(
     with closing(results), _progress_bar(description, total, seconds, log=on_cluster) as bar:
         for index, result in enumerate(results):
             yield result
-            _advance(bar, index, seconds)
+            if seconds is None:
+                bar.update()
+            else:
+                bar.set_postfix_str(f"{index + 1}/{len(seconds)} clips", refresh=False)
+                bar.update(float(seconds[index]) / 3600)
 
 
 def _on_dask_worker() -> bool:
@@ -150,10 +153,8 @@ def _on_one_thread(function: Callable[[Item], Result], item: Item) -> Result:
         return function(item)
 
 
-@lru_cache
-def _thread_pools() -> ThreadpoolController:
-    """Find the thread pools of this process, once: it takes longer than some tasks."""
-    return ThreadpoolController()
+# Finding the thread pools of this process takes longer than some tasks.
+_thread_pools = cache(ThreadpoolController)
 
 
 def _follow_parent(parent: int) -> None:
@@ -195,12 +196,3 @@ def _progress_bar(
     if seconds is None:
         return tqdm(total=total, unit="clip", **options)
     return tqdm(total=float(sum(seconds)) / 3600, bar_format=_HOURS_BAR, **options)
-
-
-def _advance(bar: tqdm, index: int, seconds: Sequence[float] | None) -> None:
-    """Count the item at `index` as done."""
-    if seconds is None:
-        bar.update()
-        return
-    bar.set_postfix_str(f"{index + 1}/{len(seconds)} clips", refresh=False)
-    bar.update(float(seconds[index]) / 3600)

@@ -51,11 +51,10 @@ class DaskRunner(AbstractRunner):
     sends its result with the node. `on_worker_error(error, catalog)` may turn an error into another
     one where it happened. Hooks of plugins stay in the run's own process.
 
-    Example:
-        On the command line::
+    Example::
 
-            kedro run --runner fsat_kedro.cluster.DaskRunner \
-                --runner-params address=tcp://127.0.0.1:8786
+        kedro run --runner fsat_kedro.cluster.DaskRunner \
+            --runner-params address=tcp://127.0.0.1:8786
     """
 
     def __init__(
@@ -78,7 +77,8 @@ class DaskRunner(AbstractRunner):
             import distributed  # noqa: F401
         except ImportError as error:
             raise ClickException(
-                "DaskRunner needs the package distributed: pip install distributed"
+                "DaskRunner needs the package distributed: "
+                'uv pip install --constraint requirements-dev.lock --editable ".[dask]"'
             ) from error
         self._address = address or dask.config.get("scheduler-address", None)
         if self._address and n_workers:
@@ -134,15 +134,11 @@ class _ClusterRun:
     hosts: set[str] = field(default_factory=set)
 
     def run_nodes(self) -> None:
-        """Run all nodes.
+        """Run all nodes, and cancel the others if one fails.
 
         A node is submitted when the nodes before it are done. If futures depended on futures, Dask
         would run a finished node again when the worker that keeps its result dies: a fold would
         train twice.
-
-        Raises:
-            InputError: the scheduler died, or the cluster cannot run the nodes.
-            Exception: the error of the first node that failed; the others are cancelled.
         """
         order = TopologicalSorter(self.pipeline.node_dependencies)
         order.prepare()
@@ -166,11 +162,7 @@ class _ClusterRun:
                 self.client.cancel(list(self.futures), force=True)
 
     def _prepare_cluster(self) -> set[str]:
-        """Wait for a worker, check scheduler and workers, and forward the workers' log lines.
-
-        Returns:
-            The names of the workers' machines.
-        """
+        """Check scheduler and workers, forward log lines, and return the machines' names."""
         from fsat_kedro.cluster import worker
 
         if not self.client.nthreads():
@@ -245,9 +237,7 @@ class _ClusterRun:
         from distributed import wait
 
         try:
-            finished = wait(
-                list(self.futures), timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED"
-            )
+            finished = wait(list(self.futures), _POLL_SECONDS, return_when="FIRST_COMPLETED")
         except TimeoutError:
             if not self.client.nthreads():
                 self._log_once(f"No worker is left at {self.address}: waiting for one")
@@ -276,11 +266,7 @@ class _ClusterRun:
 
 
 def _require_persistent_outputs(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
-    """Require that other processes can load every output.
-
-    Raises:
-        InputError: an output would be in memory only.
-    """
+    """Require that other processes can load every output."""
     lost = [
         name
         for name in sorted(pipeline.all_outputs())
@@ -327,16 +313,15 @@ def _local_cluster(n_workers: int | None) -> Iterator[str]:
 
     n_gpus = _count_gpus()
     n_workers = n_workers or max(len(os.sched_getaffinity(0)), n_gpus)
-    # No limit of memory: an equal part of it would be too little for a stage.
-    options = {"nthreads": 1, "memory_limit": 0, "dashboard": False}
     workers = {}
     for index in range(n_workers):
-        gpu: dict[str, dict] = {}
+        # No limit of memory: an equal part of it would be too little for a stage.
+        options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "dashboard": False}
         if n_gpus:
             has_gpu = index < n_gpus
-            gpu["env"] = {"CUDA_VISIBLE_DEVICES": str(index) if has_gpu else ""}
-            gpu["resources"] = {"GPU": 1} if has_gpu else {}
-        workers[index] = {"cls": Nanny, "options": {**options, **gpu}}
+            options["env"] = {"CUDA_VISIBLE_DEVICES": str(index) if has_gpu else ""}
+            options["resources"] = {"GPU": 1} if has_gpu else {}
+        workers[index] = {"cls": Nanny, "options": options}
     scheduler = {"cls": Scheduler, "options": {"port": 0, "host": "127.0.0.1", "dashboard": False}}
     quiet = {"distributed.nanny.pre-spawn-environ.DASK_LOGGING__DISTRIBUTED": "error"}
     with dask.config.set(quiet), SpecCluster(workers, scheduler) as cluster:
@@ -345,8 +330,7 @@ def _local_cluster(n_workers: int | None) -> Iterator[str]:
 
 def _count_gpus() -> int:
     """Return the number of NVIDIA GPUs in this machine."""
-    command = shutil.which("nvidia-smi")
-    if command is None:
+    if not (command := shutil.which("nvidia-smi")):
         return 0
     listed = subprocess.run([command, "-L"], capture_output=True, text=True, check=False)
     return listed.stdout.count("GPU ")

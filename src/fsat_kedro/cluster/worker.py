@@ -51,13 +51,10 @@ def environment() -> dict[str, str]:
 
 
 def require_environment(expected: dict[str, str]) -> None:
-    """Require that this process has the environment of the run.
+    """Raise an InputError if `environment` returns something else in this process.
 
     Args:
-        expected: what the run's own process got from `environment`, or a part of it.
-
-    Raises:
-        InputError: something differs.
+        expected: what it returned in the run's own process, or a part of that.
     """
     ours = environment()
     differences = [
@@ -70,15 +67,12 @@ def require_environment(expected: dict[str, str]) -> None:
 
 
 async def check_worker(expected: dict[str, str], file: str | None, dask_worker: Worker) -> str:
-    """Check that a worker can run nodes, and prepare its process for them.
+    """Check that a worker can run nodes, prepare its process, and return its machine's name.
 
     Args:
         expected: see `require_environment`.
         file: path or url of a file below `data_dir`; None if there is no `data_dir`.
         dask_worker: the worker; Dask passes it.
-
-    Returns:
-        The name of the worker's machine.
 
     Raises:
         InputError: the worker cannot run nodes.
@@ -103,9 +97,6 @@ def run_node(expected: dict[str, str], pickled: bytes) -> None:
         expected: see `require_environment`. A worker may have joined after the others were checked.
         pickled: Kedro's `Task` without a hook manager, and a list of the run's hooks for it. The
             scheduler would unpickle anything but bytes.
-
-    Raises:
-        InputError: this worker's environment is not that of the run.
     """
     worker = get_worker()
     try:

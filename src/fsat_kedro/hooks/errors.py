@@ -62,12 +62,9 @@ def _is_of_store(error: BaseException) -> bool:
     """Return whether fsspec raised the error while it read or wrote a url."""
     frames = walk_tb(error.__traceback__)
     modules = {frame.f_globals.get("__name__", "") for frame, _ in frames}
-    through_fsspec = any(name.startswith("fsspec.") for name in modules)
-    return (
-        through_fsspec
-        and "fsspec.implementations.local" not in modules
-        and not is_disk_error(error)
-    )
+    if is_disk_error(error) or "fsspec.implementations.local" in modules:
+        return False
+    return any(name.startswith("fsspec.") for name in modules)
 
 
 def _is_about_disk(error: OSError) -> bool:

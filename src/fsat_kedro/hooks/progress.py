@@ -23,15 +23,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MAIN_OUTPUTS = {
-    "report": "report",
-    "submission": "submission",
-    "tags": "tags",
-    "scores": "scores",
-    "rejected_clips": "rejected clips",
-    "clip_warnings": "clip warnings",
-}
-"""Outputs whose paths are logged at the end, in this order, and their labels."""
+_MAIN_OUTPUTS = ("report", "submission", "tags", "scores", "rejected_clips", "clip_warnings")
+"""Outputs whose paths are logged at the end, in this order."""
 
 
 class ProgressHooks:
@@ -47,7 +40,7 @@ class ProgressHooks:
         if KedroCliError.VERBOSE_ERROR:
             logging.getLogger("kedro").setLevel(logging.INFO)
 
-    @hook_impl
+    @hook_impl(tryfirst=True)  # Before a hook that imports Keras.
     def before_node_run(self, node: Node) -> None:
         """Log the node that starts."""
         if "gpu" in node.tags and not KedroCliError.VERBOSE_ERROR:
@@ -144,8 +137,8 @@ def _log_clip_counts(catalog: CatalogProtocol) -> None:
 
 def _log_paths(outputs: set[str], catalog: CatalogProtocol) -> None:
     """Log the paths of the main outputs; those below the working directory relative to it."""
-    for name, label in _MAIN_OUTPUTS.items():
+    for name in _MAIN_OUTPUTS:
         is_table_of_clips = name in ("rejected_clips", "clip_warnings")
         if name in outputs and not (is_table_of_clips and catalog.load(name).empty):
             path = str(filepath_of(catalog[name])).removeprefix(f"{Path.cwd()}/")
-            logger.info("%s: %s", label, path)
+            logger.info("%s: %s", name.replace("_", " "), path)
