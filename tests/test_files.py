@@ -269,7 +269,7 @@ def test_a_store_without_an_answer_is_named_with_the_remedy(url, s3, monkeypatch
     nowhere = {**s3, "endpoint_url": "http://127.0.0.1:9", "config_kwargs": once}
     monkeypatch.setitem(conf, "s3", nowhere)
     message = error_of(url)
-    assert "does not answer: Could not connect" in message
+    assert "cannot be used: Could not connect" in message
     assert "~/.config/fsspec" in message
     assert "docs/cluster.md" in message
 
@@ -280,7 +280,7 @@ def test_missing_credentials_are_named(url, s3, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setitem(conf, "s3", {"endpoint_url": s3["endpoint_url"]})
-    assert "does not answer: Unable to locate credentials" in error_of(url)
+    assert "cannot be used: Unable to locate credentials" in error_of(url)
 
 
 def test_refused_access_is_named(url, store, monkeypatch):

@@ -112,7 +112,7 @@ def test_the_url_leads_to_the_parent_run(start, find_runs):
     run = start()
     parent = find_runs()["demo"].info
     page = f"#/experiments/{parent.experiment_id}/runs/{parent.run_id}?"
-    assert run.url.startswith(f"mlflow ui, then http://127.0.0.1:5000/{page}")
+    assert run.url.startswith(f"start `mlflow ui`, then open http://127.0.0.1:5000/{page}")
     run.tracking_uri = "http://server:5000"
     assert run.url.startswith(f"http://server:5000/{page}")
 

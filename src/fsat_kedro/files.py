@@ -71,7 +71,7 @@ def format_store_error(url: str | Path, error: BaseException) -> str:
         )
     if isinstance(error, PermissionError):
         return f"{url} cannot be read or written: {error}. {_ACCESS}"
-    return f"{url} does not answer: {error}. {_ACCESS}"
+    return f"{url} cannot be used: {error}. {_ACCESS}"
 
 
 def is_disk_error(error: BaseException) -> bool:

@@ -48,8 +48,8 @@ def map_clips(
     """Apply `function` to every item and yield the results in the items' order.
 
     Each process computes with one thread, so that processes do not compete for cores and results
-    do not depend on their number. Short tasks travel in batches. When the caller closes the
-    generator, or an error or Ctrl-C does, all processes end at once.
+    do not depend on their number. Short tasks travel in batches. Closing the generator, an
+    error or Ctrl-C ends all processes at once.
 
     In a node that runs on a Dask worker, the processes are the cluster's workers. Log lines, which
     the runner forwards, take the place of the progress bar there.

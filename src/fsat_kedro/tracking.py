@@ -96,7 +96,9 @@ class TrackedRun:
     def url(self) -> str:
         """The url of the parent run in the MLflow UI."""
         is_server = self.tracking_uri.startswith("http")
-        server = self.tracking_uri if is_server else "mlflow ui, then http://127.0.0.1:5000"
+        server = (
+            self.tracking_uri if is_server else "start `mlflow ui`, then open http://127.0.0.1:5000"
+        )
         return f"{server}/{self._runs_page}/{self._parent_id}?{_UI}"
 
     def require_server(self, hosts: set[str]) -> None:

@@ -107,7 +107,7 @@ def test_a_store_that_stops_answering_is_named_with_the_remedy(url, monkeypatch)
 
     monkeypatch.setattr(type(dataset._fs), "_call_s3", fail)
     message = message_of(url, dataset.load)
-    assert message.startswith(f"{url} does not answer: Could not connect. Set credentials")
+    assert message.startswith(f"{url} cannot be used: Could not connect. Set credentials")
     assert "docs/cluster.md" in message
 
 

@@ -79,6 +79,7 @@ def catalog():
             "scores": dataset_at(Path("/elsewhere/scores.csv"), SCORES),
             "rejected_clips": dataset_at(Path.cwd() / "data/rejected_clips.csv", REJECTED),
             "clip_warnings": dataset_at("warnings.csv", REJECTED[:0]),
+            "params:data_dir": MemoryDataset(str(Path.cwd() / "data")),
             "clip_counts": MemoryDataset(
                 {
                     "train": {"listed": 7, "rejected": 2, "with_warnings": 0, "unlisted": 0},
@@ -143,8 +144,10 @@ def test_what_an_import_of_keras_writes_is_shown_only_if_it_fails(
 
 
 def test_a_run_ends_with_clips_scores_and_paths(lines, catalog):
-    pipeline = Pipeline([node_of(name, inputs="train_clips") for name in catalog])
-    ProgressHooks().after_pipeline_run(pipeline, catalog)
+    pipeline = Pipeline(
+        [node_of(name, inputs="train_clips") for name in catalog if not name.startswith("params:")]
+    )
+    ProgressHooks().after_pipeline_run({"env": "demo"}, pipeline, catalog)
     assert lines() == [
         "train: 7 clips, 2 rejected (no samples: 1, gone: 1)",
         "test: 4 clips, 0 rejected, 1 unlisted",
@@ -153,17 +156,19 @@ def test_a_run_ends_with_clips_scores_and_paths(lines, catalog):
         "submission: s3://bucket/submission.csv",
         "scores: /elsewhere/scores.csv",
         "rejected clips: data/rejected_clips.csv",
-        "Next: kedro viz run --include-hooks, mlflow ui, kedro tag FILE",
+        "Next: kedro viz run --env demo --include-hooks",
+        "Next: mlflow ui",
+        "Next: kedro tag --data-dir data FILE",
     ]
 
 
 def test_only_what_the_run_made_is_shown(lines, catalog):
-    ProgressHooks().after_pipeline_run(Pipeline([node_of("submission")]), catalog)
+    ProgressHooks().after_pipeline_run({}, Pipeline([node_of("submission")]), catalog)
     assert lines() == ["submission: s3://bucket/submission.csv"]
 
 
 def test_clips_that_are_not_counted_yet_are_not_shown(lines, catalog):
     catalog["clip_counts"] = MemoryDataset()
     pipeline = Pipeline([node_of("train_clips", inputs="raw")])
-    ProgressHooks().after_pipeline_run(pipeline, catalog)
+    ProgressHooks().after_pipeline_run({}, pipeline, catalog)
     assert lines() == []

@@ -43,8 +43,8 @@ class DaskRunner(AbstractRunner):
 
     Nodes tagged `gpu` take one unit of the resource `GPU` if any worker offers it. Outputs go
     through the catalog to a folder that all workers share, or to an object store. A node whose
-    worker dies runs again on another one. The run's own process waits for nodes and keeps no
-    result, nor does a worker, so that no finished node runs again when a worker dies.
+    worker dies runs again on another one. Neither the run's own process nor a worker keeps
+    results, so no finished node runs again when a worker dies.
 
     Hooks of nodes and datasets are called in the workers. A project hook with a state for them has
     a method `for_worker(node, hosts)`: the run's own process calls it before the node starts, and

@@ -21,6 +21,12 @@ class CheckpointDataset(AbstractDataset[NoReturn, Checkpoint]):
             mel_checkpoint:
               type: fsat_kedro.datasets.checkpoint_dataset.CheckpointDataset
               filepath: data/06_models/mel.checkpoint.npz
+
+        In Python::
+
+            checkpoint = CheckpointDataset(filepath="data/06_models/mel.checkpoint.npz").load()
+            checkpoint.save(fingerprint, state)
+            state = checkpoint.load(fingerprint)
     """
 
     def __init__(self, *, filepath: str, metadata: dict[str, Any] | None = None) -> None:

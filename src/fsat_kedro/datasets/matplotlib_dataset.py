@@ -14,6 +14,12 @@ class MatplotlibDataset(matplotlib.MatplotlibDataset):
             learning_curves:
               type: fsat_kedro.datasets.MatplotlibDataset
               filepath: data/08_reporting/learning_curves.png
+
+        In Python::
+
+            dataset = MatplotlibDataset(filepath="data/08_reporting/learning_curves.png")
+            dataset.save(figure)
+            image = dataset.load()
     """
 
     def load(self) -> bytes:

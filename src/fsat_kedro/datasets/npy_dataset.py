@@ -22,6 +22,12 @@ class NpyDataset(AbstractDataset[np.ndarray, np.ndarray]):
             train_components:
               type: fsat_kedro.datasets.NpyDataset
               filepath: data/04_feature/train_components.npy
+
+        In Python::
+
+            dataset = NpyDataset(filepath="data/04_feature/train_components.npy")
+            dataset.save(np.zeros((2, 350), np.float32))
+            components = dataset.load()
     """
 
     def __init__(self, *, filepath: str, metadata: Any = None) -> None:

@@ -34,7 +34,7 @@ class ReadableErrorHooks:
         self._make_readable(error, catalog, "")
 
     def on_worker_error(self, error: Exception, catalog: CatalogProtocol) -> None:
-        """Do the same on the machine of the error, which alone knows its disk."""
+        """Do the same on the worker that failed: only that machine knows its free space."""
         self._make_readable(error, catalog, f"on {socket.gethostname()}: ")
 
     def _make_readable(self, error: Exception, catalog: CatalogProtocol, where: str) -> None:

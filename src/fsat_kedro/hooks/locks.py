@@ -19,15 +19,14 @@ _POLL_SECONDS = 0.5
 def lock(written: set[str], read: set[str], data_dir: Path) -> ExitStack:
     """Lock what a run writes for itself alone, and what it reads against writers.
 
-    Runs without common outputs may run side by side. The operating system releases the locks of a
-    process that ends, however it ends.
+    Two runs may run side by side if neither writes what the other reads or writes. The operating
+    system releases the locks of a process that ends, however it ends.
 
     Args:
         written: names of outputs.
         read: names of inputs.
-        data_dir: the existing folder of all of them. An object store has no locks, so only one
-            run may use a url at a time; locks in its `spool_dir` find a second run on the same
-            machine.
+        data_dir: the existing folder of all of them; for a url, the run's local `spool_dir`. An
+            object store has no locks: a second run on another machine is not noticed.
 
     Returns:
         The locks: close the stack to release them.
@@ -69,7 +68,7 @@ def _lock(locks: ExitStack, data_dir: Path, name: str, kind: LockFlags, seconds:
     except LockException as error:
         raise InputError(
             f"another run reads or writes {name.removesuffix('.node')} in {data_dir}; the last to "
-            f"write it was {path.read_text().strip() or 'unknown'}. Wait for its end, or set "
+            f"write it was {path.read_text().strip() or 'unknown'}. Wait until the other run ends, or set "
             "another data_dir"
         ) from error
     if kind == LockFlags.EXCLUSIVE:

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kedro.framework.cli.utils import KedroCliError
 from kedro.framework.hooks import hook_impl
@@ -55,7 +55,9 @@ class ProgressHooks:
         return hooks
 
     @hook_impl(trylast=True)
-    def after_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
+    def after_pipeline_run(
+        self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
+    ) -> None:
         """Log how many clips were used, how well they are tagged, and the paths of outputs."""
         if any(name.endswith("_clips") for name in pipeline.datasets()):
             _log_clip_counts(catalog)
@@ -65,7 +67,11 @@ class ProgressHooks:
             logger.info("Scores, with 95 %% intervals:\n%s", scores)
         _log_paths(outputs, catalog)
         if "scores" in outputs:
-            logger.info("Next: kedro viz run --include-hooks, mlflow ui, kedro tag FILE")
+            env = f"--env {run_params['env']} " if run_params.get("env") else ""
+            data_dir = _relative(catalog.load("params:data_dir"))
+            logger.info("Next: kedro viz run %s--include-hooks", env)
+            logger.info("Next: mlflow ui")
+            logger.info("Next: kedro tag --data-dir %s FILE", data_dir)
 
 
 def import_keras_quietly() -> None:
@@ -140,5 +146,9 @@ def _log_paths(outputs: set[str], catalog: CatalogProtocol) -> None:
     for name in _MAIN_OUTPUTS:
         is_table_of_clips = name in ("rejected_clips", "clip_warnings")
         if name in outputs and not (is_table_of_clips and catalog.load(name).empty):
-            path = str(filepath_of(catalog[name])).removeprefix(f"{Path.cwd()}/")
+            path = _relative(str(filepath_of(catalog[name])))
             logger.info("%s: %s", name.replace("_", " "), path)
+
+
+def _relative(path: str) -> str:
+    return path.removeprefix(f"{Path.cwd()}/")
