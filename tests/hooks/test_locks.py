@@ -43,7 +43,7 @@ def test_the_second_of_two_runs_stops_and_names_the_first(tmp_path, other_run):
     ) as error:
         lock({"mels", "scores"}, set(), tmp_path)
     assert str(other_run.pid) in str(error.value)
-    assert "Wait for its end, or set another data_dir" in str(error.value)
+    assert "Wait until the other run ends, or set another data_dir" in str(error.value)
 
 
 def test_a_refused_run_keeps_no_lock(tmp_path, other_run):

@@ -68,8 +68,8 @@ def _lock(locks: ExitStack, data_dir: Path, name: str, kind: LockFlags, seconds:
     except LockException as error:
         raise InputError(
             f"another run reads or writes {name.removesuffix('.node')} in {data_dir}; the last to "
-            f"write it was {path.read_text().strip() or 'unknown'}. Wait until the other run ends, or set "
-            "another data_dir"
+            f"write it was {path.read_text().strip() or 'unknown'}. Wait until the other run ends, "
+            "or set another data_dir"
         ) from error
     if kind == LockFlags.EXCLUSIVE:
         _write_owner(file)
