@@ -94,7 +94,7 @@ def summary_features(wave: np.ndarray) -> np.ndarray:
 
 
 def compile_librosa() -> None:
-    """Compile librosa's numba functions by computing the features of some noise.
+    """Compile librosa's numba functions by trimming some noise and computing its features.
 
     Call it before other processes start. numba caches on disk what it compiles, without a lock, and
     processes that compile at the same time can crash. Concurrent calls take turns, where files can
@@ -103,7 +103,9 @@ def compile_librosa() -> None:
     with Path(__file__).open() as file:
         with suppress(portalocker.LockException):
             portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
-        summary_features(np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32))
+        noise = np.random.default_rng(0).normal(0, 0.1, SAMPLE_RATE).astype(np.float32)
+        librosa.effects.trim(noise)
+        summary_features(noise)
 
 
 def feature_names() -> list[str]:

@@ -33,14 +33,11 @@ def train_stage(
     checkpoint: Checkpoint | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> pd.DataFrame:
-    """Train a network in place through all phases. TensorFlow traces it once.
+    """Train a network in place through all phases.
 
-    With selection `best` the network ends every phase with the weights of the lowest validation
-    loss of the stage so far. With `last` it ends with the weights of the phase's last epoch, and
+    TensorFlow traces it once. With selection `best` every phase ends with the weights of the lowest
+    validation loss of the stage so far. With `last` it ends with those of its last epoch, and
     neither the rate nor the number of epochs depends on the validation.
-
-    With a checkpoint, the state is saved after every epoch. An interrupted stage resumes after
-    its last saved epoch, with the same result to the last bit.
 
     Args:
         network: freshly built, or with the encoder of the stage before.
@@ -48,15 +45,14 @@ def train_stage(
         validation: crops of the held-out clips.
         settings: phases, selection and plateau.
         name: for the log, such as `fold_3 mel`.
-        checkpoint: where the state is saved; None for nowhere.
-        callbacks: Keras callbacks. At the end of an epoch, `logs` holds the numbers of that
-            epoch's row of the history, without NaNs. After a resume, `on_epoch_end` is called for
-            every restored epoch first.
+        checkpoint: where the state is saved after each epoch. An interrupted stage resumes after
+            its last saved epoch, with the same result to the last bit.
+        callbacks: Keras callbacks. At the end of an epoch, `logs` holds the numbers of its row of
+            the history, without NaNs. A resume first reports every restored epoch to them.
 
     Returns:
-        The history, a row for each epoch: epoch (from 1, through all phases), phase, loss,
-        accuracy, val_loss, val_accuracy, val_map_at_3, learning_rate, seconds. The numbers of the
-        validation are NaN for an epoch without one.
+        The history, a row per epoch: epoch (from 1, through all phases), phase, loss, accuracy,
+        val_loss, val_accuracy, val_map_at_3 (NaN without a validation), learning_rate, seconds.
 
     Raises:
         InputError: the loss is no longer a finite number.

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fsat_kedro.audio.decoding import TrimmedClip, read_clip
+from fsat_kedro.audio.summary_features import compile_librosa
 from fsat_kedro.data.layouts import read_esc50, read_fsdkaggle2018
 from fsat_kedro.data.ragged import RaggedArray, gather
 from fsat_kedro.data.raw_files import open_raw_file
@@ -43,6 +44,8 @@ def trim_clips(
     decode_results: list[dict] = []
 
     def waves() -> Iterator[np.ndarray]:
+        if n_jobs != 1:
+            compile_librosa()
         results = map_clips(
             partial(_read_clip, top_db=trim.top_db, max_seconds=decoding.max_seconds),
             zip(metadata["path"], metadata["reason"], strict=True),
