@@ -60,12 +60,22 @@ def test_every_listed_clip_has_a_decode_result_and_audio_unless_rejected(raw):
 
 
 def test_two_processes_give_the_same_results(raw):
-    (_, _, audio, decode_results), (_, _, audio_2, decode_results_2) = (
-        trimmed(raw),
-        trimmed(raw, n_jobs=2),
-    )
+    _, _, audio, decode_results = trimmed(raw)
+    _, _, audio_2, decode_results_2 = trimmed(raw, n_jobs=2)
     pd.testing.assert_frame_equal(decode_results, decode_results_2)
     np.testing.assert_array_equal(audio.values, audio_2.values)
+
+
+def test_librosa_is_compiled_before_several_processes_use_it(raw, monkeypatch):
+    calls = []
+    map_clips = nodes.map_clips
+    monkeypatch.setattr(nodes, "compile_librosa", lambda: calls.append("compile"))
+    monkeypatch.setattr(
+        nodes, "map_clips", lambda *a, **k: calls.append("map") or map_clips(*a, **k)
+    )
+    trimmed(raw, n_jobs=2)
+    trimmed(raw, n_jobs=1)
+    assert calls == ["compile", "map", "map"]
 
 
 def test_a_longer_clip_is_used_in_part_with_a_warning(raw):
