@@ -97,13 +97,15 @@ def test_a_missing_object_is_named_with_the_remedy(url, kind):
     assert "run the pipeline that makes" in message
 
 
+class EndpointConnectionError(Exception):
+    """An error like that of botocore, which is no OSError."""
+
+
 def test_a_store_that_stops_answering_is_named_with_the_remedy(url, monkeypatch):
     dataset = JSONDataset(filepath=f"{url}/scores.json")
-    # As botocore raises it, which knows no OSError.
-    unreachable = type("EndpointConnectionError", (Exception,), {})("Could not connect")
 
     async def fail(*_, **__):
-        raise unreachable
+        raise EndpointConnectionError("Could not connect")
 
     monkeypatch.setattr(type(dataset._fs), "_call_s3", fail)
     message = message_of(url, dataset.load)
