@@ -101,27 +101,23 @@ class EndpointConnectionError(Exception):
     """An error like that of botocore, which is no OSError."""
 
 
-def test_a_store_that_stops_answering_is_named_with_the_remedy(url, monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "problem"),
+    [
+        (EndpointConnectionError("Could not connect"), "cannot be used: Could not connect"),
+        (PermissionError("Access Denied"), "cannot be read or written: Access Denied"),
+    ],
+)
+def test_an_error_of_a_store_is_named_with_the_remedy(url, monkeypatch, error, problem):
     dataset = JSONDataset(filepath=f"{url}/scores.json")
 
     async def fail(*_, **__):
-        raise EndpointConnectionError("Could not connect")
+        raise error
 
     monkeypatch.setattr(type(dataset._fs), "_call_s3", fail)
     message = message_of(url, dataset.load)
-    assert message.startswith(f"{url} cannot be used: Could not connect. Set credentials")
+    assert message.startswith(f"{url} {problem}. Set credentials")
     assert "docs/cluster.md" in message
-
-
-def test_refused_access_to_a_store_is_named_with_the_remedy(url, monkeypatch):
-    dataset = JSONDataset(filepath=f"{url}/scores.json")
-
-    async def refuse(*_, **__):
-        raise PermissionError("Access Denied")
-
-    monkeypatch.setattr(type(dataset._fs), "_call_s3", refuse)
-    message = message_of(url, dataset.load)
-    assert message.startswith(f"{url} cannot be read or written: Access Denied. Set credentials")
 
 
 def test_a_broken_object_is_no_error_of_the_store(url):
