@@ -48,7 +48,7 @@ def test_base_is_the_full_recipe():
     crops = parameters.test_time_crops
     assert parameters.folds.n_folds * crops.n_lengths * crops.crops_per_length == 300
     assert crops.subset == "thinned"
-    assert parameters.model.weights is None
+    assert parameters.model.weights == "imagenet"
     assert parameters.demo is None
 
 
@@ -60,6 +60,7 @@ def test_an_environment_overrides_single_keys():
     assert erase["probability"] != erase_in_base["probability"]
     assert erase["area"] == erase_in_base["area"]
     assert configured("esc50")["folds"]["source"] == "given"
+    assert demo["model"]["weights"] is None  # Neither the demo nor a test needs a network.
     for env in ("demo", "esc50"):
         assert configured(env)["test_time_crops"]["subset"] == "all"
 
@@ -120,6 +121,7 @@ def test_a_missing_key_is_refused_by_its_name(base):
         ("crop_lengths.percentiles", [25, 175]),
         ("crop_lengths.percentiles", [25]),
         ("model.width", -1),
+        ("model.width", 0.6),
         ("training.batch_size", 0),
         ("training.batch_size", 1.5),
         ("training.selection", "worst"),

@@ -401,7 +401,11 @@ def test_the_registry_lists_all_pipelines(project):
         ([], {"folds.n_fold": 5}, "unknown parameter 'folds.n_fold'"),
         ([], {"folds.n_folds": 1}, "parameter 'folds.n_folds' is 1"),
         ([], {"model.weights": "gone.h5"}, "'gone.h5' is neither none, imagenet nor a file"),
-        ([], {"raw_dir": "nothing/here"}, "nothing/here is not a folder"),
+        (
+            [],
+            {"raw_dir": "nothing/here", "model.weights": "null"},
+            "nothing/here is not a folder",
+        ),
         (["--pipeline", "demo_data"], {}, "kedro run --env demo"),
         (["--pipelines", "tag"], {}, "tag_dir is not set"),
         (["--pipelines", "tag"], {"tag_dir": "nothing"}, "nothing is not a folder"),
@@ -421,4 +425,17 @@ def test_a_user_error_is_one_message(project, arguments, parameters, message):
     last = finished.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: ")
     assert message in last
+    assert "Traceback" not in finished.stdout + finished.stderr
+
+
+def test_a_training_without_its_initial_weights_stops_before_the_first_node(
+    project, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # Nothing answers there.
+    finished = kedro(project, "run", raw_dir="nothing/here", data_dir=tmp_path / "data")
+    assert finished.returncode == 1
+    last = finished.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: the ImageNet weights of the backbone could not be downloaded: ")
+    assert "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5" in last
     assert "Traceback" not in finished.stdout + finished.stderr
