@@ -47,7 +47,7 @@ def test_base_is_the_full_recipe():
     assert parameters.training.phases.cyclic.epochs == 100
     crops = parameters.test_time_crops
     assert parameters.folds.n_folds * crops.n_lengths * crops.crops_per_length == 300
-    assert crops.subset == "thinned"
+    assert crops.subset == "all"
     assert parameters.model.weights == "imagenet"
     assert parameters.demo is None
 
@@ -61,8 +61,6 @@ def test_an_environment_overrides_single_keys():
     assert erase["area"] == erase_in_base["area"]
     assert configured("esc50")["folds"]["source"] == "given"
     assert demo["model"]["weights"] is None  # Neither the demo nor a test needs a network.
-    for env in ("demo", "esc50"):
-        assert configured(env)["test_time_crops"]["subset"] == "all"
 
 
 @pytest.mark.parametrize("env", ["demo", "esc50"])
