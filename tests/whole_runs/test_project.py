@@ -282,7 +282,7 @@ def test_only_missing_outputs_are_computed_again_with_equal_values(project, demo
 
 
 def test_new_predictions_of_a_finished_training_agree_and_train_nothing(
-    project, finished_demo, tmp_path
+    project, finished_demo, sounds, tmp_path
 ):
     data = tmp_path / "data"
     shutil.copytree(finished_demo.outputs, data)
@@ -308,9 +308,9 @@ def test_new_predictions_of_a_finished_training_agree_and_train_nothing(
         assert f">{100 * accuracy:.1f}&#8239;%" in page
     tagger = Tagger.load(data / "06_models")
     assert tagger.settings.test_time_crops.subset == "thinned"
-    clips = pd.read_pickle(data / "02_intermediate" / "test_clips.pkl")
-    row = int(np.flatnonzero(clips["status"] == "ok")[0])
-    sound = Sound(clips["fname"][row], clips["path"][row])
+    # `clips` are now the test clips.
+    row = int(np.flatnonzero(rows)[0])
+    sound = Sound(clips["fname"][row], str(sounds / clips["fname"][row]))
     np.testing.assert_allclose(tagger.probabilities([sound])[0], after["test"][row], rtol=1e-3)
 
 
