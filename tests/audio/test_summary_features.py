@@ -72,7 +72,7 @@ def test_centroid_of_a_tone_is_its_frequency_within_a_bin():
     np.testing.assert_allclose(inner, 3000, atol=44100 / 2048)
 
 
-@pytest.mark.parametrize("n_samples", [2100, 66_151])
+@pytest.mark.parametrize("n_samples", [2101, 66_151])
 def test_frame_features_equal_librosa(n_samples):
     wave = tone(440, n_samples) + noise(1, n_samples)
     wave[: n_samples // 3] = 0
@@ -118,14 +118,14 @@ def test_running_mean_covers_full_windows_only():
     ("power", "attack", "decay"),
     [
         ([0.0, 0.5, 0.995, 1.0, 0.5, 0.1, 0.3, 0.1], 2, 5),
-        ([0.1, 0.15, 0.5, 1.0, 0.9], 3, 1),
-        ([1.0, 0.9, 0.8], 0, 3),
-        ([0.0, 0.0], 0, 2),
+        ([0.1, 0.15, 0.5, 1.0, 0.9], 3, 100),
+        ([1.0, 0.2, 0.8], 0, 100),
+        ([0.0, 0.0], 0, 100),
     ],
 )
 def test_attack_and_decay_time(power, attack, decay):
     assert summary.attack_time(np.array(power)) == attack
-    assert summary.decay_time(np.array(power)) == decay
+    assert summary.decay_time(np.array(power), 100) == decay
 
 
 def test_attack_of_a_burst_is_the_time_until_the_window_is_full():
@@ -148,6 +148,14 @@ def test_spectrum_of_a_tone_peaks_at_its_bin():
     spectrum = summary.segment_spectrum(tone(50 * 22.05, 10000, amplitude=0.5))
     assert spectrum.argmax() == 50
     assert spectrum[50] == pytest.approx(np.log1p(0.5 * 1000), rel=1e-4)
+
+
+@pytest.mark.parametrize(("n_samples", "n_segments"), [(4100, 1), (4101, 2), (6100, 2), (6101, 3)])
+def test_a_segment_that_ends_with_the_wave_is_left_out(n_samples, n_segments):
+    wave = noise(3, n_samples)
+    segments = [wave[100 + 2000 * i :][:2000].astype(float) for i in range(n_segments)]
+    expected = np.log1p(np.mean([np.abs(np.fft.fft(s)) for s in segments], axis=0)[:1000])
+    np.testing.assert_allclose(summary.segment_spectrum(wave), expected, rtol=1e-12)
 
 
 def test_peak_features_of_a_triangle():
@@ -180,6 +188,13 @@ def test_peak_fit_includes_the_left_end_but_not_the_right_end():
     right[15] = left[5] = 2
     np.testing.assert_allclose(summary.peak_fit(right), exact)
     assert summary.peak_fit(left)[0] < 19.9
+
+
+def test_peak_fit_starts_at_bin_0_but_must_end_before_the_last_bin():
+    bins = np.arange(40)
+    left, right = 900 - (bins - 5.0) ** 2, 900 - (bins - 30.0) ** 2
+    np.testing.assert_allclose(summary.peak_fit(left), [10, -1, 875])
+    np.testing.assert_array_equal(summary.peak_fit(right), [0, 0, 0])
 
 
 @pytest.mark.parametrize("peak", [0, 20, 39])
