@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,8 +49,6 @@ def test_a_rate_falls_after_every_patience_without_gain():
     ),
 )
 def test_a_plateau_is_that_of_the_keras_callbacks(losses, plateau):
-    import keras
-
     model = SimpleNamespace(
         optimizer=SimpleNamespace(learning_rate=np.float64(1)), stop_training=False
     )
