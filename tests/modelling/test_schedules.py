@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -43,6 +44,17 @@ def test_a_phase_stops_after_its_patience_without_any_gain():
     assert not has_stalled([*losses[:-1], 0.99998], stopping)
 
 
+def test_losses_that_are_not_finite_are_no_improvement():
+    losses = [math.nan, math.inf, 1.0, math.nan]
+    starts = [losses[:n] for n in range(5)]
+    rates = [plateau_rate(start, 1.0, PLATEAU) for start in starts]
+    np.testing.assert_allclose(rates, [1, 1, 0.1, 0.1, 0.1])
+    stopping = EarlyStopping(min_delta=0.1, patience=2)
+    assert [has_stalled(start, stopping) for start in starts] == [False, False, True, False, False]
+    # A phase has at least two epochs.
+    assert not has_stalled([math.nan], EarlyStopping(min_delta=0, patience=1))
+
+
 @given(
     # Keras compares in float32, which represents these numbers exactly.
     st.lists(st.integers(0, 128).map(lambda x: x / 64), max_size=30),
@@ -55,8 +67,6 @@ def test_a_phase_stops_after_its_patience_without_any_gain():
     st.builds(EarlyStopping, min_delta=st.sampled_from([0, 0.125, 1]), patience=st.integers(1, 8)),
 )
 def test_plateau_and_early_stopping_are_those_of_the_keras_callbacks(losses, plateau, stopping):
-    import keras
-
     model = SimpleNamespace(
         optimizer=SimpleNamespace(learning_rate=np.float64(1)), stop_training=False
     )
