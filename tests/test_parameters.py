@@ -81,9 +81,8 @@ def test_base_has_the_numbers_of_the_published_solution():
         "low": {"epochs": 100, "rate": 1e-5},
         "high": {"epochs": 100, "rate": 1e-4},
     }
-    assert training.plateau.min_delta == 1e-4
-    assert training.plateau.patience == 3
-    assert training.plateau.factor == 0.1
+    assert training.plateau.model_dump() == {"min_delta": 1e-4, "patience": 3, "factor": 0.1}
+    assert training.early_stopping.model_dump() == {"min_delta": 0, "patience": 10}
     assert recipe.demo is None
 
 
