@@ -185,6 +185,15 @@ def test_a_file_without_usable_sound_is_refused_with_a_reason(content, suffix, r
         load_trimmed(io.BytesIO(content), suffix=suffix)
 
 
+def test_an_error_that_is_not_of_libsndfile_is_a_reason_too(monkeypatch):
+    def fail(file):
+        raise RuntimeError("no memory for a decoder. ")
+
+    monkeypatch.setattr(decoding, "_ForwardSoundFile", fail)
+    with pytest.raises(decoding.UnusableClipError, match="sound: no memory for a decoder: convert"):
+        decode(io.BytesIO(WAV))
+
+
 @pytest.mark.parametrize("suffix", [".wav", ".WAV", ".dat", ""])
 def test_a_correct_or_unknown_suffix_is_accepted(suffix):
     assert len(load_trimmed(io.BytesIO(WAV), suffix=suffix).samples) == len(TONE)
