@@ -14,11 +14,15 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
 
+IMAGENET_WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+"""Widths of MobileNetV2 that Keras has ImageNet weights for."""
+
 RENAMED = {
     "lengths": "is now crop_lengths",
     "views": "is now test_time_crops (n_lengths, crops_per_length instead of n_spans, batch_size)",
     "inference.views": "is now test_time_crops.subset (exact is all; shared was removed)",
     "rejection.max_share": "is now rejection.max_fraction",
+    "training.plateau.stop_after": "is now training.early_stopping.patience",
 }
 """Keys of earlier versions, for the error that refuses them."""
 
@@ -117,12 +121,22 @@ class Model(_Group):
     """The networks."""
 
     weights: Annotated[str | None, BeforeValidator(_none_or_weights)]
-    """Initial weights of the backbone: null, imagenet, or the path of a `.weights.h5` file."""
+    """Initial weights of the backbone: imagenet, which Keras downloads; the path of a `.h5` file of
+    MobileNetV2 without top; or null for random ones."""
     width: Positive
     """Width multiplier of the backbone; ImageNet weights exist for 0.35, 0.5, 0.75, 1, 1.3, 1.4."""
     momentum: Momentum
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
     """Precision of the layers' arithmetic; weights and probabilities are always float32."""
+
+    @model_validator(mode="after")
+    def _has_weights_of_its_width(self) -> "Model":
+        if self.weights == "imagenet" and self.width not in IMAGENET_WIDTHS:
+            raise ValueError(
+                f"there are no ImageNet weights of width {self.width:g}: set a width of "
+                f"{', '.join(map(str, IMAGENET_WIDTHS))}, or weights to null or to a file"
+            )
+        return self
 
 
 class Erase(_Group):
@@ -200,12 +214,19 @@ class Plateau(_Group):
     """Reaction of a steady phase to a validation loss that stops falling, with selection `best`."""
 
     min_delta: Annotated[float, Field(ge=0)]
-    """The smallest fall of the loss that counts as an improvement."""
+    """A fall of the loss that is greater counts as an improvement."""
     patience: Count
     """Epochs without improvement before the rate is reduced."""
     factor: Annotated[float, Field(gt=0, lt=1)]
     """Factor by which the rate is reduced."""
-    stop_after: Count
+
+
+class EarlyStopping(_Group):
+    """End of a steady phase whose validation loss stopped falling, with selection `best`."""
+
+    min_delta: Annotated[float, Field(ge=0)]
+    """A fall of the loss that is greater counts as an improvement."""
+    patience: Count
     """Epochs without improvement before the phase ends."""
 
 
@@ -224,6 +245,7 @@ class Training(_Group):
     mixup_alpha: MixupAlpha
     phases: Phases
     plateau: Plateau
+    early_stopping: EarlyStopping
 
     @model_validator(mode="after")
     def _selects_from_all(self) -> "Training":

@@ -11,6 +11,7 @@ from fsat_kedro.inference.ensemble import (
     predict_crops,
     rank_labels,
 )
+from fsat_kedro.modelling.crop_lengths import predictions_per_clip
 from fsat_kedro.parameters import TestTimeCrops
 
 
@@ -120,6 +121,13 @@ def test_the_thinned_subset_is_one_crop_of_every_other_length(clips):
     every, thinned = batches_of(clips, "all"), batches_of(clips, "thinned")
     assert sorted(every.lengths) == sorted([10, 20, 30, 40, 50, 60] * 5)
     assert sorted(thinned.lengths) == [20, 40, 60]
+
+
+@pytest.mark.parametrize("subset", ["all", "thinned"])
+def test_predictions_per_clip_are_the_crops_of_all_folds(clips, subset):
+    crops = TestTimeCrops(n_lengths=6, crops_per_length=5, subset=subset, batch_size=64)
+    n_crops = sum(len(batches_of(clips, subset, fold).lengths) for fold in (1, 2, 3))
+    assert predictions_per_clip(crops, n_folds=3) == n_crops
 
 
 def test_each_fold_has_crops_of_its_own(clips):
