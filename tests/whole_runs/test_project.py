@@ -62,6 +62,11 @@ def test_every_test_clip_has_three_tags_even_an_empty_one(demo):
     assert rejected["reason"].tolist() == ["no samples"] * 3
 
 
+def test_a_run_shows_no_messages_of_libraries(finished_demo):
+    # TensorFlow reports its processor and missing GPUs, in every process that imports it.
+    assert finished_demo.messages.read_text() == ""
+
+
 def test_scores_are_saved_by_usage_and_by_fold(demo):
     test = json.loads((demo / "07_model_output" / "test_scores.json").read_text())
     cv = json.loads((demo / "07_model_output" / "cv_scores.json").read_text())
@@ -195,6 +200,7 @@ def test_one_file_is_tagged_on_the_terminal(project, demo, sounds, best_tags):
     assert finished.returncode == 0, finished.stdout + finished.stderr
     lines = [f"  {share:6.1%}  {label}" for label, share in expected.items()]
     assert finished.stdout.splitlines() == [str(sounds / fname), *lines]
+    assert finished.stderr == ""
 
 
 def test_the_model_is_registered_and_served_with_the_same_tags(
