@@ -12,6 +12,7 @@ from kill_and_resume import make_project
 SHORT = {
     "demo.n_train": 24,
     "demo.n_test": 8,
+    "training.validate_every": 1,
     "training.phases.cyclic.epochs": 1,
     "training.phases.low.epochs": 0,
     "training.phases.high.epochs": 1,

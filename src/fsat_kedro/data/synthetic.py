@@ -16,7 +16,7 @@ from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.errors import InputError
 from fsat_kedro.files import remove
 
-CLIP_SECONDS = (0.3, 4.0)
+CLIP_SECONDS = (0.6, 3.0)
 VERIFIED_FRACTION = 0.4
 MISLABELED_FRACTION = 0.15
 N_EMPTY = 3
@@ -327,7 +327,7 @@ def _move_into_place(partial: Path, folder: Path) -> None:
 def write_synthetic_dataset(folder: Path, *, n_train: int, n_test: int, seed: int) -> pd.DataFrame:
     """Write the synthetic data set into a folder, in the layout of FSDKaggle2018's release.
 
-    Clips are 0.3 to 4 s long, 44.1 kHz, mono, 16-bit, with silence at both ends. Three more test
+    Clips are 0.6 to 3 s long, 44.1 kHz, mono, 16-bit, with silence at both ends. Three more test
     clips are empty files, labelled None and ignored, as in the challenge. An earlier data set is
     replaced. The tables come last, so that an interrupted call leaves nothing that looks complete.
 
