@@ -1,6 +1,7 @@
 import os
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -83,9 +84,14 @@ def build_tiny_backbone(settings: Any, weights: str | None) -> Any:
     return backbone
 
 
-@pytest.fixture(scope="module")
-def tiny_backbone() -> Iterator[Callable]:
-    """Let all networks of a module have the tiny backbone; return the function that builds it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fsat_kedro.modelling.encoders._load_backbone", build_tiny_backbone)
-        yield build_tiny_backbone
+@pytest.fixture(scope="session")
+def tiny_backbone() -> Callable[[], AbstractContextManager[Callable]]:
+    """Return a context in which networks have the tiny backbone, and which yields its function."""
+
+    @contextmanager
+    def context() -> Iterator[Callable]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("fsat_kedro.modelling.encoders._load_backbone", build_tiny_backbone)
+            yield build_tiny_backbone
+
+    return context
