@@ -12,6 +12,7 @@ from fuzz_audio import fuzz
 from fsat_kedro.audio import decoding
 from fsat_kedro.audio.log_mel import log_mel
 from fsat_kedro.audio.summary_features import summary_features
+from fsat_kedro.errors import UnreadableError
 
 SHARED = Path(os.environ.get("FSAT_SHARED", Path(__file__).parents[3] / "shared"))
 REFERENCE = SHARED / "reference" / "seed_features.npz"
@@ -135,7 +136,12 @@ CLAIMS_4_GB = WAV[:40] + b"\xf0\xff\xff\xff" + WAV[44:]
         pytest.param(FLAC[:42], ".flac", "no samples", id="FLAC, header only"),
         pytest.param(OGG[:58], ".ogg", "not readable as sound", id="Ogg, header only"),
         pytest.param(WAV[:20], ".wav", "not readable as sound", id="half a header"),
-        pytest.param(b"no sound at all" * 99, ".wav", "not readable as sound", id="text"),
+        pytest.param(
+            b"no sound at all" * 99,
+            ".wav",
+            "^not readable as sound: Format not recognised: convert it to WAV, FLAC, Ogg or MP3$",
+            id="text",
+        ),
         pytest.param(b"\x89PNG\r\n\x1a\n" * 99, ".wav", "not readable as sound", id="image"),
         pytest.param(FLAC, ".wav", "named .wav, but its content is FLAC", id="FLAC as .wav"),
         pytest.param(WAV, ".MP3", "named .MP3, but its content is WAV", id="WAV as .MP3"),
@@ -153,6 +159,7 @@ CLAIMS_4_GB = WAV[:40] + b"\xf0\xff\xff\xff" + WAV[44:]
             "silence throughout: every sample is 0.25",
             id="constant offset",
         ),
+        pytest.param(bytes_of(np.full(2, 0.5)), ".wav", "sample is 0.5$", id="two equal samples"),
         pytest.param(
             bytes_of(np.full(50, np.nan)),
             ".wav",
@@ -378,6 +385,49 @@ def test_a_clip_of_one_sample_is_usable():
     clip = load_trimmed(file_of(np.array([0.5], np.float32)))
     assert (clip.start, clip.end) == (0, 1)
     assert log_mel(clip.samples, **LOG_MEL).shape == (64, 1)
+
+
+def test_a_trimmed_clip_has_the_warnings_of_its_file():
+    assert load_trimmed(io.BytesIO(WAV)).warnings == ()
+    (warning,) = load_trimmed(io.BytesIO(WAV[:-2])).warnings
+    assert warning.startswith("cut off")
+
+
+# Reading
+
+
+def read_clip(open_file, **options):
+    defaults = {"reason": "", "suffix": ".wav", "top_db": 60, "max_seconds": 600}
+    return decoding.read_clip(open_file, **{**defaults, **options})
+
+
+def test_a_clip_is_read_with_the_given_options():
+    wave = np.concatenate([tone(440, 0.5, amplitude=0.5 * 10 ** (-40 / 20)), tone(440, 0.5)])
+    clip, reason = read_clip(lambda: file_of(wave), top_db=20, max_seconds=0.8)
+    assert reason == ""
+    assert clip.start > 0
+    assert clip.end == round(0.8 * 44_100)
+    np.testing.assert_array_equal(clip.samples, wave[clip.start : clip.end])
+    _, reason = read_clip(lambda: file_of(wave), suffix=".mp3")
+    assert reason.startswith("named .mp3")
+
+
+def test_a_rejected_clip_is_empty_and_has_its_reason():
+    def missing():
+        raise UnreadableError("no such file")
+
+    def opened():
+        raise AssertionError("a clip that is rejected already is opened")
+
+    for clip, reason, expected in [
+        (*read_clip(missing), "no such file"),
+        (*read_clip(lambda: io.BytesIO(b"")), "an empty file"),
+        (*read_clip(opened, reason="no label"), "no label"),
+    ]:
+        assert reason == expected
+        assert clip.samples.shape == (0,)
+        assert clip.samples.dtype == np.float32
+        assert (clip.start, clip.end, clip.warnings) == (0, 0, ())
 
 
 # The reference

@@ -48,12 +48,12 @@ def test_folds_do_not_depend_on_how_labels_are_spelt():
 
 
 def test_a_class_may_have_fewer_clips_than_there_are_folds_and_is_named(caplog, recwarn):
-    labels = np.array(["common"] * 12 + ["rare"] * 2)
+    labels = np.repeat(["common", "enough", "few", "rare"], [12, 4, 3, 2])
     folds = stratified_folds(labels, n_folds=4, seed=0)
     assert folds[-2] != folds[-1]
     (message,) = caplog.messages
     assert "fewer clips than the 4 folds" in message
-    assert message.endswith(": rare (2)")
+    assert message.endswith(": few (3), rare (2)")
     assert len(recwarn) == 0
 
 

@@ -160,6 +160,15 @@ def test_perfect_scores_have_an_interval_from_one_to_one(n_clips):
     assert set(scores.values()) == {1.0}
 
 
+def test_the_seed_decides_the_intervals_of_scores(rng):
+    targets, probabilities = rng.integers(4, size=40), rng.dirichlet(np.ones(4), size=40)
+    first, again, other = (
+        metrics.score_clips(targets, probabilities, seed=seed) for seed in (1, 1, 2)
+    )
+    assert first == again
+    assert first != other
+
+
 def test_four_times_the_clips_halve_the_interval(rng):
     scores = rng.choice([0, 1 / 3, 1 / 2, 1], size=400)
     (low, high), (low_4, high_4) = (
@@ -198,6 +207,7 @@ def test_each_score_has_its_own_interval():
 # By class
 
 
+@pytest.mark.filterwarnings("error")
 def test_a_class_without_clips_has_no_recall_and_no_map():
     targets, probabilities = np.array([0, 0]), np.array([[0.9, 0.1], [0.4, 0.6]])
     np.testing.assert_array_equal(
@@ -220,9 +230,22 @@ def test_a_clip_of_an_unknown_class_lowers_the_precision_of_its_first_tag():
     np.testing.assert_allclose(recall, [1, np.nan])
 
 
-def test_confusion_counts_require_known_classes():
-    with pytest.raises(ValueError, match="-1"):
-        metrics.confusion_counts(np.array([0, -1]), np.full((2, 2), 0.5))
+@pytest.mark.parametrize(
+    ("targets", "message"),
+    [
+        ([0, -1], "targets from -1 to 0: expected 0 to 1"),
+        ([2, 1], "targets from 1 to 2: expected 0 to 1"),
+    ],
+)
+def test_confusion_counts_require_known_classes(targets, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.confusion_counts(np.array(targets), np.full((2, 2), 0.5))
+
+
+def test_confusion_counts_are_integers():
+    counts = metrics.confusion_counts(np.array([0, 1, 1]), PROBABILITIES[:, :2])
+    assert counts.tolist() == [[1, 0], [1, 1]]
+    assert counts.dtype == np.int64
 
 
 def test_confused_pairs_are_sorted_by_clips_then_by_class():
@@ -233,6 +256,11 @@ def test_confused_pairs_are_sorted_by_clips_then_by_class():
         *[(0, 1), (2, 0)],  # 2
         *[(1, 0), (2, 1)],  # 1
     ]
+
+
+def test_many_equally_frequent_pairs_stay_in_the_order_of_classes():
+    true, predicted = metrics.confused_pairs(np.ones((40, 40), int))
+    assert (np.diff(40 * true + predicted) > 0).all()
 
 
 def test_perfect_predictions_have_no_confused_pairs():
@@ -252,12 +280,20 @@ def test_reliability_worked_by_hand():
 
 
 def test_reliability_of_few_or_equally_confident_predictions():
-    for n in (1, 5, 500):
+    for n in (1, 5, 39, 40, 500):
         means, accuracies, low, high = metrics.reliability_curve(np.ones(n), np.ones(n, bool))
         assert len(means) == min(10, max(1, n // 20))
         assert (accuracies == 1).all()
         assert (low < 1).all()
         np.testing.assert_allclose(high, 1)
+
+
+def test_equally_confident_predictions_stay_in_their_order():
+    confidence = np.tile([0.5, 0.6], 500)
+    # In each half of the predictions, sorted by confidence, the first 250 are correct.
+    correct = np.arange(1000) < 500
+    _, accuracies, *_ = metrics.reliability_curve(confidence, correct)
+    np.testing.assert_allclose(accuracies, [1, 1, 0.5, 0, 0] * 2)
 
 
 def test_the_worked_examples_are_right():

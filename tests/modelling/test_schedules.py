@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 from hypothesis import given
@@ -36,6 +37,17 @@ def test_a_rate_falls_after_every_patience_without_gain():
     assert has_stalled([*losses, 0.7001], PLATEAU)
 
 
+def test_losses_that_are_not_finite_are_no_improvement():
+    losses = [math.nan, math.inf, 1.0, math.nan]
+    starts = [losses[:n] for n in range(5)]
+    plateau = PLATEAU.model_copy(update={"stop_after": 2})
+    rates = [plateau_rate(start, 1.0, plateau) for start in starts]
+    np.testing.assert_allclose(rates, [1, 1, 0.1, 0.1, 0.1])
+    assert [has_stalled(start, plateau) for start in starts] == [False, False, True, False, False]
+    # A phase has at least two epochs.
+    assert not has_stalled([math.nan], PLATEAU.model_copy(update={"stop_after": 1}))
+
+
 @given(
     # Keras compares in float32, which represents these numbers exactly.
     st.lists(st.integers(0, 128).map(lambda x: x / 64), max_size=30),
@@ -48,8 +60,6 @@ def test_a_rate_falls_after_every_patience_without_gain():
     ),
 )
 def test_a_plateau_is_that_of_the_keras_callbacks(losses, plateau):
-    import keras
-
     model = SimpleNamespace(
         optimizer=SimpleNamespace(learning_rate=np.float64(1)), stop_training=False
     )

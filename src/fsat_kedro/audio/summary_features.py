@@ -59,13 +59,14 @@ PART_COUNTS = (1, 2, 3)
 PART_SIGNALS = ("wave", "abs", "diff")
 PART_STATISTICS = ("mean", "std", "min", "max")
 
-MIN_SAMPLES = SEGMENT_START + SEGMENT_LENGTH
+# A segment counts where at least one sample follows it.
+MIN_SAMPLES = SEGMENT_START + SEGMENT_LENGTH + 1
 
 
 def summary_features(wave: np.ndarray) -> np.ndarray:
     """Compute the 1,133 summary features of a wave, named by `feature_names`.
 
-    A wave shorter than 2,100 samples, one segment, is padded with zeros at its end first.
+    A wave shorter than 2,101 samples, one segment, is padded with zeros at its end first.
     Silence and constants give finite values: the skewness of a constant row is 0, and so are the
     features of a peak where there is none.
 
@@ -286,7 +287,7 @@ def envelope_features(wave: np.ndarray) -> np.ndarray:
         [
             *runs_above(power, POWER_LEVELS),
             np.log1p(attack_time(power)),
-            np.log1p(decay_time(power)),
+            np.log1p(decay_time(power, wave.size)),
             np.log1p(changes),
             changes / wave.size,
         ]
@@ -333,17 +334,15 @@ def attack_time(power: np.ndarray) -> int:
     return int(np.argmax(power >= ATTACK_LEVEL * power.max()))
 
 
-def decay_time(power: np.ndarray) -> int:
+def decay_time(power: np.ndarray, n_samples: int) -> int:
     """Return the first index after the attack at which the power is under 20 % of its maximum.
 
-    If the power (n,) does not fall that low after the attack, return the last index before the
-    attack at which it was that low; n if it never was.
+    Where the power never falls that low after the attack, return n_samples, the length of the wave
+    itself. The power has fewer values: one for each full window.
     """
     low = np.flatnonzero(power < DECAY_LEVEL * power.max())
     later = low[low > attack_time(power)]
-    if later.size:
-        return int(later[0])
-    return int(low[-1]) if low.size else power.size
+    return int(later[0]) if later.size else n_samples
 
 
 def sign_changes(wave: np.ndarray) -> int:
@@ -359,13 +358,15 @@ def sign_changes(wave: np.ndarray) -> int:
 def segment_spectrum(wave: np.ndarray) -> np.ndarray:
     """Average the magnitude spectrum over segments of 2,000 samples, from sample 100 on.
 
+    As in the published solution, a segment that ends with the wave's last sample is left out.
+
     Args:
-        wave: (n,) samples in -1..1, n >= 2100; samples after the last full segment are ignored.
+        wave: (n,) samples in -1..1, n >= 2101; samples after the last segment are ignored.
 
     Returns:
         (b,) float64, log1p of the mean magnitude of the first 1,000 bins.
     """
-    count = (wave.size - SEGMENT_START) // SEGMENT_LENGTH
+    count = (wave.size - SEGMENT_START - 1) // SEGMENT_LENGTH
     used = wave[SEGMENT_START : SEGMENT_START + count * SEGMENT_LENGTH].astype(np.float64)
     magnitude = np.abs(np.fft.rfft(used.reshape(count, SEGMENT_LENGTH), axis=1))
     return np.log1p(magnitude.mean(0)[:SPECTRUM_BINS])
@@ -414,18 +415,20 @@ def quadratic_fit(positions: np.ndarray, values: np.ndarray) -> np.ndarray:
 def peak_fit(spectrum: np.ndarray) -> np.ndarray:
     """Fit a quadratic to the peak of a spectrum (b,): the bins around it above 10 % of it.
 
-    The first bin on the left that is not above 10 % is included, the one on the right is not.
+    The first bin on the left that is not above 10 % is included, the one on the right is not. The
+    peak starts at bin 0 where all bins on its left are above 10 %.
 
     Returns:
-        (3,) slope, curvature and intercept over the bin number; zeros for fewer than three bins.
+        (3,) slope, curvature and intercept over the bin number; zeros where all bins on the right
+        are above 10 %, and for fewer than three bins.
     """
     peak = spectrum.argmax()
     outside = np.flatnonzero(spectrum <= PEAK_LEVELS[0] * spectrum[peak])
     start = outside[outside <= peak].max(initial=0)
-    stop = outside[outside >= peak].min(initial=spectrum.size)
-    if stop - start < 3:
+    ends = outside[outside >= peak]
+    if ends.size == 0 or ends[0] - start < 3:
         return np.zeros(len(FIT_TERMS))
-    return quadratic_fit(np.arange(start, stop), spectrum[start:stop])
+    return quadratic_fit(np.arange(start, ends[0]), spectrum[start : ends[0]])
 
 
 # Group 4: statistics of parts
