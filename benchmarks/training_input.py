@@ -1,5 +1,6 @@
 """Measure the cost of preparing batches beside that of training, and the memory of a fold.
 
+    python benchmarks/training_input.py feeding      # batches made step by step and at once
     python benchmarks/training_input.py throughput   # fit and one resident batch, in turns
     python benchmarks/training_input.py memory       # the longest batches of the full recipe
 
@@ -14,8 +15,9 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,7 @@ from omegaconf import OmegaConf
 
 from fsat_kedro.data.ragged import gather
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
+from fsat_kedro.modelling import augmentation as augment
 
 if TYPE_CHECKING:
     import keras
@@ -115,6 +118,93 @@ def train(
     )
 
 
+def make_batch_step_by_step(batches: TrainingBatches, index: int) -> tuple:
+    """Make a training batch with a copy for every step, from the same random draws.
+
+    Clips are padded, cropped, shifted, reversed, scaled and erased one by one, then joined,
+    transposed and mixed.
+    """
+    rng, length = batches._rng(1, index), batches._draw_length(index)
+    rows = batches._draw_rows(index)
+    weights = augment.draw_mixup_weights(len(rows), batches._mixup_alpha, rng)
+    partners = batches._draw_rows(index, partners=True)
+    pairs = zip(*(_steps_of(batches, part, length, rng) for part in (rows, partners)), strict=True)
+    crops, partner_crops = (
+        np.stack(part).transpose(0, 2, 1)[..., None] for part in zip(*pairs, strict=True)
+    )
+    own, other = batches._clips.vectors(rows), batches._clips.vectors(partners)
+    mixed = [
+        _as_rows(weights, part) * part + (1 - _as_rows(weights, part)) * partner
+        for part, partner in zip((crops, *own), (partner_crops, *other), strict=True)
+    ]
+    return tuple(mixed[:-1]), mixed[-1]
+
+
+def _as_rows(weights: np.ndarray, part: np.ndarray) -> np.ndarray:
+    return weights.reshape(-1, *[1] * (part.ndim - 1))
+
+
+def _steps_of(
+    batches: TrainingBatches, rows: np.ndarray, length: int, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    clips, settings = batches._clips, batches._augmentation
+    n_frames = clips.mels.lengths[rows]
+    starts = augment.draw_crop_start(n_frames, length, rng)
+    shifts = augment.draw_shift(length, settings.shift, rng, len(rows))
+    flips = rng.random(len(rows)) < settings.flip
+    erased = rng.random(len(rows)) < settings.erase.probability
+    smallest, largest = clips.mel_statistics["minimum"], clips.mel_statistics["maximum"]
+    for row, start, shift, flip, erases in zip(rows, starts, shifts, flips, erased, strict=True):
+        mel = clips.mels[row]
+        before, after = max(0, -start), max(0, start + length - len(mel))
+        mel = np.pad(mel, ((before, after), (0, 0)), mode="symmetric")
+        mel = mel[start + before : start + before + length]
+        mel = mel[(np.arange(length) - shift).clip(0, length - 1)]
+        mel = mel[::-1] if flip else mel
+        mel = (mel - smallest) / (largest - smallest)
+        if erases:
+            area, aspect = settings.erase.area, settings.erase.aspect
+            box = augment.draw_box(mel.shape, area=area, aspect=aspect, rng=rng)
+            mel = mel.copy()
+            mel[box] = (rng.uniform(smallest, largest) - smallest) / (largest - smallest)
+        yield mel
+
+
+def compare_ways_to_feed(batch_size: int, length: int, turns: int) -> None:
+    """Print the clips per second of one thread for both ways to make a batch, in turns."""
+    from fsat_kedro.modelling.batches import TrainingBatches
+
+    _, settings = settings_of(batch_size, 1, "float32")
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        batches = TrainingBatches(
+            make_clips(32 * batch_size, folder),
+            batch_size=batch_size,
+            lengths=[length],
+            augmentation=settings.augmentation,
+            mixup_alpha=settings.mixup_alpha.mel,
+            seed=0,
+        )
+        ways = {
+            "step by step": partial(make_batch_step_by_step, batches),
+            "at once": batches.__getitem__,
+        }
+        for parts in zip(*((*x, y) for x, y in (way(0) for way in ways.values())), strict=True):
+            np.testing.assert_allclose(*parts, atol=1e-5)
+        for _ in range(turns):
+            rates = [_clips_per_second(make, len(batches), batch_size) for make in ways.values()]
+            ratios.append(rates[1] / rates[0])
+            print(", ".join(f"{name} {rate:.0f}" for name, rate in zip(ways, rates, strict=True)))
+    print(f"median ratio of {turns} turns: {statistics.median(ratios):.2f}")
+
+
+def _clips_per_second(make: Callable, n_batches: int, batch_size: int) -> float:
+    began = time.thread_time()  # Of this thread alone: other programs do not count.
+    for index in range(n_batches):
+        make(index)
+    return n_batches * batch_size / (time.thread_time() - began)
+
+
 def compare_with_resident(batch_size: int, length: int, turns: int, precision: str) -> None:
     """Print clips per second of `fit`, and of repeated steps on one batch of the same shape."""
     n_batches = 16
@@ -166,14 +256,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["throughput", "memory"])
+    parser.add_argument("what", choices=["feeding", "throughput", "memory"])
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--length", type=int, default=513, help="frames (throughput)")
+    parser.add_argument("--length", type=int, default=513, help="frames (not for memory)")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--clips", type=int, default=9473, help="of the set (memory)")
     arguments = parser.parse_args()
-    if arguments.what == "throughput":
+    if arguments.what == "feeding":
+        compare_ways_to_feed(arguments.batch_size, arguments.length, arguments.turns)
+    elif arguments.what == "throughput":
         compare_with_resident(
             arguments.batch_size, arguments.length, arguments.turns, arguments.precision
         )

@@ -19,6 +19,7 @@ RENAMED = {
     "views": "is now test_time_crops (n_lengths, crops_per_length instead of n_spans, batch_size)",
     "inference.views": "is now test_time_crops.subset (exact is all; shared was removed)",
     "rejection.max_share": "is now rejection.max_fraction",
+    "training.plateau.stop_after": "is now training.early_stopping.patience",
 }
 """Keys of earlier versions, for the error that refuses them."""
 
@@ -200,12 +201,19 @@ class Plateau(_Group):
     """Reaction of a steady phase to a validation loss that stops falling, with selection `best`."""
 
     min_delta: Annotated[float, Field(ge=0)]
-    """The smallest fall of the loss that counts as an improvement."""
+    """A fall of the loss that is greater counts as an improvement."""
     patience: Count
     """Epochs without improvement before the rate is reduced."""
     factor: Annotated[float, Field(gt=0, lt=1)]
     """Factor by which the rate is reduced."""
-    stop_after: Count
+
+
+class EarlyStopping(_Group):
+    """End of a steady phase whose validation loss stopped falling, with selection `best`."""
+
+    min_delta: Annotated[float, Field(ge=0)]
+    """A fall of the loss that is greater counts as an improvement."""
+    patience: Count
     """Epochs without improvement before the phase ends."""
 
 
@@ -224,6 +232,7 @@ class Training(_Group):
     mixup_alpha: MixupAlpha
     phases: Phases
     plateau: Plateau
+    early_stopping: EarlyStopping
 
     @model_validator(mode="after")
     def _selects_from_all(self) -> "Training":

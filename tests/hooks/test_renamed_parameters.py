@@ -21,6 +21,10 @@ from fsat_kedro.parameters import RENAMED, Parameters
             {"rejection": {"max_fraction": 0.1, "max_share": 0.1}},
             "'rejection.max_share' is now rejection.max_fraction",
         ),
+        (
+            {"training": {"plateau": {"stop_after": 10}}},
+            "'training.plateau.stop_after' is now training.early_stopping.patience",
+        ),
     ],
 )
 def test_a_key_of_an_earlier_version_is_refused_with_its_new_name(parameters, message):
@@ -31,6 +35,7 @@ def test_a_key_of_an_earlier_version_is_refused_with_its_new_name(parameters, me
 
 def test_the_new_names_exist():
     for problem in RENAMED.values():
-        group, _, key = problem.split()[2].partition(".")
-        field = Parameters.model_fields[group]
-        assert not key or key in field.annotation.model_fields
+        model = Parameters
+        for key in problem.split()[2].split("."):
+            assert key in model.model_fields
+            model = model.model_fields[key].annotation

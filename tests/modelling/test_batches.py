@@ -107,13 +107,102 @@ def test_an_epoch_uses_every_training_clip_once_and_no_other(rows, n_batches):
         batches.on_epoch_end()
 
 
+def steady_batches(**changes):
+    """Make training batches of clips whose frames are all alike: clip k is k / 10 everywhere."""
+    clips = clips_of(range(N_CLIPS), targets=np.eye(N_CLIPS, dtype=np.float32))
+    numbers = np.repeat(np.arange(N_CLIPS), clips.mels.lengths)
+    values = np.repeat(numbers[:, None], N_MELS, axis=1).astype(np.float32)
+    mels = RaggedArray(values, clips.mels.offsets)
+    statistics = {**clips.mel_statistics, "minimum": 0.0, "maximum": 10.0}
+    batches = training_batches(augmentation=PLAIN, **changes)
+    batches._clips = replace(clips, mels=mels, mel_statistics=statistics)
+    return batches
+
+
 def test_mixup_uses_every_clip_once_as_itself_and_once_as_a_partner():
-    batches = training_batches()
+    batches = steady_batches(seed=3)
+    own = np.concatenate([batches._draw_rows(index) for index in range(len(batches))])
+    partners = np.concatenate(
+        [batches._draw_rows(index, partners=True) for index in range(len(batches))]
+    )
+    assert sorted(own) == sorted(partners) == list(range(N_CLIPS))
+    assert not np.array_equal(own, partners)
     mass = sum(batches[index][1].sum() for index in range(len(batches)))
     assert mass == pytest.approx(N_CLIPS)
-    (_, pca), targets = batches[0]
-    # The first component of clip k is k: components and labels are mixed by the same weights.
-    np.testing.assert_allclose(pca[:, 0], targets @ np.arange(N_CLIPS), rtol=1e-5)
+
+
+def test_spectrograms_components_and_labels_are_mixed_with_one_partner_and_weight():
+    batches = steady_batches()
+    for index in range(len(batches)):
+        (mel, pca), targets = batches[index]
+        np.testing.assert_allclose(pca[:, 0], targets @ np.arange(N_CLIPS), rtol=1e-5)
+        expected = np.broadcast_to(pca[:, :1, None, None] / 10, mel.shape)
+        np.testing.assert_allclose(mel, expected, atol=1e-6)
+        for row, label in zip(batches._draw_rows(index), targets, strict=True):
+            assert label[row] > 0
+            assert np.count_nonzero(label) <= 2
+
+
+def test_partners_come_from_all_training_clips():
+    batches, elsewhere = steady_batches(), 0
+    for _ in range(5):
+        for index in range(len(batches)):
+            partners = np.flatnonzero(batches[index][1].sum(axis=0))
+            elsewhere += len(set(partners) - set(batches._draw_rows(index)))
+        batches.on_epoch_end()
+    # Of 11 partners in an epoch, 2 are expected in their clip's own batch of 2 or 3.
+    assert elsewhere > 5 * 6
+
+
+def test_a_partner_has_a_crop_of_its_own():
+    clips = clips_of([1], targets=np.eye(N_CLIPS, dtype=np.float32))
+    batches = training_batches(augmentation=PLAIN, lengths=[3])
+    batches._clips = replace(clips, rows=np.array([int(clips.mels.lengths.argmax())] * 2))
+    whole = clips.mels[batches._clips.rows[0]]
+    smallest, largest = clips.mel_statistics["minimum"], clips.mel_statistics["maximum"]
+    whole = (whole - smallest) / (largest - smallest)
+    crops = {whole[start : start + 3].T.round(5).tobytes() for start in range(len(whole) - 2)}
+    mixed = [batches[index][0][0][0, ..., 0] for index in (0, 1)]
+    # A mixture of two different crops of the clip is none of its crops.
+    assert not {crop.round(5).tobytes() for crop in mixed} & crops
+
+
+@pytest.mark.parametrize(
+    ("changes", "differs"),
+    [
+        ({"shift": 0.6}, lambda crop: (crop[:, 0] == crop[:, 1]).all()),
+        ({"flip": 1}, lambda crop: (np.diff(crop) < 0).all()),
+        (
+            {"erase": {"probability": 1, "area": (0.1, 0.4), "aspect": 0.3}},
+            lambda crop: len(np.unique(crop)) < len(np.unique(crop[0])) * N_MELS,
+        ),
+    ],
+    ids=["shift", "flip", "erase"],
+)
+def test_each_augmentation_changes_the_crops_and_only_if_it_is_on(changes, differs):
+    clips = clips_of(range(N_CLIPS), targets=np.eye(N_CLIPS, dtype=np.float32))
+    # Every value is its own: they rise by band and, within a band, by frame.
+    n = len(clips.mels.values)
+    values = np.arange(n * N_MELS, dtype=np.float32).reshape(N_MELS, n).T.copy()
+    statistics = {**clips.mel_statistics, "minimum": 0.0, "maximum": float(values.max())}
+    clips = replace(clips, mels=RaggedArray(values, clips.mels.offsets), mel_statistics=statistics)
+    long = np.flatnonzero(clips.mels.lengths >= 6)
+    changed = Augmentation.model_validate({**PLAIN.model_dump(), **changes})
+    for settings in (PLAIN, changed):
+        batches = training_batches(augmentation=settings, mixup_alpha=0, lengths=[6])
+        batches._clips = replace(clips, rows=long)
+        crops = [crop for i in range(len(batches)) for crop in batches[i][0][0][..., 0]]
+        assert any(map(differs, crops)) == (settings is changed)
+
+
+def test_the_crop_of_a_clip_differs_from_epoch_to_epoch():
+    longest = int(clips_of([0]).mels.lengths.argmax())
+    batches = training_batches([longest], augmentation=PLAIN, mixup_alpha=0, lengths=[5])
+    crops = set()
+    for _ in range(12):
+        crops.add(batches[0][0][0].tobytes())
+        batches.on_epoch_end()
+    assert len(crops) > 4
 
 
 def test_a_batch_does_not_depend_on_earlier_requests():

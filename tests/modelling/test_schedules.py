@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsat_kedro.modelling.schedules import has_stalled, plateau_rate, triangular_rate
-from fsat_kedro.parameters import Plateau
+from fsat_kedro.parameters import EarlyStopping, Plateau
 
-PLATEAU = Plateau(min_delta=0.1, patience=2, factor=0.1, stop_after=5)
+PLATEAU = Plateau(min_delta=0.1, patience=2, factor=0.1)
 
 
 def test_the_rate_rises_and_falls_in_a_triangle():
@@ -33,8 +33,15 @@ def test_a_rate_falls_after_every_patience_without_gain():
     losses = [1.0, 0.95, 0.92, 0.8, 0.8, 0.75, 0.72, 0.71]
     rates = [plateau_rate(losses[:n], 1.0, PLATEAU) for n in range(len(losses) + 1)]
     np.testing.assert_allclose(rates, [1, 1, 1, 0.1, 0.1, 0.1, 0.01, 0.01, 0.001])
-    assert [has_stalled(losses[:n], PLATEAU) for n in range(len(losses) + 1)] == [False] * 9
-    assert has_stalled([*losses, 0.7001], PLATEAU)
+
+
+def test_a_phase_stops_after_its_patience_without_any_gain():
+    stopping = EarlyStopping(min_delta=0, patience=3)
+    losses = [1.0, 1.1, 0.99999, 1.2, 0.99999, 1.0]
+    assert [has_stalled(losses[:n], stopping) for n in range(len(losses) + 1)] == [False] * 6 + [
+        True
+    ]
+    assert not has_stalled([*losses[:-1], 0.99998], stopping)
 
 
 def test_losses_that_are_not_finite_are_no_improvement():
@@ -56,10 +63,10 @@ def test_losses_that_are_not_finite_are_no_improvement():
         min_delta=st.sampled_from([0, 0.125, 1]),
         patience=st.integers(1, 4),
         factor=st.sampled_from([0.1, 0.5]),
-        stop_after=st.integers(1, 8),
     ),
+    st.builds(EarlyStopping, min_delta=st.sampled_from([0, 0.125, 1]), patience=st.integers(1, 8)),
 )
-def test_a_plateau_is_that_of_the_keras_callbacks(losses, plateau):
+def test_plateau_and_early_stopping_are_those_of_the_keras_callbacks(losses, plateau, stopping):
     model = SimpleNamespace(
         optimizer=SimpleNamespace(learning_rate=np.float64(1)), stop_training=False
     )
@@ -71,7 +78,7 @@ def test_a_plateau_is_that_of_the_keras_callbacks(losses, plateau):
             min_delta=plateau.min_delta,
         ),
         keras.callbacks.EarlyStopping(
-            mode="min", patience=plateau.stop_after, min_delta=plateau.min_delta
+            mode="min", patience=stopping.patience, min_delta=stopping.min_delta
         ),
     ]
     for callback in callbacks:
@@ -82,6 +89,6 @@ def test_a_plateau_is_that_of_the_keras_callbacks(losses, plateau):
             callback.on_epoch_end(n, {"val_loss": loss})
         rate = plateau_rate(losses[: n + 1], 1.0, plateau)
         assert math.isclose(rate, model.optimizer.learning_rate, rel_tol=1e-6)
-        assert has_stalled(losses[: n + 1], plateau) == model.stop_training
+        assert has_stalled(losses[: n + 1], stopping) == model.stop_training
         if model.stop_training:
             break

@@ -37,7 +37,8 @@ STAGE = Training(
         "low": {"epochs": 9, "rate": 1e-4},
         "high": {"epochs": 2, "rate": 0.3},
     },
-    plateau={"min_delta": 10, "patience": 1, "factor": 0.1, "stop_after": 2},
+    plateau={"min_delta": 10, "patience": 1, "factor": 0.1},
+    early_stopping={"min_delta": 10, "patience": 2},
 )
 
 

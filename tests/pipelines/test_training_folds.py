@@ -46,7 +46,8 @@ SETTINGS = NetworkSettings(
             "low": {"epochs": 0, "rate": 1e-5},
             "high": {"epochs": 0, "rate": 1e-4},
         },
-        "plateau": {"min_delta": 0.0, "patience": 3, "factor": 0.1, "stop_after": 10},
+        "plateau": {"min_delta": 0.0, "patience": 3, "factor": 0.1},
+        "early_stopping": {"min_delta": 0.0, "patience": 10},
     },
     test_time_crops={
         "n_lengths": 3,

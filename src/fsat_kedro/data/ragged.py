@@ -38,7 +38,8 @@ class RaggedArray:
         if not -len(self) <= index < len(self):
             raise IndexError(f"item {index} of a ragged array of {len(self)} items")
         index %= len(self)
-        return self.values[self.offsets[index] : self.offsets[index + 1]]
+        # Slices of a memory map would be memory maps, which take ten times as long to make.
+        return np.asarray(self.values)[self.offsets[index] : self.offsets[index + 1]]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[index] for index in range(len(self)))

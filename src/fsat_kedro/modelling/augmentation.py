@@ -7,46 +7,54 @@ Axes: t frames, m mel bands, n clips of a batch. The functions `draw_…` draw r
 import numpy as np
 
 
-def draw_crop_start(n_frames: int, length: int, rng: np.random.Generator) -> int:
-    """Draw the first frame of a crop; it is negative where the clip is shorter than the crop."""
-    surplus = n_frames - length
-    if surplus >= 0:
-        return int(rng.integers(surplus + 1))
-    return -int(rng.integers(-surplus + 1))
+def draw_crop_start(
+    n_frames: int | np.ndarray, length: int, rng: np.random.Generator
+) -> int | np.ndarray:
+    """Draw the first frame of a crop for each number of frames, one or (n,).
+
+    It is negative where the clip is shorter than the crop.
+    """
+    surplus = np.asarray(n_frames) - length
+    return np.sign(surplus) * rng.integers(np.abs(surplus) + 1)
 
 
-def crop(mel: np.ndarray, start: int, length: int) -> np.ndarray:
-    """Crop a spectrogram, which continues as its mirror image on both sides.
+def draw_shift(
+    length: int, limit: float, rng: np.random.Generator, size: int | None = None
+) -> int | np.ndarray:
+    """Draw shifts in frames, one or (size,), within ± `limit` (a fraction of `length`)."""
+    return np.rint(rng.uniform(-limit, limit, size) * length).astype(int)
+
+
+def source_frames(
+    n_frames: int | np.ndarray,
+    length: int,
+    *,
+    start: int | np.ndarray,
+    shift: int | np.ndarray = 0,
+    flip: bool | np.ndarray = False,
+) -> np.ndarray:
+    """Compose crop, shift and flip: compute which frame of the clip each frame of a crop shows.
+
+    The clip continues as its mirror image on both sides. The crop is moved later by `shift` frames
+    (earlier if negative) and repeats its edge there; at last it may be reversed in time.
 
     Args:
-        mel: (t, m) with t ≥ 1.
-        start: first frame, which may lie before the spectrogram.
-        length: number of frames; the crop may end after the spectrogram.
+        n_frames: of the clip, at least 1; each argument but the length is a number or (n,).
+        length: of the crop, in frames.
+        start: first frame of the crop; it may lie before the clip, and the crop may end after it.
+        shift: in frames.
+        flip: whether to reverse the crop.
 
     Returns:
-        (length, m).
+        Indices into the frames of the clip: (length,) for one crop, (n, length) for n.
     """
-    stop = start + length
-    before, after = max(0, -start), max(0, stop - len(mel))
-    if before or after:
-        mel = np.pad(mel, ((before, after), (0, 0)), mode="symmetric")
-    return mel[start + before : stop + before]
-
-
-def draw_shift(length: int, limit: float, rng: np.random.Generator) -> int:
-    """Draw a shift in frames, uniform within ± `limit` (a fraction of `length`)."""
-    return round(rng.uniform(-limit, limit) * length)
-
-
-def shift(mel: np.ndarray, frames: int) -> np.ndarray:
-    """Move a spectrogram (t, m) later by `frames` (earlier if negative), repeating its edge."""
-    source = np.arange(len(mel)) - frames
-    return mel[source.clip(0, len(mel) - 1)]
-
-
-def flip(mel: np.ndarray) -> np.ndarray:
-    """Reverse a spectrogram (t, m) in time."""
-    return mel[::-1]
+    n_frames, start, shift, flip = (np.expand_dims(x, -1) for x in (n_frames, start, shift, flip))
+    positions = np.arange(length)
+    positions = np.where(flip, length - 1 - positions, positions)
+    frames = start + np.clip(positions - shift, 0, length - 1)
+    # A clip and its mirror image repeat after twice its frames.
+    frames %= 2 * n_frames
+    return np.minimum(frames, 2 * n_frames - 1 - frames)
 
 
 def draw_box(
@@ -70,8 +78,8 @@ def draw_box(
     for _ in range(1000):
         target = rng.uniform(*area) * shape[0] * shape[1]
         ratio = rng.uniform(aspect, 1 / aspect)
-        frames = round(np.sqrt(target / ratio))
-        bands = round(np.sqrt(target * ratio))
+        frames = round((target / ratio) ** 0.5)
+        bands = round((target * ratio) ** 0.5)
         if 1 <= frames <= shape[0] and 1 <= bands <= shape[1]:
             first_frame = int(rng.integers(shape[0] - frames + 1))
             first_band = int(rng.integers(shape[1] - bands + 1))
@@ -79,24 +87,17 @@ def draw_box(
     return slice(0, 0), slice(0, 0)
 
 
-def erase(mel: np.ndarray, box: tuple[slice, slice], value: float) -> np.ndarray:
-    """Return a copy of a spectrogram (t, m) with the rectangle `box` set to `value`."""
-    erased = mel.copy()
-    erased[box] = value
-    return erased
+def draw_mixup_weights(n: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
+    """Draw λ (n,) float32 in 0..1 from Beta(α, α): the weight of each clip (Zhang et al., 2017)."""
+    return rng.beta(alpha, alpha, size=n).astype(np.float32)
 
 
-def draw_mixup(n: int, alpha: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draw partners and weights for mixup (Zhang et al., 2017).
+def mixup(clips: np.ndarray, partners: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mix clips with their partners: λ · clip + (1 − λ) · partner.
 
-    Returns:
-        A permutation (n,) of the batch, and λ (n,) float32 in 0..1 from Beta(α, α): the weight of
-        each clip itself.
+    All three arrays have one shape, or shapes that broadcast.
     """
-    return rng.permutation(n), rng.beta(alpha, alpha, size=n).astype(np.float32)
-
-
-def mixup(batch: np.ndarray, partners: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Mix every clip of a batch (n, …) with its partner: λ · clip + (1 − λ) · partner."""
-    weights = weights.reshape(-1, *[1] * (batch.ndim - 1))
-    return weights * batch + (1 - weights) * batch[partners]
+    mixed = clips - partners
+    mixed *= weights
+    mixed += partners
+    return mixed

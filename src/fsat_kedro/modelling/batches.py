@@ -4,7 +4,7 @@ Axes: n clips of a batch, m mel bands, t frames, p components, c classes. Every 
 from a seed of its own, because Keras may ask for a batch twice and from several threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -45,24 +45,23 @@ class Clips:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def random_crop(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        """Return a random crop (length, m) float32 of a clip, scaled to 0..1."""
-        mel = self.mels[row]
-        mel = augment.crop(mel, augment.draw_crop_start(len(mel), length, rng), length)
+    def gather(self, row: int, frames: np.ndarray) -> np.ndarray:
+        """Return frames (t,) of a clip as a new array (t, m) in dB."""
+        # To check every index would double the time; none lies outside, so none is clipped.
+        return np.take(self.mels[row], frames, axis=0, mode="clip")
+
+    def join(self, crops: Iterable[np.ndarray], n: int, length: int) -> np.ndarray:
+        """Join n crops (t, m) in dB to the input mel (n, m, t, 1), float32, scaled to 0..1."""
+        mel = np.empty((n, self.mels.values.shape[1], length, 1), np.float32)
         smallest, largest = self.mel_statistics["minimum"], self.mel_statistics["maximum"]
-        return ((mel - smallest) / (largest - smallest)).astype(np.float32)
+        for item, crop in zip(mel[..., 0], crops, strict=True):
+            item[:] = ((crop - smallest) / (largest - smallest)).T
+        return mel
 
-    def batch(self, crops: list[np.ndarray], rows: np.ndarray) -> tuple:
-        """Stack crops (t, m) of one length, with the components and targets of their rows.
-
-        Returns:
-            The inputs: mel (n, m, t, 1), and pca (n, p) if there are components; and targets
-            (n, c) if there are any.
-        """
-        inputs = [np.stack(crops).transpose(0, 2, 1)[..., None]]
-        if self.components is not None:
-            inputs.append(self.components[rows].astype(np.float32))
-        return (tuple(inputs),) if self.targets is None else (tuple(inputs), self.targets[rows])
+    def vectors(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return the other parts of a batch: pca (n, p) and targets (n, c), if there are any."""
+        parts = (self.components, self.targets)
+        return [part[rows].astype(np.float32) for part in parts if part is not None]
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -109,17 +108,23 @@ class TrainingBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """Return batch `index` of this epoch: the inputs, and targets (n, c)."""
-        order = self._rng(0).permutation(len(self._clips))
-        rows = self._clips.rows[np.array_split(order, self._n_batches)[index]]
         rng = self._rng(1, index)
         length = self._draw_length(index)
-        crops = [self._augmented_crop(row, length, rng) for row in rows]
-        inputs, targets = self._clips.batch(crops, rows)
+        rows = self._draw_rows(index)
+        crops, vectors = self._augmented_crops(rows, length, rng), self._clips.vectors(rows)
         if self._mixup_alpha > 0:
-            partners, weights = augment.draw_mixup(len(rows), self._mixup_alpha, rng)
-            inputs = tuple(augment.mixup(part, partners, weights) for part in inputs)
-            targets = augment.mixup(targets, partners, weights)
-        return inputs, targets
+            weights = augment.draw_mixup_weights(len(rows), self._mixup_alpha, rng)
+            rows = self._draw_rows(index, partners=True)
+            crops = map(augment.mixup, crops, self._augmented_crops(rows, length, rng), weights)
+            pairs = zip(vectors, self._clips.vectors(rows), strict=True)
+            vectors = [augment.mixup(*pair, weights[:, None]) for pair in pairs]
+        *pca, targets = vectors
+        return (self._clips.join(crops, len(rows), length), *pca), targets
+
+    def _draw_rows(self, index: int, *, partners: bool = False) -> np.ndarray:
+        """Draw the rows of batch `index`, or those of their partners in mixup."""
+        order = self._rng(3 if partners else 0).permutation(self._clips.rows)
+        return np.array_split(order, self._n_batches)[index]
 
     def _rng(self, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self._seed, self.epoch, *purpose])
@@ -130,16 +135,27 @@ class TrainingBatches(keras.utils.PyDataset):
             drawn += 1 if drawn + 1 < len(self._lengths) else -1
         return self._lengths[drawn]
 
-    def _augmented_crop(self, row: int, length: int, rng: np.random.Generator) -> np.ndarray:
-        mel = self._clips.random_crop(row, length, rng)
-        mel = augment.shift(mel, augment.draw_shift(length, self._augmentation.shift, rng))
-        if rng.random() < self._augmentation.flip:
-            mel = augment.flip(mel)
-        erase = self._augmentation.erase
-        if rng.random() < erase.probability:
-            box = augment.draw_box(mel.shape, area=erase.area, aspect=erase.aspect, rng=rng)
-            mel = augment.erase(mel, box, rng.random())
-        return mel
+    def _augmented_crops(
+        self, rows: np.ndarray, length: int, rng: np.random.Generator
+    ) -> Iterator[np.ndarray]:
+        """Draw a random crop of each row, augmented, as a new array (t, m) in dB."""
+        settings, n_frames = self._augmentation, self._clips.mels.lengths[rows]
+        frames = augment.source_frames(
+            n_frames,
+            length,
+            start=augment.draw_crop_start(n_frames, length, rng),
+            shift=augment.draw_shift(length, settings.shift, rng, len(rows)),
+            flip=rng.random(len(rows)) < settings.flip,
+        )
+        smallest, largest = (self._clips.mel_statistics[key] for key in ("minimum", "maximum"))
+        erased = rng.random(len(rows)) < settings.erase.probability
+        for row, shown, erases in zip(rows, frames, erased, strict=True):
+            crop = self._clips.gather(row, shown)
+            if erases:
+                area, aspect = settings.erase.area, settings.erase.aspect
+                box = augment.draw_box(crop.shape, area=area, aspect=aspect, rng=rng)
+                crop[box] = rng.uniform(smallest, largest)
+            yield crop
 
 
 class CropBatches(keras.utils.PyDataset):
@@ -193,12 +209,20 @@ class CropBatches(keras.utils.PyDataset):
         return np.tile(rows, len(crops))
 
     def __getitem__(self, index: int) -> tuple:
-        """Return batch `index`, see `Clips.batch`."""
+        """Return batch `index`: the inputs, and targets (n, c) if the clips have any."""
         rows, crops = self._batches[index]
-        mels = [self._crop(row, crop) for crop in crops for row in rows]
-        return self.clips.batch(mels, self.rows(index))
+        length = self.lengths[crops[0]]
+        mels = (self._crop(row, crop) for crop in crops for row in rows)
+        mel = self.clips.join(mels, len(rows) * len(crops), length)
+        vectors = self.clips.vectors(self.rows(index))
+        if self.clips.targets is None:
+            return ((mel, *vectors),)
+        *pca, targets = vectors
+        return (mel, *pca), targets
 
     def _crop(self, row: int, crop: int) -> np.ndarray:
         name = crc32(self.clips.fnames[row].encode())
         rng = np.random.default_rng([*self._seed, name, crop])
-        return self.clips.random_crop(row, self.lengths[crop], rng)
+        n_frames, length = len(self.clips.mels[row]), self.lengths[crop]
+        start = augment.draw_crop_start(n_frames, length, rng)
+        return self.clips.gather(row, augment.source_frames(n_frames, length, start=start))

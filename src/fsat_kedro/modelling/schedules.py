@@ -5,7 +5,7 @@ They keep no state, so a stage that resumes after an interruption gets the same 
 
 from collections.abc import Sequence
 
-from fsat_kedro.parameters import Plateau
+from fsat_kedro.parameters import EarlyStopping, Plateau
 
 
 def triangular_rate(step: int, half_cycle: int, minimum: float, maximum: float) -> float:
@@ -31,23 +31,23 @@ def plateau_rate(losses: Sequence[float], initial_rate: float, plateau: Plateau)
     """
     return initial_rate * plateau.factor ** sum(
         wait % plateau.patience == 0
-        for wait in _epochs_without_improvement(losses, plateau)
+        for wait in _epochs_without_improvement(losses, plateau.min_delta)
         if wait
     )
 
 
-def has_stalled(losses: Sequence[float], plateau: Plateau) -> bool:
-    """Return whether a phase stops early: its last `stop_after` epochs had no improvement."""
-    waits = _epochs_without_improvement(losses, plateau)
-    return len(waits) > 1 and waits[-1] >= plateau.stop_after
+def has_stalled(losses: Sequence[float], early_stopping: EarlyStopping) -> bool:
+    """Return whether a phase stops early: its last `patience` epochs had no improvement."""
+    waits = _epochs_without_improvement(losses, early_stopping.min_delta)
+    return len(waits) > 1 and waits[-1] >= early_stopping.patience
 
 
-def _epochs_without_improvement(losses: Sequence[float], plateau: Plateau) -> list[int]:
-    """Count, after each epoch, the epochs since the last loss lower by `min_delta`."""
+def _epochs_without_improvement(losses: Sequence[float], min_delta: float) -> list[int]:
+    """Count, after each epoch, the epochs since the loss last fell by more than `min_delta`."""
     waits: list[int] = []
     lowest = float("inf")
     for loss in losses:
-        if loss < lowest - plateau.min_delta:
+        if loss < lowest - min_delta:
             lowest = loss
             waits.append(0)
         else:

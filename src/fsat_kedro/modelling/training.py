@@ -43,7 +43,7 @@ def train_stage(
         network: freshly built, or with the encoder of the stage before.
         batches: training batches; an epoch is one pass.
         validation: crops of the held-out clips.
-        settings: phases, selection and plateau.
+        settings: phases, selection, plateau and early stopping.
         name: for the log, such as `fold_3 mel`.
         checkpoint: where the state is saved after each epoch. An interrupted stage resumes after
             its last saved epoch, with the same result to the last bit.
@@ -66,8 +66,8 @@ def train_stage(
         if stage.is_over(phase_name, phase):
             continue
         if not stage.rows_of(phase_name):
+            # The optimizer keeps its moments, as in the published solution.
             stage.use_best_weights()
-            reset_optimizer(network.optimizer)
         batches.epoch = len(stage.rows)
         network.fit(
             batches,
@@ -88,15 +88,6 @@ def train_stage(
 def map_at_3(accuracy: float, top_2_accuracy: float, top_3_accuracy: float) -> float:
     """Compute MAP@3 from the fractions of clips whose one true class is in the first 1, 2, 3."""
     return accuracy + (top_2_accuracy - accuracy) / 2 + (top_3_accuracy - top_2_accuracy) / 3
-
-
-def reset_optimizer(optimizer: keras.Optimizer) -> None:
-    """Set the optimizer's moments to zero, without compiling the network again."""
-    # In half precision another optimizer scales the loss around it, and has no moments.
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    for variable in optimizer.variables:
-        if variable is not optimizer.learning_rate:
-            variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
 
 
 @dataclass(eq=False)
@@ -120,7 +111,7 @@ class _Stage:
             return True
         if isinstance(phase, CyclicPhase) or self.settings.selection == "last":
             return False
-        return has_stalled([row["val_loss"] for row in rows], self.settings.plateau)
+        return has_stalled([row["val_loss"] for row in rows], self.settings.early_stopping)
 
     def add(self, row: dict) -> None:
         """Append an epoch to the history, and save the state."""
