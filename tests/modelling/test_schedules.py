@@ -47,12 +47,12 @@ def test_a_phase_stops_after_its_patience_without_any_gain():
 def test_losses_that_are_not_finite_are_no_improvement():
     losses = [math.nan, math.inf, 1.0, math.nan]
     starts = [losses[:n] for n in range(5)]
-    plateau = PLATEAU.model_copy(update={"stop_after": 2})
-    rates = [plateau_rate(start, 1.0, plateau) for start in starts]
+    rates = [plateau_rate(start, 1.0, PLATEAU) for start in starts]
     np.testing.assert_allclose(rates, [1, 1, 0.1, 0.1, 0.1])
-    assert [has_stalled(start, plateau) for start in starts] == [False, False, True, False, False]
+    stopping = EarlyStopping(min_delta=0.1, patience=2)
+    assert [has_stalled(start, stopping) for start in starts] == [False, False, True, False, False]
     # A phase has at least two epochs.
-    assert not has_stalled([math.nan], PLATEAU.model_copy(update={"stop_after": 1}))
+    assert not has_stalled([math.nan], EarlyStopping(min_delta=0.1, patience=1))
 
 
 @given(
