@@ -1,6 +1,8 @@
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import numpy as np
 import portalocker
@@ -67,3 +69,34 @@ def url(s3: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
+
+
+def build_tiny_backbone(settings: Any, weights: str | None) -> Any:
+    """Build a backbone that halves its input as MobileNetV2 does, and is traced in a second."""
+    import keras
+    from keras import layers
+
+    image = keras.Input((None, None, 3))
+    features = layers.Conv2D(4, 3, strides=2, padding="same", name="Conv1")(image)
+    for index in range(1, 5):
+        features = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"pad_{index}")(features)
+        features = layers.DepthwiseConv2D(3, strides=2, name=f"depthwise_{index}")(features)
+    features = layers.Conv2D(8, 1, name="expand")(features)
+    features = layers.BatchNormalization(name="normalisation")(features)
+    backbone = keras.Model(image, layers.ReLU(6, name="relu")(features), name="tiny_backbone")
+    if weights is not None:
+        backbone.load_weights(weights)
+    return backbone
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone() -> Callable[[], AbstractContextManager[Callable]]:
+    """Return a context in which networks have the tiny backbone, and which yields its function."""
+
+    @contextmanager
+    def context() -> Iterator[Callable]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("fsat_kedro.modelling.encoders._load_backbone", build_tiny_backbone)
+            yield build_tiny_backbone
+
+    return context

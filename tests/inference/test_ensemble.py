@@ -5,14 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsat_kedro.data.ragged import RaggedArray
+from fsat_kedro.inference import runtimes
 from fsat_kedro.inference.ensemble import (
     geometric_mean,
     log_probabilities,
     predict_crops,
+    predict_fold,
     rank_labels,
 )
 from fsat_kedro.modelling.crop_lengths import predictions_per_clip
-from fsat_kedro.parameters import TestTimeCrops
+from fsat_kedro.modelling.networks import build_network
+from fsat_kedro.parameters import Inference, Model, NetworkSettings, TestTimeCrops
 
 
 def test_a_geometric_mean_matches_a_worked_example():
@@ -61,6 +64,7 @@ def test_a_rejected_clip_has_no_labels_and_two_classes_have_no_third():
     first, rejected = ranked.itertuples(index=False)
     assert first[:4] == ("Meow", 0.8, "Bark", 0.2)
     assert pd.isna([*first[4:], *rejected]).all()
+    assert (ranked.filter(like="tag_").dtypes == "string").all()
 
 
 class LengthNetwork:
@@ -134,3 +138,52 @@ def test_each_fold_has_crops_of_its_own(clips):
     mels = [batches_of(clips, "all", fold)[0][0][0] for fold in (1, 1, 2)]
     np.testing.assert_array_equal(mels[0], mels[1])
     assert not np.array_equal(mels[0], mels[2])
+
+
+# One fold
+
+NARROW = Model(
+    weights=None, width=0.35, momentum={"backbone": 0.9, "others": 0.9}, precision="float32"
+)
+
+
+class Converted:
+    """Stands for OpenVINO: its predictions are told apart by their sum, which is 2."""
+
+    def __init__(self, network):
+        self.network, self.output_shape = network, network.output_shape
+
+    def predict_on_batch(self, inputs):
+        return 2 * self.network.predict_on_batch(inputs)
+
+
+@pytest.mark.parametrize(("n_components", "converts"), [(None, False), (2, False), (2, True)])
+def test_a_fold_predicts_its_own_crops_by_its_weights_in_its_runtime(
+    rng, tmp_path, monkeypatch, tiny_backbone, n_components, converts
+):
+    from fsat_kedro.modelling.batches import Clips, CropBatches
+
+    asked = []
+    monkeypatch.setattr(runtimes, "OpenVINONetwork", Converted)
+    monkeypatch.setattr(runtimes, "uses_openvino", lambda *ask: asked.append(ask) or converts)
+    clips = Clips(
+        np.array([2, 0]),
+        [f"{clip}.wav" for clip in range(3)],
+        RaggedArray(rng.random((300, 32)), np.arange(0, 301, 100)),
+        None if n_components is None else rng.random((3, n_components)),
+        {"minimum": 0.0, "maximum": 1.0, "shortest": 32, "longest": 40},
+    )
+    crops = TestTimeCrops(n_lengths=3, crops_per_length=2, subset="all", batch_size=4)
+    settings = NetworkSettings.model_construct(
+        model=NARROW, test_time_crops=crops, inference=Inference(runtime="auto"), seed=7
+    )
+    with tiny_backbone():
+        sizes = {"n_mels": 32, "n_classes": 4, "n_components": n_components}
+        network = build_network(NARROW, weights=None, **sizes)
+        network.save_weights(tmp_path / "fold.weights.h5")
+        logs = predict_fold(
+            tmp_path / "fold.weights.h5", clips, n_classes=4, settings=settings, fold=3
+        )
+    expected = predict_crops(network, CropBatches(clips, crops, seed=(7, 3)))
+    np.testing.assert_allclose(logs, expected + np.log(2) * converts, rtol=1e-5)
+    assert asked == [(settings.inference, 12)]

@@ -70,4 +70,4 @@ def test_a_save_that_fails_is_an_error_in_a_folder_and_a_warning_at_a_url(tmp_pa
             "this stage", StageState([], [], [], [])
         )
     (message,) = caplog.messages
-    assert message.startswith("The checkpoint could not be saved, training goes on: ")
+    assert message.startswith("The checkpoint could not be saved, training goes on: nowhere://")

@@ -1,0 +1,294 @@
+"""The nodes of two folds, with a tiny backbone and without training.
+
+Every clip has a class and components of its own, so the batches say which clips they are of. In
+place of the training, the network remembers the classes that it saw: it predicts those alone.
+"""
+
+from unittest.mock import create_autospec
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+from kedro.io import DataCatalog, MemoryDataset
+from kedro.runner import SequentialRunner
+
+from fsat_kedro.data.ragged import RaggedArray
+from fsat_kedro.datasets.keras_weights_dataset import KerasWeightsDataset
+from fsat_kedro.modelling import training
+from fsat_kedro.modelling.encoders import ENCODER
+from fsat_kedro.parameters import Folds, NetworkSettings
+from fsat_kedro.pipelines.training import create_pipeline, nodes
+
+N_CLIPS, N_MELS = 9, 32
+FOLDS = np.array([1, 2, 2, 1, 0, 1, 2, 1, 1])
+USABLE = np.flatnonzero(FOLDS)
+SETTINGS = NetworkSettings(
+    model={
+        "weights": None,
+        "width": 0.35,
+        "momentum": {"backbone": 0.9, "others": 0.9},
+        "precision": "float32",
+    },
+    training={
+        "batch_size": 2,
+        "n_lengths": None,
+        "augmentation": {
+            "shift": 0.1,
+            "flip": 0.5,
+            "erase": {"probability": 0.5, "area": (0.02, 0.2), "aspect": 0.3},
+        },
+        "selection": "best",
+        "validate_every": 1,
+        "mixup_alpha": {"mel": 0.0, "mel_pca": 1.0},
+        "phases": {
+            "cyclic": {"epochs": 1, "half_cycle": 1, "minimum_rate": 1e-4, "maximum_rate": 1e-3},
+            "low": {"epochs": 0, "rate": 1e-5},
+            "high": {"epochs": 0, "rate": 1e-4},
+        },
+        "plateau": {"min_delta": 0.0, "patience": 3, "factor": 0.1},
+        "early_stopping": {"min_delta": 0.0, "patience": 10},
+    },
+    test_time_crops={
+        "n_lengths": 3,
+        "crops_per_length": 2,
+        "subset": "thinned",
+        "batch_size": 4,
+    },
+    inference={"runtime": "keras"},
+    seed=7,
+)
+STATISTICS = {"minimum": 0.0, "maximum": 1.0, "shortest": 32, "longest": 40}
+VALUES = np.random.default_rng(0).random((60 * N_CLIPS, N_MELS), dtype=np.float32)
+MELS = RaggedArray(VALUES, np.arange(0, 60 * N_CLIPS + 1, 60))
+COMPONENTS = np.stack([np.arange(N_CLIPS), np.ones(N_CLIPS)], axis=1)
+CLIPS = pd.DataFrame(
+    {
+        "fname": [f"{clip}.wav" for clip in range(N_CLIPS)],
+        "label": pd.Series(list("hgfedcbai"), dtype="string"),
+        "status": np.where(FOLDS > 0, "ok", "rejected"),
+        "fold": pd.Series(FOLDS, dtype="Int64"),
+    }
+)
+
+
+def split_of(fold):
+    folds = Folds(source="given", n_folds=2)
+    splits = nodes.split_folds(FOLDS, CLIPS, nodes.list_classes(CLIPS), STATISTICS, folds)
+    return splits[fold - 1]
+
+
+CLASS_OF = split_of(1)["targets"]
+
+
+def classes_of(part, fold):
+    """Return the classes of the clips that a fold trains on or holds out."""
+    held_out = np.equal(FOLDS, fold)
+    return sorted(CLASS_OF[held_out if part == "validation" else ~held_out & (FOLDS > 0)])
+
+
+class Stage:
+    """What the training of a stage gets, and does instead of a training."""
+
+    def __init__(self, network, batches, validation, options):
+        self.network, self.batches, self.validation = network, batches, validation
+        self.options = options
+        self.initial = {layer.name: layer.get_weights() for layer in network.layers}
+        self.drawn = [batches[index] for index in range(len(batches))]
+        for _ in range(9):
+            batches.on_epoch_end()
+            self.drawn += [batches[index] for index in range(len(batches))]
+        self.held_out = [validation[index] for index in range(len(validation))]
+        self.history = pd.DataFrame({"name": [options["name"]]})
+
+    def seen(self):
+        """Return the mass of each class in the targets."""
+        return sum(targets.sum(axis=0) for _, targets in self.drawn)
+
+    def lengths(self):
+        return [inputs[0].shape[2] for inputs, _ in self.drawn]
+
+    def remember(self):
+        kernel, _ = self.network.get_layer("classes").get_weights()
+        self.network.get_layer("classes").set_weights([kernel / 10, np.log(1e-9 + self.seen())])
+        return self.history
+
+
+@pytest.fixture(scope="module", autouse=True)
+def build_backbone(tiny_backbone):
+    with tiny_backbone() as build:
+        yield build
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Replace the training; return a list of the stages that are trained."""
+    stages = []
+
+    def remember(*parts, **options):
+        stages.append(Stage(*parts, options))
+        return stages[-1].remember()
+
+    with pytest.MonkeyPatch.context() as patch:
+        replacement = create_autospec(training.train_stage, side_effect=remember)
+        patch.setattr(training, "train_stage", replacement)
+        yield stages
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("weights")
+
+
+@pytest.fixture(scope="module")
+def outputs(trained, folder):
+    """Run the pipeline up to the out-of-fold predictions of two folds."""
+    parts = {
+        "train_clips": CLIPS,
+        "train_mels": MELS,
+        "train_components": COMPONENTS,
+        "mel_statistics": STATISTICS,
+        "params:folds": Folds(source="given", n_folds=2),
+        "params:seed": 7,
+        "params:network_settings": SETTINGS,
+        "callbacks": ["callback"],
+    }
+    catalog = DataCatalog({name: MemoryDataset(part) for name, part in parts.items()})
+    for name in (f"{stage}_{{}}_{fold}" for fold in (1, 2) for stage in ("mel", "mel_pca")):
+        catalog[name.format("checkpoint")] = MemoryDataset(name.format("checkpoint"))
+        path = str(folder / name.format("weights")) + ".weights.h5"
+        catalog[name.format("weights")] = KerasWeightsDataset(filepath=path)
+    wanted = create_pipeline(2).to_outputs("oof_probabilities", "training_history")
+    outputs = SequentialRunner().run(wanted, catalog)
+    return {name: output.load() for name, output in outputs.items()}
+
+
+@pytest.fixture(scope="module")
+def stages(trained, outputs):
+    """Return the stages that the pipeline trained, by stage and fold."""
+    return {(s.network.name, int(s.options["name"].split()[0][-1])): s for s in trained[:4]}
+
+
+def test_every_stage_of_every_fold_is_trained_once(trained, stages):
+    assert {*stages} == {("mel", 1), ("mel", 2), ("mel_pca", 1), ("mel_pca", 2)}
+
+
+def test_a_fold_trains_on_its_training_clips_alone(stages):
+    for (_, fold), stage in stages.items():
+        assert np.flatnonzero(stage.seen()).tolist() == classes_of("train", fold)
+
+
+def test_a_fold_validates_on_one_crop_of_each_length_of_its_held_out_clips(stages):
+    for (_, fold), stage in stages.items():
+        lengths = {}
+        for inputs, targets in stage.held_out:
+            for label in targets.argmax(axis=1):
+                lengths.setdefault(label, []).append(inputs[0].shape[2])
+        assert sorted(lengths) == classes_of("validation", fold)
+        assert all(sorted(of_clip) == [32, 36, 40] for of_clip in lengths.values())
+
+
+def test_every_clip_is_predicted_by_the_network_of_its_fold_which_did_not_see_it(outputs):
+    probabilities = outputs["oof_probabilities"]
+    for clip in USABLE:
+        predicted = np.flatnonzero(probabilities[clip] > 1e-3)
+        assert CLASS_OF[clip] not in predicted
+        assert predicted.tolist() == classes_of("train", FOLDS[clip])
+    assert np.isnan(probabilities[FOLDS == 0]).all()
+
+
+def test_out_of_fold_predictions_are_of_held_out_clips_with_crops_of_the_fold(outputs, folder):
+    path, split = folder / "mel_pca_weights_2.weights.h5", split_of(2)
+    ours, others = (
+        nodes.predict_out_of_fold(path, {**split, "fold": fold}, MELS, COMPONENTS, SETTINGS)
+        for fold in (2, 3)
+    )
+    for logs in (ours, others):
+        assert logs.shape == (N_CLIPS, len(USABLE))
+        assert np.isfinite(logs[FOLDS == 2]).all()
+        assert np.isnan(logs[FOLDS != 2]).all()
+    assert not np.array_equal(ours[FOLDS == 2], others[FOLDS == 2])
+
+
+def test_the_history_of_a_stage_is_that_of_its_training(outputs):
+    history = outputs["training_history"]
+    assert history["fold"].tolist() == [1, 1, 2, 2]
+    assert history["stage"].tolist() == ["mel", "mel_pca"] * 2
+    names = ["fold_1 mel", "fold_1 mel_pca", "fold_2 mel", "fold_2 mel_pca"]
+    assert history["name"].tolist() == names
+
+
+def test_a_stage_has_its_settings_checkpoint_and_callbacks(stages):
+    for (name, fold), stage in stages.items():
+        assert stage.options == {
+            "settings": SETTINGS.training,
+            "name": f"fold_{fold} {name}",
+            "checkpoint": f"{name}_checkpoint_{fold}",
+            "callbacks": ["callback"],
+        }
+
+
+def test_stage_mel_gets_spectrograms_alone_and_stage_mel_pca_components_too(stages):
+    for (name, _), stage in stages.items():
+        with_components = name == "mel_pca"
+        assert [x.name for x in stage.network.inputs] == ["mel", "pca"][: 1 + with_components]
+        for inputs, targets in stage.drawn + stage.held_out:
+            assert len(inputs) == 1 + with_components
+            if with_components:
+                # Mixed like the classes, which are in the order of the labels.
+                own = targets @ COMPONENTS[USABLE][np.argsort(CLASS_OF[USABLE])]
+                np.testing.assert_allclose(inputs[1], own, rtol=1e-5)
+
+
+def test_crops_have_all_lengths_and_the_mixup_of_their_stage(stages):
+    for (name, _), stage in stages.items():
+        assert {*stage.lengths()} <= {*range(32, 41)}
+        assert len({*stage.lengths()}) > 5
+        is_mixed = any((targets.max(axis=1) < 0.9).any() for _, targets in stage.drawn)
+        assert is_mixed == (name == "mel_pca")
+
+
+def test_stage_mel_pca_starts_from_the_encoder_of_stage_mel_and_a_new_head(stages):
+    for fold in (1, 2):
+        mel, initial = stages["mel", fold].network, stages["mel_pca", fold].initial
+        theirs = mel.get_layer(ENCODER).get_weights()
+        for one, other in zip(initial[ENCODER], theirs, strict=True):
+            np.testing.assert_array_equal(one, other)
+        old_head = mel.get_layer("dense_384").get_weights()[0]
+        assert not np.array_equal(initial["dense_384"][0], old_head)
+
+
+def test_folds_and_stages_have_seeds_of_their_own(stages):
+    assert len({tuple(stage.lengths()) for stage in stages.values()}) == 4
+    assert len({stage.initial["dense_384"][0].tobytes() for stage in stages.values()}) == 4
+    for fold in (1, 2):
+        crops = [stages[name, fold].held_out[0][0][0] for name in ("mel", "mel_pca")]
+        assert not np.array_equal(*crops)
+
+
+def test_a_stage_is_drawn_the_same_after_any_other_and_by_the_seed_that_is_set(trained, stages):
+    expected = stages["mel", 1]
+    for seed in (7, 8):
+        settings = SETTINGS.model_copy(update={"seed": seed})
+        network, _ = nodes.train_mel(split_of(1), MELS, settings, None, [])
+        ours = trained.pop()
+        assert ours.network is network
+        assert (ours.lengths() == expected.lengths()) == (seed == 7)
+        kernels = (stage.initial["dense_384"][0] for stage in (ours, expected))
+        assert np.array_equal(*kernels) == (seed == 7)
+
+
+def test_stage_mel_starts_from_the_backbone_and_has_the_crop_lengths_that_are_set(
+    trained, build_backbone, tmp_path
+):
+    keras.utils.set_random_seed(99)
+    backbone = build_backbone(SETTINGS.model, None)
+    backbone.save_weights(tmp_path / "backbone.weights.h5")
+    model = SETTINGS.model.model_copy(update={"weights": str(tmp_path / "backbone.weights.h5")})
+    two_lengths = SETTINGS.training.model_copy(update={"n_lengths": 2})
+    settings = SETTINGS.model_copy(update={"model": model, "training": two_lengths})
+    network, _ = nodes.train_mel(split_of(1), MELS, settings, None, [])
+    ours = network.get_layer(ENCODER).get_layer("tiny_backbone")
+    for one, other in zip(ours.get_weights(), backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert {*trained.pop().lengths()} == {32, 40}
