@@ -95,6 +95,14 @@ def test_the_first_two_batches_of_an_epoch_differ_in_length_if_possible():
     assert {fixed[index][0][0].shape[2] for index in range(len(fixed))} == {7}
 
 
+def test_each_later_batch_has_a_length_of_its_own():
+    batches, lengths = training_batches(lengths=[7, 8]), set()
+    for _ in range(30):
+        lengths.add(tuple(batches[index][0][0].shape[2] for index in (2, 3)))
+        batches.on_epoch_end()
+    assert lengths == {(7, 7), (7, 8), (8, 7), (8, 8)}
+
+
 @pytest.mark.parametrize(("rows", "n_batches"), [(range(N_CLIPS), 4), ([2, 5, 7], 2), ([4, 9], 2)])
 def test_an_epoch_uses_every_training_clip_once_and_no_other(rows, n_batches):
     batches = training_batches(rows, augmentation=PLAIN, mixup_alpha=0)
@@ -220,6 +228,7 @@ def test_epochs_and_seeds_differ():
     batches, other = training_batches(lengths=[9]), training_batches(seed=2)
     first = batches[0]
     batches.on_epoch_end()
+    assert batches.epoch == 1
     assert not np.array_equal(first[0][0], batches[0][0][0])
     assert not np.array_equal(first[1], other[0][1])
 
@@ -322,3 +331,16 @@ def test_batches_of_crops_have_the_components_and_targets_of_their_clips():
 def test_the_first_two_batches_of_crops_differ_in_length():
     batches = crop_batches_of(clips_of(range(N_CLIPS)))
     assert batches[0][0][0].shape[2] != batches[1][0][0].shape[2]
+
+
+def test_the_thinned_subset_is_one_crop_of_every_other_length():
+    lengths = [5, 10, 15, 20, 25, 30]
+    every = crop_batches_of(clips_of([4, 1, 2]), lengths=lengths, crops_per_length=5)
+    assert sorted(every.lengths) == sorted(lengths * 5)
+    settings = TestTimeCrops(n_lengths=6, crops_per_length=5, subset="thinned", batch_size=64)
+    assert sorted(CropBatches(clips_of([4, 1, 2]), settings, seed=(1,)).lengths) == [10, 20, 30]
+
+
+def test_no_clips_have_no_crops():
+    batches = crop_batches_of(clips_of([]))
+    assert (len(batches), batches.n_crops) == (0, 0)
