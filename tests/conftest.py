@@ -7,11 +7,16 @@ from typing import Any
 import numpy as np
 import portalocker
 import pytest
+from hypothesis import settings
 
 from whole_runs import FinishedDemo, run_demo
 
 # Read by TensorFlow when it is imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+# A test does not fail because the machine is busy.
+settings.register_profile("without a deadline", deadline=None)
+settings.load_profile("without a deadline")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -5,6 +5,8 @@ import pytest
 from kedro.config import OmegaConfigLoader
 from pydantic import ValidationError
 
+from fsat_kedro.audio.decoding import SAMPLE_RATE
+from fsat_kedro.modelling import crop_lengths
 from fsat_kedro.parameters import RENAMED, Model, NetworkSettings, Parameters
 from fsat_kedro.settings import CONFIG_LOADER_ARGS
 
@@ -39,17 +41,58 @@ def test_every_environment_is_valid(env):
     Parameters.model_validate(configured(env))
 
 
-def test_base_is_the_full_recipe():
-    parameters = Parameters.model_validate(configured("base"))
-    assert parameters.folds.n_folds == 10
-    assert parameters.log_mel.n_mels == 64
-    assert parameters.pca.n_components == 350
-    assert parameters.training.phases.cyclic.epochs == 100
-    crops = parameters.test_time_crops
-    assert parameters.folds.n_folds * crops.n_lengths * crops.crops_per_length == 300
-    assert crops.subset == "thinned"
-    assert parameters.model.weights is None
-    assert parameters.demo is None
+def test_base_has_the_numbers_of_the_published_solution():
+    recipe = Parameters.model_validate(configured("base"))
+    assert SAMPLE_RATE == 44_100
+    assert recipe.trim.top_db == 60  # librosa's default
+    assert recipe.log_mel.model_dump() == {
+        "sample_rate": 22_050,
+        "n_fft": 1764,
+        "hop_length": 220,
+        "n_mels": 64,
+    }
+    assert recipe.pca.n_components == 350
+    assert recipe.folds.model_dump() == {"source": "stratified", "n_folds": 10}
+    assert recipe.seed == 20180629
+    assert recipe.crop_lengths.percentiles == (25, 75)
+    assert recipe.model.model_dump() == {
+        "weights": "imagenet",
+        "width": 1,
+        "momentum": {"backbone": 0.999, "others": 0.99},
+        "precision": "float32",
+    }
+    training = recipe.training
+    assert training.batch_size == 64
+    assert training.n_lengths is None
+    assert (training.selection, training.validate_every) == ("best", 1)
+    assert training.augmentation.model_dump() == {
+        "shift": 0.6,
+        "flip": 0.5,
+        "erase": {"probability": 0.5, "area": (0.02, 0.4), "aspect": 0.3},
+    }
+    assert training.mixup_alpha.model_dump() == {"mel": 1, "mel_pca": 0.5}
+    assert training.phases.model_dump() == {
+        "cyclic": {
+            "epochs": 100,
+            "half_cycle": 1,
+            "minimum_rate": 1e-4,
+            "maximum_rate": 1e-3,
+        },
+        "low": {"epochs": 100, "rate": 1e-5},
+        "high": {"epochs": 100, "rate": 1e-4},
+    }
+    assert training.plateau.model_dump() == {"min_delta": 1e-4, "patience": 3, "factor": 0.1}
+    assert training.early_stopping.model_dump() == {"min_delta": 0, "patience": 10}
+    assert recipe.demo is None
+
+
+def test_base_makes_300_predictions_of_a_clip_as_published():
+    recipe = Parameters.model_validate(configured("base"))
+    lengths, crops_per_length = crop_lengths.test_time_crops(263, 763, recipe.test_time_crops)
+    assert lengths == [263, 363, 463, 563, 663, 763]
+    assert crops_per_length == 5
+    made = crop_lengths.predictions_per_clip(recipe.test_time_crops, n_folds=recipe.folds.n_folds)
+    assert made == 300
 
 
 def test_an_environment_overrides_single_keys():
@@ -60,8 +103,7 @@ def test_an_environment_overrides_single_keys():
     assert erase["probability"] != erase_in_base["probability"]
     assert erase["area"] == erase_in_base["area"]
     assert configured("esc50")["folds"]["source"] == "given"
-    for env in ("demo", "esc50"):
-        assert configured(env)["test_time_crops"]["subset"] == "all"
+    assert demo["model"]["weights"] is None  # Neither the demo nor a test needs a network.
 
 
 @pytest.mark.parametrize("env", ["demo", "esc50"])
@@ -120,6 +162,7 @@ def test_a_missing_key_is_refused_by_its_name(base):
         ("crop_lengths.percentiles", [25, 175]),
         ("crop_lengths.percentiles", [25]),
         ("model.width", -1),
+        ("model.width", 0.6),
         ("training.batch_size", 0),
         ("training.batch_size", 1.5),
         ("training.selection", "worst"),

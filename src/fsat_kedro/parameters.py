@@ -14,6 +14,9 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
 
+IMAGENET_WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
+"""Widths of MobileNetV2 that Keras has ImageNet weights for."""
+
 RENAMED = {
     "lengths": "is now crop_lengths",
     "views": "is now test_time_crops (n_lengths, crops_per_length instead of n_spans, batch_size)",
@@ -118,12 +121,22 @@ class Model(_Group):
     """The networks."""
 
     weights: Annotated[str | None, BeforeValidator(_none_or_weights)]
-    """Initial weights of the backbone: null, imagenet, or the path of a `.weights.h5` file."""
+    """Initial weights of the backbone: imagenet, which Keras downloads; the path of a `.h5` file of
+    MobileNetV2 without top; or null for random ones."""
     width: Positive
     """Width multiplier of the backbone; ImageNet weights exist for 0.35, 0.5, 0.75, 1, 1.3, 1.4."""
     momentum: Momentum
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
     """Precision of the layers' arithmetic; weights and probabilities are always float32."""
+
+    @model_validator(mode="after")
+    def _has_weights_of_its_width(self) -> "Model":
+        if self.weights == "imagenet" and self.width not in IMAGENET_WIDTHS:
+            raise ValueError(
+                f"there are no ImageNet weights of width {self.width:g}: set a width of "
+                f"{', '.join(map(str, IMAGENET_WIDTHS))}, or weights to null or to a file"
+            )
+        return self
 
 
 class Erase(_Group):

@@ -32,7 +32,11 @@ def set_parameters(parameters: dict) -> None:
 
 
 def register_pipelines() -> dict[str, Pipeline]:
-    """Return all pipelines by name; `__default__` is all in order, except download and tag."""
+    """Return all pipelines by name.
+
+    `__default__` is all in order, except download and tag. `predictions` is all of it that follows
+    the training of the networks.
+    """
     parameters = _run_parameters or configured_parameters(os.getenv("KEDRO_ENV"))
     splits = _SPLITS[parameters["dataset"]]
     n_folds = parameters["folds"]["n_folds"]
@@ -45,10 +49,13 @@ def register_pipelines() -> dict[str, Pipeline]:
         "inference": inference.create_pipeline(n_folds if "test" in splits else 0),
         "reporting": reporting.create_pipeline(splits),
     }
+    weights = [f"mel_pca_weights_{fold}" for fold in range(1, n_folds + 1)]
+    after_training = steps["training"].from_inputs(*weights)
     return {
         "download": download.create_pipeline(),
         "demo_data": demo_pipeline,
         **steps,
+        "predictions": after_training + steps["inference"] + steps["reporting"],
         "tag": tag.create_pipeline(),
         "__default__": sum(steps.values(), demo_pipeline if demo else Pipeline([])),
     }

@@ -4,6 +4,7 @@ import os
 
 from fsat_kedro.hooks.checkpoints import CheckpointHooks
 from fsat_kedro.hooks.errors import ReadableErrorHooks
+from fsat_kedro.hooks.initial_weights import InitialWeightsHooks
 from fsat_kedro.hooks.mlflow import MlflowHooks
 from fsat_kedro.hooks.outputs import OutputHooks
 from fsat_kedro.hooks.parameters import ParameterHooks
@@ -17,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 HOOKS = (
     ParameterHooks(),
+    InitialWeightsHooks(),  # Before a run it follows OutputHooks, which remove unfinished outputs.
     OutputHooks(),
     CheckpointHooks(),
     ProgressHooks(),

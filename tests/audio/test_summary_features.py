@@ -124,9 +124,10 @@ def test_centroid_and_bandwidth_are_mean_and_deviation_of_the_frequency():
 
 
 def test_all_samples_of_an_alternating_frame_but_the_first_are_crossings():
-    rate = summary.zero_crossing_rate(np.resize(np.array([1, -1], np.float32), 4096))
-    # The first and last two frames are constant for 1,024 or 512 samples, outside of the wave.
-    crossings = [1023, 1535, *[2047] * 5, 1535, 1023]
+    rate = summary.zero_crossing_rate(np.resize(np.array([1, -1], np.float32), 4095))
+    # The first two frames begin 1,024 and 512 samples before the wave, where it is extended by its
+    # first sample; the last two end 1 and 513 after it.
+    crossings = [1023, 1535, *[2047] * 4, 2046, 1534]
     np.testing.assert_allclose(rate, [np.divide(crossings, 2048)])
 
 
@@ -381,7 +382,7 @@ def test_peak_features_of_two_peaks():
 
 def test_centre_of_mass_is_the_mean_index():
     assert summary.centre_of_mass(np.array([0.0, 1.0, 0.0, 3.0])) == 2.5
-    assert summary.centre_of_mass(np.array([2e-300, 0.0])) == 0
+    assert summary.centre_of_mass(np.array([0.0, 2e-300])) == 1
     assert summary.centre_of_mass(np.zeros(4)) == 0
 
 

@@ -92,7 +92,18 @@ def context(tmp_path):
                 "experiment": "fsat_kedro",
                 "parameters": ["seed"],
             },
-            "parameters": {"dataset": "fsdkaggle2018", "seed": 3, "data_dir": "data"},
+            "parameters": {
+                "dataset": "fsdkaggle2018",
+                "seed": 3,
+                "data_dir": "data",
+                "folds": {"source": "stratified", "n_folds": 10},
+                "test_time_crops": {
+                    "n_lengths": 6,
+                    "crops_per_length": 5,
+                    "subset": "thinned",
+                    "batch_size": 64,
+                },
+            },
         },
     )
 
@@ -136,7 +147,8 @@ def test_the_run_has_the_settings_and_parameters_of_the_project(hooks, run, cont
             "pipelines": "training",
             "mlflow.source.name": "kedro run",
         },
-        "parameters": {"seed": 3},
+        # The predictions that the run really makes: 10 × 3, not 10 × 6 × 5.
+        "parameters": {"seed": 3, "predictions_per_clip": 30},
     }
 
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from fsat_kedro.modelling import crop_lengths
 from fsat_kedro.modelling.crop_lengths import crop_length_range, training_lengths
+from fsat_kedro.parameters import TestTimeCrops
 
 
 def test_the_range_lies_between_percentiles():
@@ -36,6 +37,24 @@ def test_test_time_lengths_ascend_within_the_range(shortest, surplus, n_lengths)
         [surplus / (n_lengths - 1)] * (n_lengths - 1), abs=1
     )
     assert all(type(length) is int for length in lengths)
+
+
+@pytest.mark.parametrize(
+    ("n_lengths", "subset", "expected"),
+    [
+        (6, "all", ([263, 363, 463, 563, 663, 763], 5)),
+        (6, "thinned", ([363, 563, 763], 1)),
+        (5, "thinned", ([263, 513, 763], 1)),
+        (1, "thinned", ([263], 1)),
+    ],
+)
+def test_thinned_crops_are_one_of_every_other_length_from_the_longest_down(
+    n_lengths, subset, expected
+):
+    crops = TestTimeCrops(n_lengths=n_lengths, crops_per_length=5, subset=subset, batch_size=1)
+    assert crop_lengths.test_time_crops(263, 763, crops) == expected
+    n_crops = len(expected[0]) * expected[1]
+    assert crop_lengths.predictions_per_clip(crops, n_folds=10) == 10 * n_crops
 
 
 def test_training_draws_from_all_lengths_or_from_a_few():

@@ -1,10 +1,16 @@
+import re
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
 import numpy as np
 import pytest
 
 from fsat_kedro.errors import InputError
-from fsat_kedro.modelling.encoders import build_encoder, copy_encoder_weights
+from fsat_kedro.modelling import encoders
+from fsat_kedro.modelling.encoders import build_encoder, copy_encoder_weights, fetch_weights
 from fsat_kedro.modelling.networks import build_network
-from fsat_kedro.parameters import Model
+from fsat_kedro.parameters import IMAGENET_WIDTHS, Model
 
 NARROW = Model(
     weights=None, width=0.35, momentum={"backbone": 0.9, "others": 0.9}, precision="float32"
@@ -32,20 +38,74 @@ def test_a_trained_backbone_starts_from_a_grayscale_input(tmp_path, rng):
     published.load_weights(tmp_path / "ours.weights.h5")
 
 
-@pytest.mark.parametrize("content", [b"no weights", None])
-def test_weights_that_cannot_be_loaded_are_an_error_with_a_remedy(tmp_path, content, monkeypatch):
+def test_a_file_that_is_no_weights_is_an_error_with_a_remedy(tmp_path):
+    path = tmp_path / "backbone.weights.h5"
+    path.write_bytes(b"no weights")
+    with pytest.raises(InputError, match=rf"loaded from {path}.* of width 0.35. Replace it, or"):
+        build_encoder(NARROW, weights=str(path), n_mels=32)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A folder of weights, served in place of Keras' own, and an empty cache of Keras."""
     import keras
 
-    path = tmp_path / "backbone.weights.h5"
-    weights = "imagenet" if content is None else str(path)
-    path.write_bytes(content or b"")
+    folder = tmp_path / "published"
+    folder.mkdir()
+    (tmp_path / "cache").mkdir()
+    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path / "cache"))
+    server = ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)
+    )
+    Thread(target=server.serve_forever).start()
+    url = f"http://127.0.0.1:{server.server_port}/width_{{width}}.h5"
+    monkeypatch.setattr(encoders, "_IMAGENET_WEIGHTS", url)
+    yield folder
+    server.shutdown()
+    server.server_close()
 
-    def fail(*_, **__):
-        raise Exception("URL fetch failure")
 
-    monkeypatch.setattr(keras.src.applications.mobilenet_v2.file_utils, "get_file", fail)
-    with pytest.raises(InputError, match=rf"{weights}.*Set it to a .weights.h5 .* of width 0.35"):
-        build_encoder(NARROW, weights=weights, n_mels=32)
+def test_imagenet_weights_are_downloaded_once(published, tmp_path):
+    import keras
+
+    backbone = keras.applications.MobileNetV2((None, None, 3), 0.35, False, weights=None)
+    backbone.save(published / "width_0.35.h5")  # In the format of the published files.
+    encoder = build_encoder(NARROW, weights="imagenet", n_mels=32)
+    ours = encoder.get_layer(backbone.name).get_weights()
+    for one, other in zip(ours, backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    (published / "width_0.35.h5").unlink()
+    path = fetch_weights(NARROW, "imagenet")
+    assert path == str(tmp_path / "cache" / "models" / "width_0.35.h5")
+    # A file that was brought by hand can also stand elsewhere.
+    build_encoder(NARROW, weights=path, n_mels=32)
+
+
+def test_imagenet_weights_that_cannot_be_downloaded_are_an_error_with_a_remedy(published):
+    with pytest.raises(InputError, match=r"width_1.0.h5.* into ~/.keras/models, or set"):
+        fetch_weights(NARROW.model_copy(update={"width": 1}), "imagenet")
+
+
+def test_other_weights_need_no_download(published):
+    assert fetch_weights(NARROW, None) is None
+    assert fetch_weights(NARROW, "mine.h5") == "mine.h5"
+
+
+def test_the_url_is_that_of_keras(monkeypatch):
+    import keras
+
+    used = []
+    module = keras.src.applications.mobilenet_v2
+    monkeypatch.setattr(module.file_utils, "get_file", lambda *args, **_: used.append(args))
+    monkeypatch.setattr(module.Functional, "load_weights", lambda *_: None)
+    for width in (0.35, 1.0):
+        keras.applications.MobileNetV2((224, 224, 3), width, False, weights="imagenet")
+        url = encoders._IMAGENET_WEIGHTS.format(width=width)
+        assert used.pop() == (url.rpartition("/")[2], url)
+    with pytest.raises(ValueError, match="alpha must be one of") as error:
+        keras.applications.MobileNetV2((224, 224, 3), 0.6, False, weights="imagenet")
+    widths = re.findall(r"`([\d.]+)`", str(error.value))
+    assert tuple(map(float, widths)) == IMAGENET_WIDTHS
 
 
 def test_the_backbone_has_the_momentum_that_is_set():

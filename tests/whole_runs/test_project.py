@@ -23,6 +23,7 @@ from nbclient import NotebookClient
 
 from fsat_kedro.data.synthetic import LABELS, synthesize
 from fsat_kedro.hooks.locks import lock
+from fsat_kedro.inference.tagger import Sound, Tagger
 from whole_runs import SHORT, kedro
 
 
@@ -59,6 +60,11 @@ def test_every_test_clip_has_three_tags_even_an_empty_one(demo):
     rejected = pd.read_csv(demo / "08_reporting" / "rejected_clips.csv")
     assert rejected["fname"].isin(submission["fname"]).all()
     assert rejected["reason"].tolist() == ["no samples"] * 3
+
+
+def test_a_run_shows_no_messages_of_libraries(finished_demo):
+    # TensorFlow reports its processor and missing GPUs, in every process that imports it.
+    assert finished_demo.messages.read_text() == ""
 
 
 def test_scores_are_saved_by_usage_and_by_fold(demo):
@@ -139,6 +145,7 @@ def test_mlflow_has_the_scores_parameters_and_outputs_of_the_run(mlflow_runs, de
     for score in ("map_at_3", "map_at_3_low", "map_at_3_high", "n_clips"):
         assert parent.data.metrics[f"test/{score}.pooled"] == scores[score]["pooled"]
     assert parent.data.params["training.phases.cyclic.epochs"] == "1"
+    assert parent.data.params["predictions_per_clip"] == "4"  # 2 folds × 2 lengths
     assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {
         "history",
         "predictions",
@@ -193,6 +200,7 @@ def test_one_file_is_tagged_on_the_terminal(project, demo, sounds, best_tags):
     assert finished.returncode == 0, finished.stdout + finished.stderr
     lines = [f"  {share:6.1%}  {label}" for label, share in expected.items()]
     assert finished.stdout.splitlines() == [str(sounds / fname), *lines]
+    assert finished.stderr == ""
 
 
 def test_the_model_is_registered_and_served_with_the_same_tags(
@@ -277,6 +285,46 @@ def test_only_missing_outputs_are_computed_again_with_equal_values(project, demo
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert weights.stat().st_mtime_ns == trained
     np.testing.assert_allclose(np.load(lost), before, rtol=1e-5)
+
+
+def test_new_predictions_of_a_finished_training_agree_and_train_nothing(
+    project, finished_demo, sounds, tmp_path
+):
+    data = tmp_path / "data"
+    shutil.copytree(finished_demo.outputs, data)
+    trained = {path: path.stat().st_mtime_ns for path in data.rglob("*.weights.h5")}
+    before = predictions_of(data)
+    finished = kedro(
+        *(project, "run", "--env", "demo", "--pipelines", "predictions"),
+        **{**SHORT, "test_time_crops.subset": "thinned", "data_dir": data},
+    )
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained
+    after = predictions_of(data)
+    labels = json.loads((data / "06_models" / "classes.json").read_text())["labels"]
+    scores = pd.read_csv(data / "08_reporting" / "scores.csv").set_index("clips")["accuracy"]
+    page = (data / "08_reporting" / "report.html").read_text("utf-8")
+    for split, name in (("train", "cross-validation"), ("test", "test pooled")):
+        assert not np.allclose(after[split], before[split])
+        clips = pd.read_pickle(data / "02_intermediate" / f"{split}_clips.pkl")
+        best = np.array(labels)[after[split].argmax(axis=1)]
+        rows = (clips["label"].notna() & (clips["status"] == "ok")).to_numpy()
+        accuracy = (clips["label"] == best)[rows].mean()
+        assert scores[name] == pytest.approx(accuracy, abs=1e-6)
+        assert f">{100 * accuracy:.1f}&#8239;%" in page
+    tagger = Tagger.load(data / "06_models")
+    assert tagger.settings.test_time_crops.subset == "thinned"
+    clips = pd.read_pickle(data / "02_intermediate" / "test_clips.pkl")
+    row = clips.index[clips["status"] == "ok"][0]
+    sound = Sound(clips["fname"][row], str(sounds / clips["fname"][row]))
+    np.testing.assert_allclose(tagger.probabilities([sound])[0], after["test"][row], rtol=1e-3)
+
+
+def predictions_of(data):
+    """Return the out-of-fold and the test probabilities in a data folder."""
+    names = {"train": "oof", "test": "test"}
+    folder = data / "07_model_output"
+    return {split: np.load(folder / f"{name}_probabilities.npy") for split, name in names.items()}
 
 
 def test_the_second_of_two_concurrent_runs_stops(project, demo):
@@ -390,7 +438,7 @@ def test_a_data_set_in_the_layout_of_esc50_keeps_its_folds(project, tmp_path, rn
 def test_the_registry_lists_all_pipelines(project):
     listed = kedro(project, "registry", "list").stdout
     steps = ("preprocessing", "features", "training", "inference", "reporting")
-    for name in ("download", "demo_data", "tag", *steps):
+    for name in ("download", "demo_data", "predictions", "tag", *steps):
         assert f"- {name}\n" in listed
 
 
@@ -401,7 +449,11 @@ def test_the_registry_lists_all_pipelines(project):
         ([], {"folds.n_fold": 5}, "unknown parameter 'folds.n_fold'"),
         ([], {"folds.n_folds": 1}, "parameter 'folds.n_folds' is 1"),
         ([], {"model.weights": "gone.h5"}, "'gone.h5' is neither none, imagenet nor a file"),
-        ([], {"raw_dir": "nothing/here"}, "nothing/here is not a folder"),
+        (
+            [],
+            {"raw_dir": "nothing/here", "model.weights": "null"},
+            "nothing/here is not a folder",
+        ),
         (["--pipeline", "demo_data"], {}, "kedro run --env demo"),
         (["--pipelines", "tag"], {}, "tag_dir is not set"),
         (["--pipelines", "tag"], {"tag_dir": "nothing"}, "nothing is not a folder"),
@@ -421,4 +473,17 @@ def test_a_user_error_is_one_message(project, arguments, parameters, message):
     last = finished.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: ")
     assert message in last
+    assert "Traceback" not in finished.stdout + finished.stderr
+
+
+def test_a_training_without_its_initial_weights_stops_before_the_first_node(
+    project, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # Nothing answers there.
+    finished = kedro(project, "run", raw_dir="nothing/here", data_dir=tmp_path / "data")
+    assert finished.returncode == 1
+    last = finished.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: the ImageNet weights of the backbone could not be downloaded: ")
+    assert "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5" in last
     assert "Traceback" not in finished.stdout + finished.stderr

@@ -13,6 +13,8 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 
 from fsat_kedro.datasets.filepath import filepath_of
+from fsat_kedro.modelling.crop_lengths import predictions_per_clip
+from fsat_kedro.parameters import TestTimeCrops
 from fsat_kedro.tracking import TrackedRun, fingerprint
 
 if TYPE_CHECKING:
@@ -63,7 +65,10 @@ class MlflowHooks:
                     "pipelines": ", ".join(run_params.get("pipeline_names") or ["__default__"]),
                     "mlflow.source.name": "kedro run",
                 },
-                parameters={name: self._parameters[name] for name in self._settings["parameters"]},
+                parameters={
+                    **{name: self._parameters[name] for name in self._settings["parameters"]},
+                    "predictions_per_clip": self._predictions_per_clip(),
+                },
             )
         except (MlflowException, OSError) as error:
             raise ClickException(
@@ -155,6 +160,11 @@ class MlflowHooks:
     def on_pipeline_error(self) -> None:
         """End all runs as failed."""
         self._end("FAILED")
+
+    def _predictions_per_clip(self) -> int:
+        """Return the number that the settings of test-time crops amount to."""
+        crops = TestTimeCrops.model_validate(self._parameters["test_time_crops"])
+        return predictions_per_clip(crops, n_folds=self._parameters["folds"]["n_folds"])
 
     def _targets(self, dataset_name: str) -> dict[str, Any]:
         """Return what the catalog says is to be logged of a dataset."""

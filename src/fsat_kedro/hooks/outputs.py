@@ -44,6 +44,7 @@ class OutputHooks:
         self, run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol
     ) -> None:
         """Check that outputs can be written and inputs are finished, and lock them all."""
+        self._locks.close()  # Of a run in this process that stopped before its first node.
         data_dir: str = catalog.load("params:data_dir")
         spool_dir = Path(catalog.load("params:spool_dir"))
         outputs = pipeline.all_outputs()

@@ -13,7 +13,7 @@ import numpy as np
 
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.modelling import augmentation as augment
-from fsat_kedro.modelling.crop_lengths import test_time_lengths
+from fsat_kedro.modelling.crop_lengths import test_time_crops
 from fsat_kedro.parameters import Augmentation, TestTimeCrops
 
 _QUEUE = {"workers": 2, "max_queue_size": 2}
@@ -178,11 +178,8 @@ class CropBatches(keras.utils.PyDataset):
         self.clips = clips
         self._seed = seed
         shortest, longest = (int(clips.mel_statistics[key]) for key in ("shortest", "longest"))
-        lengths = test_time_lengths(shortest, longest, settings.n_lengths)
-        crops_per_length, batch_size = settings.crops_per_length, settings.batch_size
-        if settings.subset == "thinned":
-            # From the longest down: the other half scores less, see benchmarks/inference.md.
-            lengths, crops_per_length = sorted(lengths[::-2]), 1
+        lengths, crops_per_length = test_time_crops(shortest, longest, settings)
+        batch_size = settings.batch_size
         # Keras takes the shape of all batches from the first two, which have to differ if any do.
         lengths = [lengths[-1], *lengths[:-1]]
         self.lengths = lengths * crops_per_length

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fsat_kedro.parameters import TestTimeCrops
+
 MINIMUM = 32
 """Length of the shortest crop: 32 frames become one column after the backbone's five halvings.
 
@@ -23,6 +25,21 @@ def crop_length_range(lengths: np.ndarray, percentiles: tuple[float, float]) -> 
 def test_time_lengths(shortest: int, longest: int, n_lengths: int) -> list[int]:
     """Return lengths in frames at equal steps from the shortest to the longest, both included."""
     return [round(length) for length in np.linspace(shortest, longest, n_lengths)]
+
+
+def test_time_crops(shortest: int, longest: int, settings: TestTimeCrops) -> tuple[list[int], int]:
+    """Return the lengths in frames, ascending, of a clip's test-time crops, and crops of each."""
+    lengths = test_time_lengths(shortest, longest, settings.n_lengths)
+    if settings.subset == "thinned":
+        # From the longest down: the other half scores less, see benchmarks/inference.md.
+        return sorted(lengths[::-2]), 1
+    return lengths, settings.crops_per_length
+
+
+def predictions_per_clip(settings: TestTimeCrops, *, n_folds: int) -> int:
+    """Return the number of predictions that the ensemble combines for each clip."""
+    lengths, crops_per_length = test_time_crops(MINIMUM, MINIMUM, settings)
+    return n_folds * len(lengths) * crops_per_length
 
 
 def training_lengths(shortest: int, longest: int, n_lengths: int | None) -> Sequence[int]:

@@ -12,6 +12,11 @@ from fsat_kedro.modelling.normalisation import BatchNormalization
 from fsat_kedro.parameters import Model
 
 ENCODER = "encoder"
+_IMAGENET_WEIGHTS = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+    "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{width}_224_no_top.h5"
+)
+"""Where `keras.applications` downloads them from."""
 
 
 def build_encoder(settings: Model, *, weights: str | None, n_mels: int) -> keras.Model:
@@ -26,7 +31,7 @@ def build_encoder(settings: Model, *, weights: str | None, n_mels: int) -> keras
         A model from mel (n, m, t, 1) in 0..1 to a map (n, m / 32, t / 32, features).
 
     Raises:
-        InputError: the weights cannot be loaded.
+        InputError: the weights cannot be downloaded or loaded.
     """
     mel = keras.Input((n_mels, None, 1), name="mel")
     channels = BatchNormalization(momentum=settings.momentum.others, name="mel_normalisation")(mel)
@@ -42,6 +47,28 @@ def build_encoder(settings: Model, *, weights: str | None, n_mels: int) -> keras
 def copy_encoder_weights(source: keras.Model, target: keras.Model) -> None:
     """Copy the encoder's weights from one network to another."""
     target.get_layer(ENCODER).set_weights(source.get_layer(ENCODER).get_weights())
+
+
+def fetch_weights(settings: Model, weights: str | None) -> str | None:
+    """Return the path of the backbone's initial weights, or None for random ones.
+
+    Those of ImageNet are downloaded to Keras' cache, unless they are there.
+
+    Raises:
+        InputError: they cannot be downloaded.
+    """
+    if weights != "imagenet":
+        return weights
+    url = _IMAGENET_WEIGHTS.format(width=float(settings.width))
+    name = url.rpartition("/")[2]
+    try:
+        return keras.utils.get_file(name, url, cache_subdir="models")
+    except Exception as error:  # Of many types: Keras raises a plain Exception.
+        raise InputError(
+            f"the ImageNet weights of the backbone could not be downloaded: {error}. Download "
+            f"{url} with another machine. Put the file into ~/.keras/models, or set model.weights "
+            "to its path. To train from random weights, set model.weights to null"
+        ) from error
 
 
 def init_grayscale_adapter(encoder: keras.Model) -> None:
@@ -63,20 +90,22 @@ def init_grayscale_adapter(encoder: keras.Model) -> None:
 
 
 def _load_backbone(settings: Model, weights: str | None) -> keras.Model:
+    path = fetch_weights(settings, weights)
     try:
         return keras.applications.MobileNetV2(
             # Given one side alone, Keras 3 fails on the other; it needs the sizes for padding only.
             input_shape=(None, None, 3),
             alpha=settings.width,
             include_top=False,
-            weights=weights,
+            weights=path,
         )
-    except Exception as error:  # Of many types: Keras' download raises a plain Exception.
-        if weights is None:
+    except Exception as error:  # Of many types.
+        if path is None:
             raise
         raise InputError(
-            f"the backbone's weights could not be loaded from model.weights {weights}: {error}. "
-            f"Set it to a .weights.h5 file of MobileNetV2 of width {settings.width:g}, or to null"
+            f"the backbone's weights could not be loaded from {path}: {error}. It has to be a "
+            f"complete file of MobileNetV2 without top, of width {settings.width:g}. Replace it, "
+            "or set model.weights to another file or to null"
         ) from error
 
 
