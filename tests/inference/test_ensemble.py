@@ -13,7 +13,6 @@ from fsat_kedro.inference.ensemble import (
     predict_fold,
     rank_labels,
 )
-from fsat_kedro.modelling.crop_lengths import predictions_per_clip
 from fsat_kedro.modelling.networks import build_network
 from fsat_kedro.parameters import Inference, Model, NetworkSettings, TestTimeCrops
 
@@ -100,46 +99,6 @@ def test_clips_get_the_mean_logarithm_over_their_crops_and_others_nan(rng, batch
     np.testing.assert_allclose(logs[[1, 2, 4], 1], np.log([0.2, 0.3, 0.5]), rtol=1e-6)
 
 
-@pytest.fixture
-def clips(rng):
-    """Make five clips of 100 frames, of which three are selected."""
-    from fsat_kedro.modelling.batches import Clips
-
-    return Clips(
-        np.array([4, 1, 2]),
-        [f"{clip}.wav" for clip in range(5)],
-        RaggedArray(rng.random((500, 3)), np.arange(0, 501, 100)),
-        np.zeros((5, 1)),
-        {"minimum": 0.0, "maximum": 1.0, "shortest": 10, "longest": 60},
-    )
-
-
-def batches_of(clips, subset, fold=1):
-    from fsat_kedro.modelling.batches import CropBatches
-
-    crops = TestTimeCrops(n_lengths=6, crops_per_length=5, subset=subset, batch_size=64)
-    return CropBatches(clips, crops, seed=(1, fold))
-
-
-def test_the_thinned_subset_is_one_crop_of_every_other_length(clips):
-    every, thinned = batches_of(clips, "all"), batches_of(clips, "thinned")
-    assert sorted(every.lengths) == sorted([10, 20, 30, 40, 50, 60] * 5)
-    assert sorted(thinned.lengths) == [20, 40, 60]
-
-
-@pytest.mark.parametrize("subset", ["all", "thinned"])
-def test_predictions_per_clip_are_the_crops_of_all_folds(clips, subset):
-    crops = TestTimeCrops(n_lengths=6, crops_per_length=5, subset=subset, batch_size=64)
-    n_crops = sum(len(batches_of(clips, subset, fold).lengths) for fold in (1, 2, 3))
-    assert predictions_per_clip(crops, n_folds=3) == n_crops
-
-
-def test_each_fold_has_crops_of_its_own(clips):
-    mels = [batches_of(clips, "all", fold)[0][0][0] for fold in (1, 1, 2)]
-    np.testing.assert_array_equal(mels[0], mels[1])
-    assert not np.array_equal(mels[0], mels[2])
-
-
 # One fold
 
 NARROW = Model(
@@ -157,7 +116,7 @@ class Converted:
         return 2 * self.network.predict_on_batch(inputs)
 
 
-@pytest.mark.parametrize(("n_components", "converts"), [(None, False), (2, False), (2, True)])
+@pytest.mark.parametrize(("n_components", "converts"), [(None, False), (2, True)])
 def test_a_fold_predicts_its_own_crops_by_its_weights_in_its_runtime(
     rng, tmp_path, monkeypatch, tiny_backbone, n_components, converts
 ):

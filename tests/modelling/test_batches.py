@@ -5,6 +5,7 @@ import pytest
 
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.modelling.batches import Clips, CropBatches, TrainingBatches
+from fsat_kedro.modelling.crop_lengths import predictions_per_clip
 from fsat_kedro.parameters import Augmentation, TestTimeCrops
 
 N_CLIPS, N_MELS = 11, 4
@@ -93,6 +94,14 @@ def test_the_first_two_batches_of_an_epoch_differ_in_length_if_possible():
         batches.on_epoch_end()
     fixed = training_batches(lengths=[7])
     assert {fixed[index][0][0].shape[2] for index in range(len(fixed))} == {7}
+
+
+def test_each_later_batch_has_a_length_of_its_own():
+    batches, lengths = training_batches(lengths=[7, 8]), set()
+    for _ in range(30):
+        lengths.add(tuple(batches[index][0][0].shape[2] for index in (2, 3)))
+        batches.on_epoch_end()
+    assert lengths == {(7, 7), (7, 8), (8, 7), (8, 8)}
 
 
 @pytest.mark.parametrize(("rows", "n_batches"), [(range(N_CLIPS), 4), ([2, 5, 7], 2), ([4, 9], 2)])
@@ -195,6 +204,50 @@ def test_each_augmentation_changes_the_crops_and_only_if_it_is_on(changes, diffe
         assert any(map(differs, crops)) == (settings is changed)
 
 
+RAMP = np.linspace(0, 1, 20, dtype=np.float32)
+
+
+def ramp_crops(**augmentation):
+    """Return the crops (n, m, 20) in both batches of ten clips that are all the same ramp.
+
+    All of its frames are in a crop. The ramp rises from 0 to 1, which are −80 and 20 dB.
+    """
+    clips = clips_of(range(10), targets=np.eye(N_CLIPS, dtype=np.float32))
+    values = np.tile(100 * RAMP[:, None] - 80, (N_CLIPS, N_MELS))
+    mels = RaggedArray(values, np.arange(0, 20 * N_CLIPS + 1, 20))
+    statistics = {**clips.mel_statistics, "minimum": -80.0, "maximum": 20.0}
+    batches = training_batches(
+        range(10),
+        batch_size=5,
+        lengths=[20],
+        mixup_alpha=0,
+        augmentation=Augmentation.model_validate({**PLAIN.model_dump(), **augmentation}),
+    )
+    batches._clips = replace(clips, mels=mels, mel_statistics=statistics)
+    return [batches[index][0][0][..., 0] for index in (0, 1)]
+
+
+def test_every_clip_of_every_batch_is_shifted_and_flipped_by_itself():
+    first, second = ramp_crops(shift=0.6)
+    assert len({crop.tobytes() for crop in first}) > 3
+    assert not np.array_equal(first, second)
+    rising = [np.diff(crops)[:, 0, 0] > 0 for crops in ramp_crops(flip=0.5)]
+    assert all(any(batch) and not all(batch) for batch in rising)
+
+
+def test_erasing_sets_a_part_of_a_crop_to_one_value_between_the_lowest_and_the_highest():
+    erased_values = []
+    for crops in ramp_crops(erase={"probability": 1, "area": (0.1, 0.3), "aspect": 0.3}):
+        for crop in crops:
+            erased = np.abs(crop - RAMP) > 1e-5
+            assert 0.05 < erased.mean() < 0.45
+            (value,) = np.unique(crop[erased].round(6))
+            erased_values.append(value)
+    assert min(erased_values) >= 0
+    assert max(erased_values) <= 1
+    assert np.ptp(erased_values) > 0.8
+
+
 def test_the_crop_of_a_clip_differs_from_epoch_to_epoch():
     longest = int(clips_of([0]).mels.lengths.argmax())
     batches = training_batches([longest], augmentation=PLAIN, mixup_alpha=0, lengths=[5])
@@ -220,6 +273,7 @@ def test_epochs_and_seeds_differ():
     batches, other = training_batches(lengths=[9]), training_batches(seed=2)
     first = batches[0]
     batches.on_epoch_end()
+    assert batches.epoch == 1
     assert not np.array_equal(first[0][0], batches[0][0][0])
     assert not np.array_equal(first[1], other[0][1])
 
@@ -322,3 +376,23 @@ def test_batches_of_crops_have_the_components_and_targets_of_their_clips():
 def test_the_first_two_batches_of_crops_differ_in_length():
     batches = crop_batches_of(clips_of(range(N_CLIPS)))
     assert batches[0][0][0].shape[2] != batches[1][0][0].shape[2]
+
+
+def test_the_thinned_subset_is_one_crop_of_every_other_length():
+    lengths = [5, 10, 15, 20, 25, 30]
+    every = crop_batches_of(clips_of([4, 1, 2]), lengths=lengths, crops_per_length=5)
+    assert sorted(every.lengths) == sorted(lengths * 5)
+    settings = TestTimeCrops(n_lengths=6, crops_per_length=5, subset="thinned", batch_size=64)
+    assert sorted(CropBatches(clips_of([4, 1, 2]), settings, seed=(1,)).lengths) == [10, 20, 30]
+
+
+@pytest.mark.parametrize("subset", ["all", "thinned"])
+def test_predictions_per_clip_are_the_crops_of_all_folds(subset):
+    crops = TestTimeCrops(n_lengths=6, crops_per_length=5, subset=subset, batch_size=64)
+    lengths = CropBatches(clips_of([4, 1, 2]), crops, seed=(1,)).lengths
+    assert predictions_per_clip(crops, n_folds=3) == 3 * len(lengths)
+
+
+def test_no_clips_have_no_crops():
+    batches = crop_batches_of(clips_of([]))
+    assert (len(batches), batches.n_crops) == (0, 0)

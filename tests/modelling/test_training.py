@@ -5,6 +5,8 @@ never falls by min_delta: the rate is reduced after every epoch, and the phase s
 rates of phases `low` and `high` make the network worse.
 """
 
+import logging
+import re
 from dataclasses import replace
 
 import h5py
@@ -150,6 +152,45 @@ def test_map_at_3_from_fractions_is_that_of_the_ranks(rng):
     fractions = [(ranks < k).mean() for k in (1, 2, 3)]
     assert training.map_at_3(*fractions) == pytest.approx(metrics.map_at_k(targets, probabilities))
     assert training.map_at_3(0.5, 0.7, 1.0) == pytest.approx(0.5 + 0.1 + 0.1)
+
+
+def test_an_epoch_is_logged_with_its_numbers_and_the_time_left():
+    row = {
+        "epoch": 12,
+        "phase": "low",
+        "loss": 0.12345,
+        "val_loss": 1.5,
+        "val_map_at_3": 0.91,
+        "learning_rate": 1e-5,
+        "seconds": 61.26,
+    }
+    assert training._format_epoch(row, 3725.4) == (
+        "epoch 12, low: loss 0.123, val_loss 1.500, val_map_at_3 0.910, rate 1.0e-05, 61.3 s, "
+        "1:02:05 left"
+    )
+    without = training._format_epoch({**row, "val_loss": np.nan}, 59.7)
+    assert without == "epoch 12, low: loss 0.123, rate 1.0e-05, 61.3 s, 0:01:00 left"
+
+
+def test_the_time_left_is_that_of_all_epochs_to_come_at_the_median_of_the_last_five():
+    rows = [{"phase": "cyclic", "val_loss": 1.0, "seconds": x} for x in (90.0, 90.0)]
+    # The phase is not over, and could have seven more epochs; the last phase has two.
+    rows += [
+        {"phase": "low", "val_loss": -20.0 * n, "seconds": x} for n, x in enumerate((3.0, 1.0))
+    ]
+    stage = training._Stage(None, STAGE, "fold_1 mel", None, "", rows)
+    assert stage.seconds_left() == 9 * (3.0 + 90.0) / 2
+    rows += [{"phase": "low", "val_loss": -20.0 * n, "seconds": 2.0} for n in (2, 3, 4)]
+    assert stage.seconds_left() == 6 * 2.0
+
+
+@pytest.mark.parametrize(
+    ("epochs", "every", "validated"),
+    [(3, 1, [1, 2, 3]), (5, 2, [2, 4, 5]), (4, 2, [2, 4]), (2, 9, [2])],
+)
+def test_every_so_many_epochs_and_the_last_end_with_a_validation(epochs, every, validated):
+    settings = changed(STAGE, epochs=epochs, selection="last", validate_every=every)
+    assert training._validated_epochs(settings) == validated
 
 
 # A whole stage
@@ -303,9 +344,17 @@ def changed(settings, *, epochs, maximum_rate=1e-3, **changes):
     return Training.model_validate({**settings.model_dump(), "phases": phases, **changes})
 
 
-def test_an_epoch_without_validation_has_no_numbers_of_it():
+def test_an_epoch_without_validation_has_no_numbers_of_it(caplog):
     settings = changed(STAGE, epochs=3, selection="last", validate_every=2)
-    trained = Setup().train(settings)
+    with caplog.at_level(logging.INFO, training.logger.name):
+        trained = Setup().train(settings)
+    device, *epochs = caplog.messages
+    backend = keras.backend.backend()
+    assert device.startswith(f"fold_1 mel: 2 batches an epoch, in float32, by {backend} on ")
+    assert re.search(r" on \w+(:0)?, with(out)? XLA$", device)
+    assert [re.match(r"fold_1 mel epoch (\d), cyclic: loss ", line)[1] for line in epochs] == [
+        *"123"
+    ]
     assert trained.history["val_loss"].isna().tolist() == [True, False, False]
     assert trained.history["loss"].notna().all()
     assert ["val_map_at_3" in logs for _, logs in trained.reported] == [False, True, True]
