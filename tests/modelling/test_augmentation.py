@@ -115,6 +115,17 @@ def test_a_box_that_does_not_fit_is_empty(rng, shape, area):
     assert np.zeros(shape)[rows, columns].size == 0
 
 
+def test_boxes_are_wide_and_high_and_reach_both_ends_of_both_axes(rng):
+    shape = (400, 400)
+    boxes = [augment.draw_box(shape, area=(0.1, 0.1), aspect=0.5, rng=rng) for _ in range(300)]
+    ratios = [(b.stop - b.start) / (t.stop - t.start) for t, b in boxes]
+    assert min(ratios) == pytest.approx(0.5, abs=0.05)
+    assert max(ratios) == pytest.approx(2, abs=0.1)
+    for axis in zip(*boxes, strict=True):
+        assert min(side.start for side in axis) < 20
+        assert max(side.stop for side in axis) > 380
+
+
 # Mixup
 
 
