@@ -11,9 +11,11 @@ from fsat_kedro.hooks.parameters import ParameterHooks
 from fsat_kedro.hooks.progress import ProgressHooks
 
 # Libraries read these when they are imported: no usage reports, no log lines about MLflow's
-# database, and none of TensorFlow's C++ code, which logs missing GPUs as errors.
+# database, no progress bar for six small files, and no lines of TensorFlow's C++ code, which logs
+# missing GPUs as errors.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 HOOKS = (
