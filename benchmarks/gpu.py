@@ -7,7 +7,7 @@ For each precision it prints clips per second of
 
 - a training step on one batch that stays on the device, at the recipe's mean length;
 - the threads that make batches, alone;
-- an epoch as a run trains it: random lengths, batches made meanwhile, a checkpoint at its end;
+- an epoch of a real run: crops of random lengths, two threads that make batches, a checkpoint;
 - predictions on one batch that stays on the device, and as a run makes them;
 
 and which of them limits an epoch. Spectrograms are noise in a memory-mapped file, of the recipe's

@@ -107,7 +107,7 @@ NARROW = Model(
 
 
 class Converted:
-    """Stands for OpenVINO: its predictions are told apart by their sum, which is 2."""
+    """Replace OpenVINO by a network whose probabilities sum to 2, so that tests recognise it."""
 
     def __init__(self, network):
         self.network, self.output_shape = network, network.output_shape
