@@ -180,8 +180,23 @@ def test_the_time_left_is_that_of_all_epochs_to_come_at_the_median_of_the_last_f
     ]
     stage = training._Stage(None, STAGE, "fold_1 mel", None, "", rows)
     assert stage.seconds_left() == 9 * (3.0 + 90.0) / 2
-    rows += [{"phase": "low", "val_loss": -20.0 * n, "seconds": 2.0} for n in (2, 3, 4)]
-    assert stage.seconds_left() == 6 * 2.0
+    rows += [{"phase": "low", "val_loss": -20.0 * n, "seconds": n} for n in (2, 5, 6)]
+    assert stage.seconds_left() == 6 * 3.0
+
+
+@pytest.mark.parametrize(("selection", "best"), [("best", 0.4), ("last", None)])
+def test_the_best_weights_are_those_of_the_first_epoch_with_the_lowest_validation_loss(
+    selection, best
+):
+    settings = STAGE.model_copy(update={"selection": selection})
+    stage = training._Stage(small_network(), settings, "fold_1 mel", None, "")
+    empty = stage.network.get_weights()
+    for loss, weight in [(0.7, 0.1), (0.5, 0.2), (0.3, 0.4), (0.3, 0.5), (0.6, 0.6)]:
+        stage.network.set_weights([np.full_like(array, weight) for array in empty])
+        stage.add({"val_loss": loss})
+    assert [array.flat[0] for array in stage.best] == (
+        [] if best is None else [np.float32(best)] * len(empty)
+    )
 
 
 @pytest.mark.parametrize(
@@ -303,13 +318,15 @@ def assert_same_stage(ours, expected):
     assert [epoch for epoch, _ in ours.reported] == list(range(len(ours.history)))
 
 
-def test_an_interrupted_stage_resumes_with_the_same_result(stage, tmp_path):
+def test_an_interrupted_stage_resumes_with_the_same_result(stage, tmp_path, caplog):
     checkpoint = tmp_path / "mel.checkpoint.npz"
     # Inside a phase; at its end, after which the next starts from the best weights; in the last.
     for epoch in (2, 3, 7):
         with pytest.raises(Exception, match="interrupted"):
             Setup().train(checkpoint=checkpoint, interrupt_in=epoch)
-    resumed = Setup().train(checkpoint=checkpoint)
+    with caplog.at_level(logging.INFO, training.logger.name):
+        resumed = Setup().train(checkpoint=checkpoint)
+    assert "fold_1 mel: resumes after epoch 6" in caplog.messages
     assert_same_stage(resumed, stage)
     # Finished, but its outputs are not saved: there is nothing left to train.
     again = Setup().train(checkpoint=checkpoint, interrupt_in=1 + len(stage.history))
@@ -317,8 +334,8 @@ def test_an_interrupted_stage_resumes_with_the_same_result(stage, tmp_path):
     assert again.history.equals(resumed.history)
 
 
-@pytest.mark.parametrize("change", ["network", "settings", "clips", "validation"])
-def test_another_stage_does_not_resume_from_a_checkpoint(tmp_path, change):
+@pytest.mark.parametrize("change", ["network", "settings", "clips", "validation", "keras"])
+def test_the_checkpoint_of_another_stage_has_another_fingerprint(tmp_path, change, monkeypatch):
     def fingerprint(setup, settings=STAGE):
         return training._fingerprint(setup.network, setup.batches, setup.validation, settings)
 
@@ -333,7 +350,17 @@ def test_another_stage_does_not_resume_from_a_checkpoint(tmp_path, change):
     elif change == "validation":
         clips = setup.validation.clips
         setup.validation.clips = replace(clips, targets=clips.targets[::-1])
+    elif change == "keras":
+        monkeypatch.setattr(keras, "version", lambda: "0.1")
     assert checkpoint.load(fingerprint(setup, settings)) is None
+
+
+def test_a_stage_does_not_resume_from_the_checkpoint_of_another(tmp_path):
+    checkpoint = tmp_path / "mel.checkpoint.npz"
+    settings = changed(STAGE, epochs=2)
+    Setup(seed=1).train(settings, checkpoint=checkpoint)
+    trained = Setup().train(settings, checkpoint=checkpoint)
+    assert_same_stage(trained, Setup().train(settings))
 
 
 def changed(settings, *, epochs, maximum_rate=1e-3, **changes):
@@ -344,10 +371,11 @@ def changed(settings, *, epochs, maximum_rate=1e-3, **changes):
     return Training.model_validate({**settings.model_dump(), "phases": phases, **changes})
 
 
-def test_an_epoch_without_validation_has_no_numbers_of_it(caplog):
+def test_an_epoch_without_validation_has_no_numbers_of_it(caplog, capsys):
     settings = changed(STAGE, epochs=3, selection="last", validate_every=2)
     with caplog.at_level(logging.INFO, training.logger.name):
         trained = Setup().train(settings)
+    assert capsys.readouterr() == ("", "")
     device, *epochs = caplog.messages
     backend = keras.backend.backend()
     assert device.startswith(f"fold_1 mel: 2 batches an epoch, in float32, by {backend} on ")

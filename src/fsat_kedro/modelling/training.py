@@ -17,6 +17,7 @@ from fsat_kedro.errors import InputError
 from fsat_kedro.modelling.checkpoint import Checkpoint, StageState
 from fsat_kedro.modelling.encoders import ENCODER
 from fsat_kedro.modelling.networks import compiles_with_xla
+from fsat_kedro.modelling.optimizer import Adam
 from fsat_kedro.modelling.schedules import has_stalled, plateau_rate, triangular_rate
 from fsat_kedro.parameters import CyclicPhase, SteadyPhase, Training
 
@@ -217,7 +218,7 @@ class _PhaseCallback(keras.callbacks.Callback):
 
 def _compile(network: keras.Model) -> None:
     network.compile(
-        optimizer="adam",
+        optimizer=Adam(),
         loss="categorical_crossentropy",
         metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
