@@ -373,11 +373,6 @@ def test_batches_of_crops_have_the_components_and_targets_of_their_clips():
         np.testing.assert_array_equal(labels, targets[batches.rows(index)])
 
 
-def test_the_first_two_batches_of_crops_differ_in_length():
-    batches = crop_batches_of(clips_of(range(N_CLIPS)))
-    assert batches[0][0][0].shape[2] != batches[1][0][0].shape[2]
-
-
 def test_the_thinned_subset_is_one_crop_of_every_other_length():
     lengths = [5, 10, 15, 20, 25, 30]
     every = crop_batches_of(clips_of([4, 1, 2]), lengths=lengths, crops_per_length=5)

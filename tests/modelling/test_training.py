@@ -208,6 +208,71 @@ def test_every_so_many_epochs_and_the_last_end_with_a_validation(epochs, every, 
     assert training._validated_epochs(settings) == validated
 
 
+def phase_callback(phase, *, n_batches, n_epochs=0):
+    """Make the callback of a phase that has had some epochs, with a network of its own."""
+    network = small_network()
+    training._compile(network)
+    rows = [{"phase": phase, "val_loss": 1.0, "seconds": 1.0}] * n_epochs
+    stage = training._Stage(network, STAGE, "fold_1 mel", None, "", rows)
+    callback = training._PhaseCallback(stage, phase, getattr(STAGE.phases, phase), n_batches)
+    callback.set_model(network)
+    return callback
+
+
+@pytest.mark.parametrize(
+    ("n_batches", "n_epochs", "rates"),
+    [
+        (4, 0, [1e-4, 3.25e-4, 5.5e-4, 7.75e-4]),
+        (4, 1, [1e-3, 7.75e-4, 5.5e-4, 3.25e-4]),
+        # Of a single batch an epoch: the shortest half cycle.
+        (1, 0, [1e-4]),
+        (1, 1, [1e-3]),
+    ],
+)
+def test_every_batch_of_a_cyclic_phase_has_its_rate(n_batches, n_epochs, rates):
+    callback = phase_callback("cyclic", n_batches=n_batches, n_epochs=n_epochs)
+    callback.on_epoch_begin(n_epochs)
+    for batch, rate in enumerate(rates):
+        callback.on_train_batch_begin(batch)
+        ours = callback.model.optimizer.learning_rate
+        assert float(keras.ops.convert_to_numpy(ours)) == pytest.approx(rate, rel=1e-5)
+
+
+@pytest.mark.parametrize("selection", ["best", "last"])
+def test_only_the_selection_by_validation_reduces_the_rate_of_a_steady_phase(selection):
+    callback = phase_callback("low", n_batches=2, n_epochs=2)
+    settings = STAGE.model_copy(update={"selection": selection})
+    callback._stage.settings = settings
+    callback.on_epoch_begin(2)
+    ours = float(keras.ops.convert_to_numpy(callback.model.optimizer.learning_rate))
+    assert ours == pytest.approx(3 if selection == "best" else 30)
+
+
+LOGS = {"loss": 1.0, "accuracy": 0.5, "val_loss": 2.0, "val_accuracy": 0.5}
+
+
+@pytest.mark.parametrize(("name", "loss"), [("loss", np.nan), ("val_loss", np.inf)])
+def test_neither_loss_may_be_anything_but_a_number(name, loss):
+    callback = phase_callback("low", n_batches=2)
+    callback.on_epoch_begin(0)
+    with pytest.raises(InputError, match=r"the loss is .*training\.phases\.low"):
+        callback.on_epoch_end(0, {**LOGS, name: loss})
+    assert callback._stage.rows == []
+
+
+def test_an_epoch_lasts_from_its_beginning_to_its_end(monkeypatch):
+    callback = phase_callback("low", n_batches=2)
+    moments = iter([100.0, 107.5])
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(moments))
+    callback.on_epoch_begin(0)
+    logs = dict(LOGS)
+    callback.on_epoch_end(0, logs)
+    (row,) = callback._stage.rows
+    assert row["seconds"] == logs["seconds"] == 7.5
+    # Without what has no number, and what is none.
+    assert set(logs) == {*LOGS, "learning_rate", "seconds"}
+
+
 # A whole stage
 
 
