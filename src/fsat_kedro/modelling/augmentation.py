@@ -84,7 +84,7 @@ def draw_box(
             first_frame = int(rng.integers(shape[0] - frames + 1))
             first_band = int(rng.integers(shape[1] - bands + 1))
             return slice(first_frame, first_frame + frames), slice(first_band, first_band + bands)
-    return slice(0, 0), slice(0, 0)
+    return slice(0), slice(0)
 
 
 def draw_mixup_weights(n: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
