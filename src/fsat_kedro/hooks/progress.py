@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.cli.utils import KedroCliError
 from kedro.framework.hooks import hook_impl
 
+from fsat_kedro.data.raw_files import printable
 from fsat_kedro.datasets.filepath import filepath_of
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def format_clip_counts(counts: dict[str, int], reasons: pd.Series) -> str:
     line = f"{counts['listed']} clips, {counts['rejected']} rejected"
     if len(reasons):
         frequent = reasons.value_counts()
-        line += f" ({', '.join(f'{reason}: {n}' for reason, n in frequent[:5].items())}"
+        line += f" ({', '.join(f'{printable(x)}: {n}' for x, n in frequent[:5].items())}"
         line += f", {len(frequent) - 5} more reasons)" if len(frequent) > 5 else ")"
     for name in ("with_warnings", "unlisted"):
         if counts[name]:
