@@ -309,3 +309,36 @@ def test_the_missing_package_for_s3_is_named(monkeypatch):
 
     monkeypatch.setattr("fsat_kedro.files.url_to_fs", missing)
     assert '--editable ".[s3]"' in error_of("s3://bucket")
+
+
+# The disk
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_content_is_on_the_disk_before_it_is_renamed_and_the_name_after(
+    tmp_path, monkeypatch, kind
+):
+    target, events = tmp_path / "output", []
+    fsync, replace = os.fsync, Path.replace
+
+    def spy_fsync(descriptor):
+        events.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def spy_replace(self, path):
+        events.append("renamed")
+        return replace(self, path)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(Path, "replace", spy_replace)
+    with files.replacing(target) as partial:
+        if kind == "folder":
+            partial.mkdir()
+            (partial / "deep").mkdir()
+            (partial / "deep" / "values").write_text("content")
+        else:
+            partial.write_text("content")
+    written = [target, *target.rglob("*")]
+    before, after = events[: events.index("renamed")], events[events.index("renamed") + 1 :]
+    assert sorted(before) == sorted(path.stat().st_ino for path in written)
+    assert after == [tmp_path.stat().st_ino]

@@ -163,6 +163,18 @@ def test_a_database_that_cannot_be_written_to_is_one_message(context, catalog, m
         hooks.before_pipeline_run({}, catalog)
 
 
+def test_a_damaged_database_is_one_message_without_sql(context, catalog):
+    database = context.project_path / "mlflow.db"
+    database.write_bytes(b"SQLite format 3\0" + bytes(5000))
+    hooks = MlflowHooks()
+    hooks.after_context_created(context)
+    with pytest.raises(ClickException) as error:
+        hooks.before_pipeline_run({}, catalog)
+    assert error.value.message.startswith("MLflow cannot read sqlite:///mlflow.db: ")
+    assert "Move the damaged file away" in error.value.message
+    assert "SELECT" not in error.value.message
+
+
 SCORES = {"map_at_3": 0.9, "accuracy": 0.8, "per_fold": [{"fold": 3, "map_at_3": 0.7}]}
 TABLE = pd.DataFrame({"fold": [3], "map_at_3": [0.7]})
 

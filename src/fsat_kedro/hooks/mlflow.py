@@ -50,6 +50,7 @@ class MlflowHooks:
     def before_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
         """Open the parent run."""
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         self._catalog, self._logged = catalog, set()
         dataset = self._parameters["dataset"]
@@ -74,6 +75,13 @@ class MlflowHooks:
             raise ClickException(
                 f"MLflow cannot write to {self._settings['tracking_uri']}: {error}. Free some "
                 "space there, or set another tracking_uri in conf/base/mlflow.yml"
+            ) from error
+        except SQLAlchemyError as error:
+            problem = str(error).partition("\n")[0]  # What follows is SQL.
+            raise ClickException(
+                f"MLflow cannot read {self._settings['tracking_uri']}: {problem}. Move the damaged "
+                "file away, and this command makes a new one: the outputs of earlier runs do not "
+                "need it. Or set another tracking_uri in conf/base/mlflow.yml"
             ) from error
         atexit.register(self._end, "KILLED")
 
