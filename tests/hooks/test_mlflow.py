@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from click import ClickException
+from kedro.framework.cli.utils import KedroCliError
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro_datasets.json import JSONDataset
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils.logging_utils import eprint
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.hooks import mlflow
@@ -206,6 +208,21 @@ TABLE = pd.DataFrame({"fold": [3], "map_at_3": [0.7]})
 def test_an_output_is_logged_as_its_catalog_entry_says(hooks, run, name, data, calls):
     hooks.after_dataset_saved(name, data, REPORTING)
     assert run.calls == calls
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_registered_model_is_announced_with_verbose_only(
+    hooks, run, monkeypatch, capsys, verbose
+):
+    def register(*_):
+        eprint("Successfully registered model")
+
+    monkeypatch.setattr(KedroCliError, "VERBOSE_ERROR", verbose)
+    monkeypatch.setattr(run, "log_model", register, raising=False)
+    hooks.after_dataset_saved("tagger", None, REPORTING)
+    assert ("Successfully registered model" in capsys.readouterr().err) == verbose
+    eprint("later")
+    assert capsys.readouterr().err == "later\n"
 
 
 def test_the_history_of_a_stage_goes_to_its_fold_with_its_curves(hooks, run):

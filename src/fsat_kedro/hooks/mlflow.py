@@ -6,9 +6,12 @@ import atexit
 import copy
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from click import ClickException
+from kedro.framework.cli.utils import KedroCliError
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 
@@ -143,7 +146,8 @@ class MlflowHooks:
             rows = data["per_fold"] if isinstance(data, dict) else data.to_dict("records")
             self._run.log_fold_scores(rows, prefix=targets["fold_metrics"])
         if "model" in targets:
-            self._run.log_model(dataset.local_folder(), targets["model"])
+            with _without_messages():
+                self._run.log_model(dataset.local_folder(), targets["model"])
         if "artifact" in targets:
             fold = _fold_of(node.namespace)
             self._run.log_artifact(str(filepath_of(dataset)), targets["artifact"], fold)
@@ -185,6 +189,19 @@ class MlflowHooks:
         if self._run is not None:
             self._run.end(status)
         self._run = None
+
+
+@contextmanager
+def _without_messages() -> Iterator[None]:
+    """Show no messages of MLflow, such as that a model is registered, unless with `--verbose`."""
+    from mlflow.utils.logging_utils import disable_logging, enable_logging
+
+    if not KedroCliError.VERBOSE_ERROR:
+        disable_logging()
+    try:
+        yield
+    finally:
+        enable_logging()
 
 
 def _fold_of(namespace: str | None) -> str | None:

@@ -31,7 +31,8 @@ _MAIN_OUTPUTS = ("report", "submission", "tags", "scores", "rejected_clips", "cl
 class ProgressHooks:
     """Log which node runs, and at the end the clips, the scores and the paths of outputs.
 
-    `--verbose` adds Kedro's own lines, with all inputs and outputs of each node.
+    `--verbose` adds Kedro's own lines, with all inputs and outputs of each node, and the warnings
+    of libraries.
     """
 
     @hook_impl(tryfirst=True)
@@ -40,6 +41,8 @@ class ProgressHooks:
         self._n_nodes, self._n_started = len(pipeline.nodes), 0
         if KedroCliError.VERBOSE_ERROR:
             logging.getLogger("kedro").setLevel(logging.INFO)
+            for name in ("kedro_viz", "tensorflow"):
+                logging.getLogger(name).setLevel(logging.WARNING)
 
     @hook_impl(tryfirst=True)  # Before a hook that imports Keras.
     def before_node_run(self, node: Node) -> None:
