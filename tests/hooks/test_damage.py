@@ -33,7 +33,9 @@ def catalog(tmp_path):
 @pytest.fixture
 def hooks(catalog):
     hooks = DamageHooks()
-    hooks.before_pipeline_run(pipeline([node(lambda: 0, None, ["history", "mels"])]), catalog)
+    hooks.before_pipeline_run(
+        pipeline([node(lambda: 0, None, ["history", "mels", "in_memory"])]), catalog
+    )
     return hooks
 
 
@@ -83,6 +85,19 @@ def test_what_no_run_saved_or_what_is_missing_is_left_to_the_dataset(tmp_path, c
     (tmp_path / "history.csv").unlink()
     hooks.before_dataset_loaded("history")
     hooks.before_dataset_loaded("params:data_dir")
+    hooks.after_dataset_saved("in_memory")
+
+
+def test_an_object_store_needs_no_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    url = "memory://bucket/run"
+    history = CSVDataset(filepath=f"{url}/history.csv")
+    catalog = DataCatalog({"history": history, "params:data_dir": MemoryDataset(url)})
+    hooks = DamageHooks()
+    hooks.before_pipeline_run(pipeline([node(lambda: 0, None, "history")]), catalog)
+    save(catalog, hooks, "history", HISTORY)
+    hooks.before_dataset_loaded("history")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_is_on_the_disk_before_it_counts_as_finished(

@@ -38,10 +38,12 @@ class DamageHooks:
     def before_pipeline_run(self, pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         """Remember the local files of the datasets."""
         data_dir: str = catalog.load("params:data_dir")
-        paths = {name: filepath_of(catalog[name]) for name in pipeline.datasets()}
+        # What is not in the catalog stays in memory.
+        names = (
+            [] if is_url(data_dir) else [name for name in pipeline.datasets() if name in catalog]
+        )
+        paths = {name: filepath_of(catalog[name]) for name in names}
         self._paths = {name: Path(path) for name, path in paths.items() if path is not None}
-        if is_url(data_dir):
-            self._paths = {}
         self._records = Path(data_dir, SAVED)
 
     @hook_impl(tryfirst=True)  # Before OutputHooks clear the mark: then it counts as finished.
