@@ -342,3 +342,18 @@ def test_content_is_on_the_disk_before_it_is_renamed_and_the_name_after(
     before, after = events[: events.index("renamed")], events[events.index("renamed") + 1 :]
     assert sorted(before) == sorted(path.stat().st_ino for path in written)
     assert after == [tmp_path.stat().st_ino]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_only_a_file_system_that_cannot_sync_is_let_pass(tmp_path, monkeypatch, number):
+    def fail(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="Input/output"):
+            write(tmp_path / "scores.json", b"content")
+        assert list(tmp_path.iterdir()) == []
+    else:
+        write(tmp_path / "scores.json", b"content")
+        assert (tmp_path / "scores.json").read_bytes() == b"content"

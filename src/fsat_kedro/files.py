@@ -243,6 +243,9 @@ def _sync_one(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # File systems that cannot do it.
+            raise
     finally:
         os.close(descriptor)
 
