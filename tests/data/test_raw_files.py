@@ -215,12 +215,14 @@ def test_a_name_is_shown_without_what_a_terminal_obeys(name, shown):
 def test_the_files_of_a_folder_are_listed_once_whatever_links_lead_to_it(raw, caplog):
     (raw / "aa").symlink_to("audio")
     (raw / "audio" / "up").symlink_to("..")
-    zipped(raw / "audio" / "more.zip", {"b.wav": ""})
+    zipped(raw / "audio" / "more.zip", {"b.wav": "", "../c.wav": ""})
     (raw / "audio" / "c.wav").symlink_to("a.wav")
     listed = [name for name, *_ in RawFolder(raw).list_files()]
     assert listed == ["audio/a.wav", "audio/c.wav", "audio/more.zip/b.wav"]
     assert caplog.messages == [
-        f"3 files are left out because links lead to them again, the first is {raw}/aa/a.wav"
+        f"1 files in {raw}/audio/more.zip are left out because their names lead out of it, the "
+        "first is ../c.wav",
+        f"3 files are left out because links lead to them again, the first is {raw}/aa/a.wav",
     ]
 
 

@@ -271,7 +271,7 @@ def _walk(top: Path) -> Iterator[RawFile]:
                 continue
             yield RawFile(folder.name, entry.name, str(path), reason, again)
             if not reason and path.suffix == ".zip":
-                yield from (file._replace(again=again) for file in _list_members(path))
+                yield from _list_members(path, again=again)
 
 
 def _list_folder(folder: Path) -> list[os.DirEntry]:
@@ -296,11 +296,11 @@ def _unreadable_reason(entry: os.DirEntry, root: str) -> str:
         return _NOT_A_FILE
 
 
-def _list_members(path: Path) -> Iterator[RawFile]:
+def _list_members(path: Path, *, again: bool) -> Iterator[RawFile]:
     """Yield the files in an archive; one at its root counts as in a folder of its name."""
     members = _read_directory(path)
     outside = [info.filename for info in members if ".." in PurePosixPath(info.filename).parts]
-    if outside:
+    if outside and not again:
         logger.warning(
             "%d files in %s are left out because their names lead out of it, the first is %s",
             len(outside),
@@ -311,7 +311,7 @@ def _list_members(path: Path) -> Iterator[RawFile]:
         # macOS adds hidden files to archives that have the names of clips, but are not sound.
         if member.name and not any(map(is_hidden, member.parts)):
             folder = member.parent.name or path.stem
-            yield RawFile(folder, member.name, f"{path}//{info.filename}")
+            yield RawFile(folder, member.name, f"{path}//{info.filename}", again=again)
 
 
 def _read_directory(path: Path) -> list[zipfile.ZipInfo]:

@@ -6,8 +6,8 @@ import atexit
 import copy
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from click import ClickException
@@ -16,6 +16,7 @@ from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 
 from fsat_kedro.datasets.filepath import filepath_of
+from fsat_kedro.hooks.progress import import_keras_quietly
 from fsat_kedro.modelling.crop_lengths import predictions_per_clip
 from fsat_kedro.parameters import TestTimeCrops
 from fsat_kedro.tracking import TrackedRun, fingerprint
@@ -191,17 +192,13 @@ class MlflowHooks:
         self._run = None
 
 
-@contextmanager
-def _without_messages() -> Iterator[None]:
-    """Show no messages of MLflow, such as that a model is registered, unless with `--verbose`."""
-    from mlflow.utils.logging_utils import disable_logging, enable_logging
-
-    if not KedroCliError.VERBOSE_ERROR:
-        disable_logging()
-    try:
-        yield
-    finally:
-        enable_logging()
+def _without_messages() -> AbstractContextManager[Any]:
+    """Hide messages of MLflow, such as that a model is registered, unless with `--verbose`."""
+    if KedroCliError.VERBOSE_ERROR:
+        return nullcontext()
+    import_keras_quietly()  # MLflow tries the model, which needs Keras.
+    # MLflow's own switch would be turned on again by what it imports meanwhile.
+    return redirect_stderr(StringIO())
 
 
 def _fold_of(namespace: str | None) -> str | None:
