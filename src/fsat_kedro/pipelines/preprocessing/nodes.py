@@ -115,8 +115,8 @@ def accept_clips(
         raise InputError(
             f"{rejected.sum()} of {len(rejected)} clips rejected, more than "
             f"rejection.max_fraction ({rejection.max_fraction:g}) allows: "
-            f"{', '.join(f'{reason} ({count})' for reason, count in reasons)}. All are listed in "
-            "08_reporting/rejected_clips.csv: repair them and run again (without "
+            f"{', '.join(f'{printable(reason)} ({count})' for reason, count in reasons)}. All are "
+            "listed in 08_reporting/rejected_clips.csv: repair them and run again (without "
             "--only-missing-outputs), or raise rejection.max_fraction"
         )
     return metadata.drop(columns=["path", "reason"]).join(decode_results.drop(columns="fname"))
