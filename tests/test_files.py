@@ -309,3 +309,51 @@ def test_the_missing_package_for_s3_is_named(monkeypatch):
 
     monkeypatch.setattr("fsat_kedro.files.url_to_fs", missing)
     assert '--editable ".[s3]"' in error_of("s3://bucket")
+
+
+# The disk
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_content_is_on_the_disk_before_it_is_renamed_and_the_name_after(
+    tmp_path, monkeypatch, kind
+):
+    target, events = tmp_path / "output", []
+    fsync, replace = os.fsync, Path.replace
+
+    def spy_fsync(descriptor):
+        events.append(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    def spy_replace(self, path):
+        events.append("renamed")
+        return replace(self, path)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(Path, "replace", spy_replace)
+    with files.replacing(target) as partial:
+        if kind == "folder":
+            partial.mkdir()
+            (partial / "deep").mkdir()
+            (partial / "deep" / "values").write_text("content")
+        else:
+            partial.write_text("content")
+    written = [target, *target.rglob("*")]
+    before, after = events[: events.index("renamed")], events[events.index("renamed") + 1 :]
+    assert sorted(before) == sorted(path.stat().st_ino for path in written)
+    assert after == [tmp_path.stat().st_ino]
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_only_a_file_system_that_cannot_sync_is_let_pass(tmp_path, monkeypatch, number):
+    def fail(_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    if number == errno.EIO:
+        with pytest.raises(OSError, match="Input/output"):
+            write(tmp_path / "scores.json", b"content")
+        assert list(tmp_path.iterdir()) == []
+    else:
+        write(tmp_path / "scores.json", b"content")
+        assert (tmp_path / "scores.json").read_bytes() == b"content"

@@ -38,7 +38,7 @@ cli.add_command(run)
 
 @cli.command()
 @click.argument(
-    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+    "files", nargs=-1, required=True, type=click.Path(exists=True, readable=False, path_type=Path)
 )
 @env_option
 @click.option(
@@ -51,6 +51,7 @@ def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir:
 
     To tag a whole folder: `kedro run --pipelines tag --params tag_dir=FOLDER`.
     """
+    from fsat_kedro.data.raw_files import printable
     from fsat_kedro.datasets import TaggerDataset
     from fsat_kedro.files import exists, is_url
     from fsat_kedro.hooks.marks import Marks
@@ -71,17 +72,19 @@ def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir:
         if exists(settings):
             Marks(folder).require_finished({"tagger"})
         tagger = Tagger.load(dataset.local_folder())
-        tags = tagger.tag([Sound(file.name, str(file.absolute())) for file in files])
+        tags = tagger.tag([Sound(printable(file.name), str(file.absolute())) for file in files])
     except InputError as error:
         raise click.ClickException(str(error)) from error
     for file, row in zip(files, tags.itertuples(index=False), strict=True):
-        click.echo(f"{file}\n{_format_tags(row)}")
+        click.echo(f"{printable(str(file))}\n{_format_tags(row)}")
 
 
 def _format_tags(row: "pd.Series") -> str:
+    from fsat_kedro.data.raw_files import printable
+
     if row.reason:
         return f"  rejected: {row.reason}"
     ranked = [(row.tag_1, row.probability_1), (row.tag_2, row.probability_2)]
     ranked.append((row.tag_3, row.probability_3))
     # NaN, where there are fewer than three classes, does not equal itself.
-    return "\n".join(f"  {x:6.1%}  {label}" for label, x in ranked if x == x)
+    return "\n".join(f"  {x:6.1%}  {printable(label)}" for label, x in ranked if x == x)

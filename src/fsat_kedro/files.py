@@ -1,13 +1,14 @@
 """Files and folders, on this machine or in an object store.
 
 A path is a local path or the url of an object, such as `s3://bucket/run/scores.csv`. What this
-module writes appears whole at the end or not at all: a local file is written beside its path and
-renamed, and an object store puts objects whole.
+module writes appears whole at the end or not at all, whatever happens to the power: a local file
+is written beside its path, kept by the disk and renamed; an object store puts objects whole.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -185,6 +186,12 @@ def remove(path: str | Path) -> None:
         Path(path).unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Have the disk keep a local file, or a folder with all its files, and their names."""
+    _sync_content(path)
+    _sync_one(path.parent)
+
+
 @contextmanager
 def probe_file(data_dir: str | None) -> Iterator[str | None]:
     """Yield a new file or object in `data_dir`, to prove who can write there; None without one.
@@ -212,6 +219,7 @@ def _replacing_local(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield partial
+        _sync_content(partial)
         aside = path.with_name(f".replaced.{path.name}")
         if path.is_dir():
             # A folder cannot be replaced in one go. Moved aside it is gone at once, not file by
@@ -219,9 +227,27 @@ def _replacing_local(path: Path) -> Iterator[Path]:
             remove(aside)
             path.rename(aside)
         partial.replace(path)
+        _sync_one(path.parent)
         remove(aside)
     finally:
         remove(partial)  # Already renamed if all went well.
+
+
+def _sync_content(path: Path) -> None:
+    for each in (*path.rglob("*"), path):
+        _sync_one(each)
+
+
+def _sync_one(path: Path) -> None:
+    """Have the disk keep the content of a file, or the names of the files in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # File systems that cannot do it.
+            raise
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import os
 
 from fsat_kedro.hooks.checkpoints import CheckpointHooks
+from fsat_kedro.hooks.damage import DamageHooks
 from fsat_kedro.hooks.errors import ReadableErrorHooks
 from fsat_kedro.hooks.initial_weights import InitialWeightsHooks
 from fsat_kedro.hooks.mlflow import MlflowHooks
@@ -23,6 +24,7 @@ HOOKS = (
     InitialWeightsHooks(),  # Before a run it follows OutputHooks, which remove unfinished outputs.
     OutputHooks(),
     CheckpointHooks(),
+    DamageHooks(),
     ProgressHooks(),
     MlflowHooks(),
     ReadableErrorHooks(),

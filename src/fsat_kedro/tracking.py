@@ -37,10 +37,11 @@ _UI = "workflowType=machine_learning"  # Without it, the MLflow UI shows traces 
 def _warn_on_failure() -> Iterator[None]:
     """Turn a failure of MLflow into a warning: the training is worth more than its log."""
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         logger.warning("MLflow logging failed; the outputs on disk are complete: %s", error)
 
 

@@ -94,6 +94,7 @@ def test_values_that_look_like_missing_ones_stay_text():
         ("fname,Label", "label", "fname, Label"),
         ("fname;label", "fname", "fname;label"),
         ("a.wav,Bark", "fname", "a.wav, Bark"),
+        ("fname,\x1b[31mBark", "label", r"fname, \x1b[31mBark"),
     ],
 )
 def test_a_missing_column_is_an_error_that_names_the_existing_ones(header, missing, existing):

@@ -371,6 +371,18 @@ def test_a_name_that_is_not_utf_8_is_only_unlisted(tmp_path):
     assert json.loads(json.dumps(split_table.unlisted)) == ["caf\\udce9.wav"]
 
 
+def test_a_clip_in_a_folder_whose_name_is_not_utf_8_has_its_path(tmp_path):
+    folder = tmp_path / "\udce9" / "audio_train"
+    try:
+        folder.mkdir(parents=True)
+    except (OSError, UnicodeError):
+        pytest.skip("this file system accepts only UTF-8 names")
+    (folder / "a.wav").touch()
+    (tmp_path / "train.csv").write_text("fname,label\na.wav,Bark\nb.wav,Bark\n")
+    table = read_fsdkaggle2018(tmp_path, "train").table
+    assert table["path"].tolist() == [str(folder / "a.wav"), None]
+
+
 # Files outside the raw folder are not read
 
 PATHS = [

@@ -6,6 +6,7 @@ import os
 import socket
 import stat
 import struct
+import tracemalloc
 import zipfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -180,27 +181,49 @@ def test_a_file_name_that_is_not_utf_8_is_found_and_can_be_shown(raw):
 
 
 @pytest.mark.usefixtures("any_bytes")
-def test_folders_and_archives_with_names_that_are_not_utf_8_are_skipped_with_a_warning(raw, caplog):
+def test_folders_and_archives_with_names_that_are_not_utf_8_are_read(tmp_path, caplog):
+    raw = tmp_path / "\udce8"
     (raw / "\udce9" / "audio").mkdir(parents=True)
-    (raw / "\udce9" / "audio" / "b.wav").touch()
-    zipped(raw / "\udce9.zip", {"audio/c.wav": ""})
-    assert list(clips(raw)) == ["a.wav"]
-    assert sorted(caplog.messages) == [
-        f"{raw}/\\udce9 is skipped: its name is not UTF-8",
-        f"{raw}/\\udce9.zip is skipped: its name is not UTF-8",
-    ]
+    (raw / "\udce9" / "audio" / "a.wav").write_text("in a folder")
+    zipped(raw / "\udce9.zip", {"audio/b.wav": "in an archive"})
+    found = clips(raw)
+    assert content(found["a.wav"].path) == b"in a folder"
+    assert content(found["b.wav"].path) == b"in an archive"
+    listed = [name for name, *_ in RawFolder(raw).list_files()]
+    assert listed == ["\\udce9.zip/audio/b.wav", "\\udce9/audio/a.wav"]
+    assert caplog.messages == []
 
 
-@pytest.mark.usefixtures("any_bytes")
-def test_a_raw_folder_with_a_name_that_is_not_utf_8_is_an_error(tmp_path):
-    (tmp_path / "\udce9").mkdir()
-    with pytest.raises(InputError, match=r"\\udce9 has a name that is not UTF-8: rename"):
-        RawFolder(tmp_path / "\udce9")
-    with pytest.raises(InputError, match=r"\\udce9/raw is not a folder"):
-        RawFolder(tmp_path / "\udce9" / "raw")
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\x1b[31mb\n\r\t\x7f\x9b.wav", r"a\x1b[31mb\n\r\t\x7f\x9b.wav"),
+        ("a\N{RIGHT-TO-LEFT OVERRIDE}vaw.exe", r"a\u202evaw.exe"),
+        ("a\N{LINE SEPARATOR}b", r"a\u2028b"),
+        ("\udcff\udce9", r"\udcff\udce9"),
+        ("café 犬 🐕\N{NO-BREAK SPACE}-=\\'\".wav", "café 犬 🐕\N{NO-BREAK SPACE}-=\\'\".wav"),
+    ],
+)
+def test_a_name_is_shown_without_what_a_terminal_obeys(name, shown):
+    assert printable(name) == shown
+    assert printable(shown) == shown
 
 
 # Files that count
+
+
+def test_the_files_of_a_folder_are_listed_once_whatever_links_lead_to_it(raw, caplog):
+    (raw / "aa").symlink_to("audio")
+    (raw / "audio" / "up").symlink_to("..")
+    zipped(raw / "audio" / "more.zip", {"b.wav": "", "../c.wav": ""})
+    (raw / "audio" / "c.wav").symlink_to("a.wav")
+    listed = [name for name, *_ in RawFolder(raw).list_files()]
+    assert listed == ["audio/a.wav", "audio/c.wav", "audio/more.zip/b.wav"]
+    assert caplog.messages == [
+        f"1 files in {raw}/audio/more.zip are left out because their names lead out of it, the "
+        "first is ../c.wav",
+        f"3 files are left out because links lead to them again, the first is {raw}/aa/a.wav",
+    ]
 
 
 def test_hidden_files_and_folders_are_ignored(raw):
@@ -229,6 +252,22 @@ def test_only_regular_files_are_clips(raw, monkeypatch):
         "socket.wav": "neither a file nor a link to one",
         "device.wav": "a link out of the raw folder",
     }
+
+
+@pytest.mark.parametrize("special", ["fifo", "device"])
+def test_a_file_that_never_ends_is_refused_at_once(tmp_path, special):
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    reason = reason_of(str(path) if special == "fifo" else "/dev/zero")
+    assert reason == "neither a file nor a link to one"
+
+
+def test_a_file_that_grows_is_read_up_to_a_limit(tmp_path, small_memory, monkeypatch):
+    path = tmp_path / "a.wav"
+    path.write_bytes(bytes(5000))
+    status = os.stat_result((stat.S_IFREG, *[0] * 9))
+    monkeypatch.setattr(os, "fstat", lambda _: status)
+    assert len(content(str(path))) == 1000
 
 
 def fail_to_list(monkeypatch, name, number):
@@ -265,7 +304,7 @@ def test_the_first_of_two_unpacked_files_of_one_name_is_used_with_a_warning(raw,
     assert content(found["a.wav"].path) == b"a/release.audio"
     assert caplog.messages == [
         "3 clips are ignored because others have the same names: "
-        f"{raw}/a/release.audio/a.wav is used, not {raw}/a/audio/a.wav"
+        f"{raw}/a/release.audio/a.wav is used, not {raw}/audio/a.wav"
     ]
 
 
@@ -307,6 +346,21 @@ def test_a_zip_bomb_is_refused_without_unpacking_it(tmp_path, monkeypatch):
     reason = reason_of(f"{path}//a.wav")
     assert reason.startswith("not unpacked, as ")
     assert reason.endswith(" bytes would become 1000000")
+
+
+@pytest.mark.parametrize("method", METHODS[1:3])
+def test_a_zip_bomb_that_claims_to_be_small_is_not_unpacked(tmp_path, method):
+    path = tmp_path / "audio.zip"
+    n_bytes = 100 * 10**6
+    zipped(path, {"a.wav": bytes(n_bytes)}, method)
+    claimed, small = struct.pack("<L", n_bytes), struct.pack("<L", 1000)
+    path.write_bytes(path.read_bytes().replace(claimed, small))
+    tracemalloc.start()
+    try:
+        assert "CRC" in reason_of(f"{path}//a.wav")
+        assert tracemalloc.get_traced_memory()[1] < 110 * 10**6
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_member_that_claims_an_impossible_size_is_refused(tmp_path):
@@ -383,7 +437,7 @@ def failing(monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", fail)
+        patch.setattr(raw_files, "open", fail, raising=False)
         patch.setattr(raw_files, "TemporaryFile", fail)
         yield
 
@@ -428,15 +482,20 @@ def test_a_replaced_archive_is_read_again(tmp_path):
 # Archives
 
 
-def test_members_are_not_unpacked_to_the_paths_in_their_names(tmp_path):
+def test_members_are_not_unpacked_to_the_paths_in_their_names(tmp_path, caplog):
     raw = tmp_path / "raw"
     raw.mkdir()
-    zipped(raw / "audio.zip", {"../audio/a.wav": "1", "/audio/b.wav": "2", "audio//c.wav": "3"})
+    members = {"../audio/a.wav": "1", "/audio/b.wav": "2", "audio//c.wav": "3", "x/../\x1bd": ""}
+    zipped(raw / "audio.zip", members)
     found = clips(raw)
     assert sorted(found) == ["b.wav", "c.wav"]
     assert content(found["b.wav"].path) == b"2"
     assert content(found["c.wav"].path) == b"3"
     assert [path.name for path in tmp_path.rglob("*")] == ["raw", "audio.zip"]
+    assert caplog.messages == [
+        f"2 files in {raw}/audio.zip are left out because their names lead out of it, the first "
+        "is ../audio/a.wav"
+    ]
 
 
 def test_a_link_in_an_archive_is_not_followed(raw, outside):

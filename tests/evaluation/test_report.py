@@ -364,6 +364,17 @@ def test_verdicts_survive_a_reload_and_are_saved_as_csv(open_page, page):
     ]
 
 
+def test_saved_verdicts_have_no_cell_that_a_spreadsheet_would_run(open_page):
+    classes = ["-Bark", *LABELS[1:]]
+    tab = open_page(
+        render([make_split([*classes, "-Bark"], one_hot(0, 1, 2, 3, 1), classes=classes)], pairs=[])
+    )
+    tab.check("input[value=label]")
+    with tab.expect_download() as download:
+        tab.click("#save")
+    assert pd.read_csv(download.value.path())["label"].tolist() == ["'-Bark"]
+
+
 def test_markup_in_labels_runs_nothing(open_page):
     classes = [ATTACK, *LABELS[1:]]
     train = make_split([*classes, ATTACK], one_hot(0, 1, 2, 3, 1), classes=classes)

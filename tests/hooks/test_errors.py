@@ -3,14 +3,18 @@
 import errno
 import pickle
 
+import h5py
+import numpy as np
 import pytest
 from click import ClickException
 from kedro.io import DatasetError
 from kedro.pipeline import node
 from kedro_datasets.json import JSONDataset
 from kedro_datasets.pandas import CSVDataset
+from kedro_datasets.pickle import PickleDataset
 
-from fsat_kedro.datasets import NpyDataset
+from fsat_kedro.data.ragged import RaggedArray
+from fsat_kedro.datasets import KerasWeightsDataset, NpyDataset, RaggedDataset
 from fsat_kedro.errors import InputError
 from fsat_kedro.files import open_atomic
 from fsat_kedro.hooks.errors import ReadableErrorHooks
@@ -123,6 +127,47 @@ def test_an_error_of_a_store_is_named_with_the_remedy(url, monkeypatch, error, p
 def test_a_broken_object_is_no_error_of_the_store(url):
     with open_atomic(f"{url}/scores.json") as file:
         file.write(b"{")
+    message = message_of(url, JSONDataset(filepath=f"{url}/scores.json").load)
+    assert message.startswith(f"{url}/scores.json is damaged")
+
+
+def cut_off(path):
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def an_array(path):
+    np.save(path / "file", np.ones(100))
+    return NpyDataset(filepath=str(path / "file.npy")), path / "file.npy"
+
+
+def a_pickle(path):
+    (path / "file").write_bytes(pickle.dumps(list(range(1000))))
+    return PickleDataset(filepath=str(path / "file")), path / "file"
+
+
+def some_weights(path):
+    with h5py.File(path / "file", "w") as file:
+        file["layers"] = np.ones(1000)
+    return KerasWeightsDataset(filepath=str(path / "file")), path / "file"
+
+
+def a_ragged_array(path):
+    RaggedDataset(filepath=str(path)).save(RaggedArray(np.ones((9, 2)), np.array([0, 4, 9])))
+    return RaggedDataset(filepath=str(path)), path / "values.npy"
+
+
+@pytest.mark.parametrize("make", [an_array, a_pickle, some_weights, a_ragged_array])
+def test_a_damaged_file_is_named_with_the_remedy(tmp_path, make):
+    dataset, file = make(tmp_path)
+    dataset.load()
+    cut_off(file)
+    message = message_of(tmp_path, dataset.load)
+    path = dataset._describe()["filepath"]
+    assert message.startswith(f"{path} is damaged, or of another version of the project: ")
+    assert f"Remove {path}, then make it anew: `kedro run --only-missing-outputs`" in message
+
+
+def test_a_missing_file_is_not_called_damaged(tmp_path):
     with pytest.raises(DatasetError) as error:
-        JSONDataset(filepath=f"{url}/scores.json").load()
-    ReadableErrorHooks().on_pipeline_error(error.value, Catalog(url))
+        JSONDataset(filepath=str(tmp_path / "scores.json")).load()
+    ReadableErrorHooks().on_pipeline_error(error.value, Catalog(tmp_path))

@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 from click import ClickException
+from kedro.framework.cli.utils import KedroCliError
 from kedro.io import DataCatalog, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro_datasets.json import JSONDataset
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.utils.logging_utils import eprint
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.hooks import mlflow
@@ -163,6 +165,18 @@ def test_a_database_that_cannot_be_written_to_is_one_message(context, catalog, m
         hooks.before_pipeline_run({}, catalog)
 
 
+def test_a_damaged_database_is_one_message_without_sql(context, catalog):
+    database = context.project_path / "mlflow.db"
+    database.write_bytes(b"SQLite format 3\0" + bytes(5000))
+    hooks = MlflowHooks()
+    hooks.after_context_created(context)
+    with pytest.raises(ClickException) as error:
+        hooks.before_pipeline_run({}, catalog)
+    assert error.value.message.startswith("MLflow cannot read sqlite:///mlflow.db: ")
+    assert "Move the damaged file away" in error.value.message
+    assert "SELECT" not in error.value.message
+
+
 SCORES = {"map_at_3": 0.9, "accuracy": 0.8, "per_fold": [{"fold": 3, "map_at_3": 0.7}]}
 TABLE = pd.DataFrame({"fold": [3], "map_at_3": [0.7]})
 
@@ -194,6 +208,21 @@ TABLE = pd.DataFrame({"fold": [3], "map_at_3": [0.7]})
 def test_an_output_is_logged_as_its_catalog_entry_says(hooks, run, name, data, calls):
     hooks.after_dataset_saved(name, data, REPORTING)
     assert run.calls == calls
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_the_registered_model_is_announced_with_verbose_only(
+    hooks, run, monkeypatch, capsys, verbose
+):
+    def register(*_):
+        eprint("Successfully registered model")
+
+    monkeypatch.setattr(KedroCliError, "VERBOSE_ERROR", verbose)
+    monkeypatch.setattr(run, "log_model", register, raising=False)
+    hooks.after_dataset_saved("tagger", None, REPORTING)
+    assert ("Successfully registered model" in capsys.readouterr().err) == verbose
+    eprint("later")
+    assert capsys.readouterr().err == "later\n"
 
 
 def test_the_history_of_a_stage_goes_to_its_fold_with_its_curves(hooks, run):

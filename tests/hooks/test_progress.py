@@ -113,12 +113,17 @@ def test_workers_log_the_numbers_of_the_whole_run(lines):
 def test_keras_is_imported_quietly_for_nodes_that_use_it(monkeypatch, verbose, imported):
     monkeypatch.setattr(KedroCliError, "VERBOSE_ERROR", verbose)
     monkeypatch.setattr(logging.getLogger("kedro"), "level", logging.WARNING)
+    for name in ("kedro_viz", "tensorflow"):
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.ERROR)
     imports = []
     monkeypatch.setattr(progress, "import_keras_quietly", lambda: imports.append("keras"))
     hooks = ProgressHooks()
     nodes = [node_of("a"), node_of("b", tags="gpu")]
     hooks.before_pipeline_run(Pipeline(nodes))
     assert logging.getLogger("kedro").level == (logging.INFO if verbose else logging.WARNING)
+    for name in ("kedro_viz", "tensorflow"):
+        level = logging.getLogger(name).level
+        assert level == (logging.WARNING if verbose else logging.ERROR)
     hooks.before_node_run(nodes[0])
     assert imports == []
     hooks.before_node_run(nodes[1])

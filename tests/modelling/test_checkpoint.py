@@ -71,3 +71,24 @@ def test_a_save_that_fails_is_an_error_in_a_folder_and_a_warning_at_a_url(tmp_pa
         )
     (message,) = caplog.messages
     assert message.startswith("The checkpoint could not be saved, training goes on: nowhere://")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 50, 0.5, -1])
+def test_a_damaged_file_is_a_warning_and_no_state(tmp_path, caplog, kept):
+    checkpoint = Checkpoint(tmp_path / "mel.checkpoint.npz")
+    checkpoint.save("this stage", StageState([], arrays((100,)), [], []))
+    content = checkpoint.path.read_bytes()
+    checkpoint.path.write_bytes(content[: int(kept * len(content)) if kept == 0.5 else kept])
+    assert checkpoint.load("this stage") is None
+    (message,) = caplog.messages
+    assert message.startswith(f"{checkpoint.path} is damaged, so the stage starts anew: ")
+
+
+def test_a_flipped_bit_is_a_warning_and_no_state(tmp_path, caplog):
+    checkpoint = Checkpoint(tmp_path / "mel.checkpoint.npz")
+    checkpoint.save("this stage", StageState([], arrays((100,)), [], []))
+    content = bytearray(checkpoint.path.read_bytes())
+    content[content.index(bytes(300)) + 100] ^= 1
+    checkpoint.path.write_bytes(content)
+    assert checkpoint.load("this stage") is None
+    assert "Bad CRC" in caplog.text

@@ -145,3 +145,9 @@ def test_too_many_rejected_clips_are_an_error_with_the_reasons(raw):
         InputError, match=r"3 of 5 clips rejected, .*max_fraction .*not there \(1\)"
     ):
         nodes.accept_clips(metadata, decode_results, None, Rejection(max_fraction=0.59))
+
+
+def test_reasons_are_shown_with_escapes():
+    results = pd.DataFrame({"status": ["rejected"], "reason": ["two labels: \x1b[31m"]})
+    with pytest.raises(InputError, match=r"two labels: \\x1b\[31m \(1\)"):
+        nodes.accept_clips(results, results, None, Rejection(max_fraction=0.5))

@@ -77,7 +77,7 @@ def differences(expected: Path, found: Path) -> list[str]:
 
 
 def _is_output(path: Path) -> bool:
-    return path.is_file() and not {".locks", ".unfinished"} & set(path.parts)
+    return path.is_file() and not {".locks", ".saved", ".unfinished"} & set(path.parts)
 
 
 def _equal(one: Path, other: Path) -> bool:

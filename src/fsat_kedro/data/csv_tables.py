@@ -9,6 +9,7 @@ from io import StringIO
 
 import pandas as pd
 
+from fsat_kedro.data.raw_files import printable
 from fsat_kedro.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def read_table(
         if column not in header:
             raise InputError(
                 f"{source}, line {header_line}: no column {column}; its columns are "
-                f"{', '.join(header)}: rename one, and separate columns with commas"
+                f"{printable(', '.join(header))}: rename one, and separate columns with commas"
             )
     columns = [column for column in dict.fromkeys(required + optional) if column in header]
     for column in columns:

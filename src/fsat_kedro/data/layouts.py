@@ -38,7 +38,7 @@ _DTYPES = {
     "verified": "boolean",
     "usage": "string",
     "fold": "Int64",
-    "path": "string",
+    "path": "object",  # Bytes of a path that are not UTF-8 fit into no other column.
     "reason": "string",
 }
 
@@ -77,15 +77,16 @@ def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> SplitTable:
     optional = ["label", "manually_verified", "usage"]
     if path.endswith("sample_submission.csv"):
         optional = []  # Its labels are placeholders, the same three for every clip.
-    table = read_table(_read_bytes(path), path, required=required, optional=optional)
-    require_all(table["fname"] != "", table["fname"], path, "a file name")
+    source = printable(path)
+    table = read_table(_read_bytes(path), source, required=required, optional=optional)
+    require_all(table["fname"] != "", table["fname"], source, "a file name")
     if split == "train":
-        require_all(~table["label"].isin(_MISSING_LABELS), table["label"], path, "a label")
+        require_all(~table["label"].isin(_MISSING_LABELS), table["label"], source, "a label")
     if split == "test" and "usage" in table:
         # Ignored clips are not scored, whatever their label.
         table.loc[table["usage"].str.lower() == "ignored", "label"] = _MISSING_LABELS[0]
     if "manually_verified" in table:
-        table["verified"] = parse_booleans(table["manually_verified"], path)
+        table["verified"] = parse_booleans(table["manually_verified"], source)
     return _match_clips(table, clips)
 
 
@@ -107,10 +108,11 @@ def read_esc50(raw_dir: Path | str, split: str) -> SplitTable:
         source="ESC-50 from https://github.com/karolpiczak/ESC-50",
     )
     required = ["filename", "fold", "category"]
-    table = read_table(_read_bytes(path), path, required=required, optional=[])
-    require_all(table["filename"] != "", table["filename"], path, "a file name")
-    require_all(~table["category"].isin(_MISSING_LABELS), table["category"], path, "a label")
-    table["fold"] = parse_integers(table["fold"], path)
+    source = printable(path)
+    table = read_table(_read_bytes(path), source, required=required, optional=[])
+    require_all(table["filename"] != "", table["filename"], source, "a file name")
+    require_all(~table["category"].isin(_MISSING_LABELS), table["category"], source, "a label")
+    table["fold"] = parse_integers(table["fold"], source)
     return _match_clips(table.rename(columns={"filename": "fname", "category": "label"}), clips)
 
 
@@ -130,7 +132,7 @@ def _find_table_and_clips(
     missing = [f"no table ({' or '.join(tables)})"] * (path is None)
     missing += [f"no folder or zip of clips ({' or '.join(folders)})"] * (not clips)
     message = (
-        f"{' and '.join(missing)} for the {split} split in {raw.folder}: "
+        f"{' and '.join(missing)} for the {split} split in {printable(str(raw.folder))}: "
         f"get {source}, or set raw_dir"
     )
     link = raw.find_external_link(folders)
@@ -144,7 +146,9 @@ def _read_bytes(path: str) -> bytes:
         with open_raw_file(path) as file:
             return file.read()
     except UnreadableError as error:
-        raise InputError(f"{path} is {error}: download it again, or unpack it") from error
+        raise InputError(
+            f"{printable(path)} is {error}: download it again, or unpack it"
+        ) from error
 
 
 def _match_clips(table: pd.DataFrame, clips: dict[str, RawFile]) -> SplitTable:
@@ -154,9 +158,10 @@ def _match_clips(table: pd.DataFrame, clips: dict[str, RawFile]) -> SplitTable:
     names = [normalize_filename(name) for name in table["fname"]]
     reasons = _rejection_reasons(table, names, clips)
     table["reason"] = reasons
-    table["path"] = [
+    paths = [
         None if reason else clips[name].path for name, reason in zip(names, reasons, strict=True)
     ]
+    table["path"] = pd.Series(paths, table.index, dtype=object)
     unlisted = sorted(printable(clips[name].name) for name in clips.keys() - set(names))
     return SplitTable(table.astype(_DTYPES).reset_index(drop=True), unlisted)
 

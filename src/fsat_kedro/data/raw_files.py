@@ -8,13 +8,13 @@ import errno
 import logging
 import lzma
 import os
-import shutil
+import stat
 import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
@@ -32,11 +32,16 @@ _NOT_A_FILE = "neither a file nor a link to one"
 _MEMBER_SEPARATOR = ".zip//"
 
 _MAX_BYTES_IN_MEMORY = 64 * 2**20
+# In bytes. A block of bzip2 has at least 46 bytes, and unpacks to 46 MB whatever its header claims.
+_UNPACKED_AT_ONCE = 64
+_DEFLATED_AT_ONCE = 2**16
 _MAX_MEMBER_BYTES = 4 * 10**9
 # Compressed sound never reaches this ratio; silence and zip bombs do.
 _MAX_COMPRESSION_RATIO = 200
 
 _RESOURCE_ERRORS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT}
+# Control characters, invisible formatting, bytes that are not UTF-8, and separators of lines.
+_UNPRINTABLE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 # What `zipfile` raises for damaged, cut off or encrypted members and unknown compression.
 _UNZIP_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
@@ -52,12 +57,14 @@ class RawFile(NamedTuple):
         name: its own name.
         path: its path, as described at the top of this module.
         reason: why it cannot be read; "" if it can.
+        again: whether its folder was listed before, under another name.
     """
 
     folder: str
     name: str
     path: str
     reason: str = ""
+    again: bool = False
 
     @property
     def zipped(self) -> bool:
@@ -81,8 +88,6 @@ class RawFolder:
         shown = f"{parameter} {printable(str(folder))}"
         if not self.folder.is_dir():
             raise InputError(f"{shown} is not a folder: create it or set {parameter}")
-        if printable(str(folder)) != str(folder):
-            raise InputError(f"{shown} has a name that is not UTF-8: rename the folder")
         # Unpacked files come first, as they may be newer than the archive. Then files in higher
         # folders come first, as deeper ones may be older copies.
         self._files = sorted(
@@ -113,14 +118,23 @@ class RawFolder:
         return clips
 
     def list_files(self) -> list[tuple[str, str, str]]:
-        """Return relative path, path and reason of all files, sorted.
+        """Return printable relative path, path and reason of all files, sorted.
 
-        An archive is represented by its members.
+        An archive is represented by its members. The files of a folder are listed once, whatever
+        links lead to it.
         """
+        files = [file for file in self._files if file.zipped or not file.name.endswith(".zip")]
+        again = [file for file in files if file.again]
+        if again:
+            logger.warning(
+                "%d files are left out because links lead to them again, the first is %s",
+                len(again),
+                printable(again[0].path),
+            )
         return sorted(
             (printable(os.path.relpath(file.path, self.folder)), file.path, file.reason)
-            for file in self._files
-            if file.zipped or not file.name.endswith(".zip")
+            for file in files
+            if not file.again
         )
 
     def find_external_link(self, folders: tuple[str, ...]) -> str | None:
@@ -140,8 +154,16 @@ def normalize_filename(name: str) -> str:
 
 
 def printable(name: str) -> str:
-    """Return a path or file name with escapes for bytes that are not UTF-8."""
-    return name.encode(errors="backslashreplace").decode()
+    """Return a name with escapes for what a terminal obeys or a table in UTF-8 cannot hold.
+
+    These are control characters, invisible formatting and bytes that are not UTF-8.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if unicodedata.category(character) in _UNPRINTABLE
+        else character
+        for character in name
+    )
 
 
 def is_hidden(name: str) -> bool:
@@ -153,7 +175,8 @@ def open_raw_file(path: str) -> BinaryIO:
     """Open a file, or a member of a zip archive, for reading bytes.
 
     Raises:
-        UnreadableError: it is missing, not permitted, damaged, encrypted or a zip bomb.
+        UnreadableError: it is missing, not permitted, no regular file, damaged, encrypted or a
+            zip bomb.
         OSError: out of memory, disk space or file handles.
     """
     archive, is_member, member = path.partition(_MEMBER_SEPARATOR)
@@ -178,12 +201,21 @@ def _raising_unreadable() -> Iterator[None]:
 
 
 def _open_file(path: Path) -> BinaryIO:
-    file = path.open("rb")
-    if os.fstat(file.fileno()).st_size > _MAX_BYTES_IN_MEMORY:
-        return file
-    # Read at once, as libsndfile would treat a failing disk as the end of the file.
-    with file:
-        return BytesIO(file.read())
+    with ExitStack() as close_unless_returned:
+        file = close_unless_returned.enter_context(open(path, "rb", opener=_open_at_once))
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise UnreadableError(_NOT_A_FILE)
+        if status.st_size > _MAX_BYTES_IN_MEMORY:
+            close_unless_returned.pop_all()
+            return file
+        # Read at once, as libsndfile would treat a failing disk as the end of the file.
+        return BytesIO(file.read(_MAX_BYTES_IN_MEMORY))
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open a file without waiting, as one would for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _open_member(archive_path: str, member: str) -> BinaryIO:
@@ -195,17 +227,20 @@ def _open_member(archive_path: str, member: str) -> BinaryIO:
         raise UnreadableError(
             f"not unpacked, as {info.compress_size} bytes would become {info.file_size}"
         )
-    with archive.open(info) as packed:
-        return _copy_to_disk(packed) if is_large else BytesIO(packed.read())
-
-
-def _copy_to_disk(packed: IO[bytes]) -> BinaryIO:
-    with ExitStack() as close_on_error:
-        file = cast(BinaryIO, close_on_error.enter_context(TemporaryFile()))
-        shutil.copyfileobj(packed, file)
+    bounded = info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+    n_bytes = _DEFLATED_AT_ONCE if bounded else _UNPACKED_AT_ONCE
+    with archive.open(info) as packed, ExitStack() as close_on_error:
+        packed.MIN_READ_SIZE = n_bytes  # type: ignore[attr-defined] # It is a ZipExtFile.
+        file = cast(BinaryIO, close_on_error.enter_context(_temporary_file(on_disk=is_large)))
+        for chunk in iter(partial(packed.read, n_bytes), b""):
+            file.write(chunk)
         file.seek(0)
         close_on_error.pop_all()
         return file
+
+
+def _temporary_file(*, on_disk: bool) -> IO[bytes]:
+    return TemporaryFile() if on_disk else BytesIO()
 
 
 @lru_cache(maxsize=8)
@@ -217,36 +252,37 @@ def _open_archive(path: str, modified: int) -> zipfile.ZipFile:
 def _walk(top: Path) -> Iterator[RawFile]:
     """Yield every file and archive member below a folder, following links that stay below it."""
     root = os.path.realpath(top)
-    pending, visited = [top], set()
-    while pending:
-        folder = pending.pop()
+    pending, links = [top], list[Path]()
+    names: dict[str, set[str]] = {}  # By the real path of a folder.
+    while pending or links:
+        # Links come last, so that a folder has its own name when it is listed first.
+        folder = pending.pop() if pending else links.pop(0)
+        listed = names.setdefault(os.path.realpath(folder), set())
         # A folder counts once under each of its names, so that loops of links end.
-        identity = (folder.name, os.path.realpath(folder))
-        if identity in visited:
+        if folder.name in listed:
             continue
-        visited.add(identity)
+        again = bool(listed)
+        listed.add(folder.name)
         for entry in _list_folder(folder):
             path = folder / entry.name
             reason = _unreadable_reason(entry, root)
             if reason == _FOLDER:
-                pending.append(path)
+                (links if entry.is_symlink() else pending).append(path)
                 continue
-            yield RawFile(folder.name, entry.name, str(path), reason)
+            yield RawFile(folder.name, entry.name, str(path), reason, again)
             if not reason and path.suffix == ".zip":
-                yield from _list_members(path)
+                yield from _list_members(path, again=again)
 
 
 def _list_folder(folder: Path) -> list[os.DirEntry]:
     """Return the entries of a folder that are not hidden."""
-    if not _has_utf8_name(folder):
-        return []
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not is_hidden(entry.name)]
     except OSError as error:
         if error.errno in _RESOURCE_ERRORS:
             raise
-        logger.warning("%s is skipped: %s", folder, error.strerror)
+        logger.warning("%s is skipped: %s", printable(str(folder)), error.strerror)
         return []
 
 
@@ -260,16 +296,22 @@ def _unreadable_reason(entry: os.DirEntry, root: str) -> str:
         return _NOT_A_FILE
 
 
-def _list_members(path: Path) -> Iterator[RawFile]:
+def _list_members(path: Path, *, again: bool) -> Iterator[RawFile]:
     """Yield the files in an archive; one at its root counts as in a folder of its name."""
-    if not _has_utf8_name(path):
-        return
-    for info in _read_directory(path):
+    members = _read_directory(path)
+    outside = [info.filename for info in members if ".." in PurePosixPath(info.filename).parts]
+    if outside and not again:
+        logger.warning(
+            "%d files in %s are left out because their names lead out of it, the first is %s",
+            len(outside),
+            *(printable(name) for name in (str(path), outside[0])),
+        )
+    for info in members:
         member = PurePosixPath(info.filename)
         # macOS adds hidden files to archives that have the names of clips, but are not sound.
         if member.name and not any(map(is_hidden, member.parts)):
             folder = member.parent.name or path.stem
-            yield RawFile(folder, member.name, f"{path}//{info.filename}")
+            yield RawFile(folder, member.name, f"{path}//{info.filename}", again=again)
 
 
 def _read_directory(path: Path) -> list[zipfile.ZipInfo]:
@@ -278,19 +320,12 @@ def _read_directory(path: Path) -> list[zipfile.ZipInfo]:
             members = [info for info in archive.infolist() if not info.filename.endswith("/")]
     except UnreadableError as error:
         raise InputError(
-            f"{path} is not a complete zip archive, {error}: download it again or remove it"
+            f"{printable(str(path))} is not a complete zip archive, {error}: download it again or "
+            "remove it"
         ) from error
     if members and all(info.flag_bits & 1 for info in members):
-        raise InputError(f"{path} is encrypted: unpack it here, or remove it")
+        raise InputError(f"{printable(str(path))} is encrypted: unpack it here, or remove it")
     return members
-
-
-def _has_utf8_name(path: Path) -> bool:
-    """Return whether a name is UTF-8, as tables need it; warn if it is not."""
-    shown = printable(path.name)
-    if shown != path.name:
-        logger.warning("%s is skipped: its name is not UTF-8", path.with_name(shown))
-    return shown == path.name
 
 
 def _warn_of_duplicates(kind: str, pairs: list[tuple[RawFile, RawFile]]) -> None:

@@ -4,6 +4,7 @@ from fsat_kedro.datasets.keras_weights_dataset import KerasWeightsDataset
 from fsat_kedro.datasets.matplotlib_dataset import MatplotlibDataset
 from fsat_kedro.datasets.npy_dataset import NpyDataset
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
+from fsat_kedro.datasets.table_dataset import TableDataset
 from fsat_kedro.datasets.tagger_dataset import TaggerDataset
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "MatplotlibDataset",
     "NpyDataset",
     "RaggedDataset",
+    "TableDataset",
     "TaggerDataset",
 ]

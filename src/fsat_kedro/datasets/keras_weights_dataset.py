@@ -50,7 +50,11 @@ class KerasWeightsDataset(AbstractDataset["keras.Model", Path]):
         path = local_copy(self._filepath, self._cache_dir)
         if not path.is_file():
             raise FileNotFoundError(f"no weights at {path}")
-        return path
+        # Opened once, so that a file that was cut off is an error of this dataset.
+        import h5py
+
+        with h5py.File(path):
+            return path
 
     def save(self, data: keras.Model) -> None:
         """Write the model's weights, in place of what was there."""

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 
 from click import ClickException
 from kedro.framework.hooks import hook_impl
+from kedro.io import AbstractDataset, DatasetError
 
+from fsat_kedro.datasets.filepath import filepath_of
 from fsat_kedro.errors import InputError
 from fsat_kedro.files import format_store_error, is_disk_error, is_url
+from fsat_kedro.hooks.damage import remedy
 
 if TYPE_CHECKING:
     from kedro.io import CatalogProtocol
@@ -55,7 +58,30 @@ class ReadableErrorHooks:
                     "complete: free some space or correct the folder's permissions, then continue "
                     "with --only-missing-outputs"
                 ) from cause
+            if _is_of_content(cause, data_dir) and (path := _path_of_dataset(cause)):
+                raise ClickException(
+                    f"{where}{path} is damaged, or of another version of the project: "
+                    f"{cause.__cause__}. {remedy(path)}"
+                ) from cause
             cause = cause.__cause__ or cause.__context__
+
+
+def _is_of_content(error: BaseException, data_dir: str) -> bool:
+    """Return whether Kedro could not load a dataset because of what is in its file."""
+    cause = error.__cause__
+    if not isinstance(error, DatasetError) or not str(error).startswith("Failed while loading"):
+        return False
+    if is_url(data_dir) and cause is not None and _is_of_store(cause):
+        return False
+    # An error of the system has a number; that of a broken HDF5 file has none.
+    is_of_system = isinstance(cause, OSError) and cause.errno is not None
+    return not is_of_system and not isinstance(cause, InputError | DatasetError | MemoryError)
+
+
+def _path_of_dataset(error: BaseException) -> str | None:
+    datasets = [frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__)]
+    paths = [filepath_of(each) for each in datasets if isinstance(each, AbstractDataset)]
+    return paths[-1] if paths else None
 
 
 def _is_of_store(error: BaseException) -> bool:

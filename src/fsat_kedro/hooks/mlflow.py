@@ -6,13 +6,17 @@ import atexit
 import copy
 import logging
 import time
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from click import ClickException
+from kedro.framework.cli.utils import KedroCliError
 from kedro.framework.hooks import hook_impl
 from kedro.io import DataCatalog
 
 from fsat_kedro.datasets.filepath import filepath_of
+from fsat_kedro.hooks.progress import import_keras_quietly
 from fsat_kedro.modelling.crop_lengths import predictions_per_clip
 from fsat_kedro.parameters import TestTimeCrops
 from fsat_kedro.tracking import TrackedRun, fingerprint
@@ -50,6 +54,7 @@ class MlflowHooks:
     def before_pipeline_run(self, run_params: dict[str, Any], catalog: CatalogProtocol) -> None:
         """Open the parent run."""
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
 
         self._catalog, self._logged = catalog, set()
         dataset = self._parameters["dataset"]
@@ -74,6 +79,13 @@ class MlflowHooks:
             raise ClickException(
                 f"MLflow cannot write to {self._settings['tracking_uri']}: {error}. Free some "
                 "space there, or set another tracking_uri in conf/base/mlflow.yml"
+            ) from error
+        except SQLAlchemyError as error:
+            problem = str(error).partition("\n")[0]  # What follows is SQL.
+            raise ClickException(
+                f"MLflow cannot read {self._settings['tracking_uri']}: {problem}. Move the damaged "
+                "file away, and this command makes a new one: the outputs of earlier runs do not "
+                "need it. Or set another tracking_uri in conf/base/mlflow.yml"
             ) from error
         atexit.register(self._end, "KILLED")
 
@@ -135,7 +147,8 @@ class MlflowHooks:
             rows = data["per_fold"] if isinstance(data, dict) else data.to_dict("records")
             self._run.log_fold_scores(rows, prefix=targets["fold_metrics"])
         if "model" in targets:
-            self._run.log_model(dataset.local_folder(), targets["model"])
+            with _without_messages():
+                self._run.log_model(dataset.local_folder(), targets["model"])
         if "artifact" in targets:
             fold = _fold_of(node.namespace)
             self._run.log_artifact(str(filepath_of(dataset)), targets["artifact"], fold)
@@ -177,6 +190,15 @@ class MlflowHooks:
         if self._run is not None:
             self._run.end(status)
         self._run = None
+
+
+def _without_messages() -> AbstractContextManager[Any]:
+    """Hide messages of MLflow, such as that a model is registered, unless with `--verbose`."""
+    if KedroCliError.VERBOSE_ERROR:
+        return nullcontext()
+    import_keras_quietly()  # MLflow tries the model, which needs Keras.
+    # MLflow's own switch would be turned on again by what it imports meanwhile.
+    return redirect_stderr(StringIO())
 
 
 def _fold_of(namespace: str | None) -> str | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kedro.framework.cli.utils import KedroCliError
 from kedro.framework.hooks import hook_impl
 
+from fsat_kedro.data.raw_files import printable
 from fsat_kedro.datasets.filepath import filepath_of
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ _MAIN_OUTPUTS = ("report", "submission", "tags", "scores", "rejected_clips", "cl
 class ProgressHooks:
     """Log which node runs, and at the end the clips, the scores and the paths of outputs.
 
-    `--verbose` adds Kedro's own lines, with all inputs and outputs of each node.
+    `--verbose` adds Kedro's own lines, with all inputs and outputs of each node, and the warnings
+    of libraries.
     """
 
     @hook_impl(tryfirst=True)
@@ -39,6 +41,8 @@ class ProgressHooks:
         self._n_nodes, self._n_started = len(pipeline.nodes), 0
         if KedroCliError.VERBOSE_ERROR:
             logging.getLogger("kedro").setLevel(logging.INFO)
+            for name in ("kedro_viz", "tensorflow"):
+                logging.getLogger(name).setLevel(logging.WARNING)
 
     @hook_impl(tryfirst=True)  # Before a hook that imports Keras.
     def before_node_run(self, node: Node) -> None:
@@ -107,7 +111,7 @@ def format_clip_counts(counts: dict[str, int], reasons: pd.Series) -> str:
     line = f"{counts['listed']} clips, {counts['rejected']} rejected"
     if len(reasons):
         frequent = reasons.value_counts()
-        line += f" ({', '.join(f'{reason}: {n}' for reason, n in frequent[:5].items())}"
+        line += f" ({', '.join(f'{printable(x)}: {n}' for x, n in frequent[:5].items())}"
         line += f", {len(frequent) - 5} more reasons)" if len(frequent) > 5 else ")"
     for name in ("with_warnings", "unlisted"):
         if counts[name]:

@@ -3,6 +3,7 @@
 import json
 import logging
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import fsspec
@@ -56,19 +57,32 @@ class Checkpoint:
             logger.warning("The checkpoint could not be saved, training goes on: %s", error)
 
     def load(self, fingerprint: str) -> StageState | None:
-        """Return the latest state; None without one, or if its fingerprint is another."""
+        """Return the latest state; None without one, or if its fingerprint is another.
+
+        A damaged file counts as none, with a warning.
+        """
         if not files.exists(self.path):
             return None
-        with fsspec.open(str(self.path), "rb") as file, np.load(file) as arrays:
-            header = json.loads(str(arrays["header"]))
-            if header["fingerprint"] != fingerprint:
-                return None
-            lists = {
-                name: [arrays[key] for key in arrays.files if key.startswith(f"{name}_")]
-                for name in _ARRAYS
-            }
-        return StageState(header["rows"], **lists)
+        with fsspec.open(str(self.path), "rb") as file:
+            content = BytesIO(file.read())
+        try:
+            return _parse(content, fingerprint)
+        except Exception as error:  # Zip, NumPy and JSON raise errors of many types.
+            logger.warning("%s is damaged, so the stage starts anew: %s", self.path, error)
+            return None
 
     def remove(self) -> None:
         """Remove the file, if it exists."""
         files.remove(self.path)
+
+
+def _parse(content: BytesIO, fingerprint: str) -> StageState | None:
+    with np.load(content) as arrays:
+        header = json.loads(str(arrays["header"]))
+        if header["fingerprint"] != fingerprint:
+            return None
+        lists = {
+            name: [arrays[key] for key in arrays.files if key.startswith(f"{name}_")]
+            for name in _ARRAYS
+        }
+    return StageState(header["rows"], **lists)

@@ -91,7 +91,9 @@ if (form) {
   }
   save.disabled = !cards.some(verdictOf);
   save.addEventListener("click", () => {
-    const quoted = (text) => `"${String(text).replaceAll('"', '""')}"`;
+    // Spreadsheets run a cell that begins so, unless an apostrophe is before it.
+    const safe = (text) => (/^'*[=+@\t\r＝＋－＠-]/.test(text) ? `'${text}` : text);
+    const quoted = (text) => `"${safe(String(text)).replaceAll('"', '""')}"`;
     const rows = cards.filter(verdictOf).map((card) => {
       const { split, fname, label, tag, confidence } = card.dataset;
       return [split, fname, label, tag, confidence, verdictOf(card)].map(quoted).join(",");

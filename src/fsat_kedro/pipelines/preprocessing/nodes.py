@@ -13,7 +13,7 @@ from fsat_kedro.audio.decoding import TrimmedClip, read_clip
 from fsat_kedro.audio.summary_features import compile_librosa
 from fsat_kedro.data.layouts import read_esc50, read_fsdkaggle2018
 from fsat_kedro.data.ragged import RaggedArray, gather
-from fsat_kedro.data.raw_files import open_raw_file
+from fsat_kedro.data.raw_files import open_raw_file, printable
 from fsat_kedro.errors import InputError
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Decoding, Rejection, Trim
@@ -115,8 +115,8 @@ def accept_clips(
         raise InputError(
             f"{rejected.sum()} of {len(rejected)} clips rejected, more than "
             f"rejection.max_fraction ({rejection.max_fraction:g}) allows: "
-            f"{', '.join(f'{reason} ({count})' for reason, count in reasons)}. All are listed in "
-            "08_reporting/rejected_clips.csv: repair them and run again (without "
+            f"{', '.join(f'{printable(reason)} ({count})' for reason, count in reasons)}. All are "
+            "listed in 08_reporting/rejected_clips.csv: repair them and run again (without "
             "--only-missing-outputs), or raise rejection.max_fraction"
         )
     return metadata.drop(columns=["path", "reason"]).join(decode_results.drop(columns="fname"))
@@ -136,4 +136,4 @@ def _read_clip(
             max_seconds=max_seconds,
         )
     except Exception as error:
-        raise RuntimeError(f"clip {path}: {error}") from error
+        raise RuntimeError(f"clip {printable(path)}: {error}") from error

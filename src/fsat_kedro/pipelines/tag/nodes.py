@@ -4,7 +4,7 @@ import logging
 
 import pandas as pd
 
-from fsat_kedro.data.raw_files import RawFolder
+from fsat_kedro.data.raw_files import RawFolder, printable
 from fsat_kedro.errors import InputError
 from fsat_kedro.inference.tagger import Sound, Tagger
 
@@ -19,8 +19,9 @@ def list_sounds(tag_dir: str | None) -> pd.DataFrame:
         )
     files = RawFolder(tag_dir, parameter="tag_dir").list_files()
     if not files:
-        raise InputError(f"tag_dir {tag_dir} has no files")
-    return pd.DataFrame(files, columns=["fname", "path", "reason"])
+        raise InputError(f"tag_dir {printable(tag_dir)} has no files")
+    # A path may have bytes that are not UTF-8, which a column of text cannot hold.
+    return pd.DataFrame(files, columns=["fname", "path", "reason"], dtype=object)
 
 
 def tag_sounds(tagger: Tagger, sounds: pd.DataFrame, n_jobs: int, spool_dir: str) -> pd.DataFrame:
