@@ -1,8 +1,8 @@
 """The ensemble as a tagger, with untrained networks of random weights."""
 
 import json
-import pickle
 import shutil
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import soundfile
 
-from fsat_kedro.audio.summary_features import feature_names, fit_projector
+from fsat_kedro.audio.projection import fit_projector
+from fsat_kedro.audio.summary_features import feature_names, summary_features
 from fsat_kedro.data.synthetic import LABELS, synthesize
-from fsat_kedro.datasets.tagger_dataset import TaggerDataset
+from fsat_kedro.datasets import ProjectorDataset, TaggerDataset
 from fsat_kedro.errors import InputError
-from fsat_kedro.inference.tagger import Sound, Tagger, TaggerSettings, weight_files
+from fsat_kedro.inference.tagger import Sound, Tagger, TaggerSettings, parts, weight_files
 from fsat_kedro.parameters import Inference, Model, Momentum
 
 SETTINGS = TaggerSettings(
@@ -40,8 +41,9 @@ def folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("06_models")
     rng = np.random.default_rng(0)
-    projector = fit_projector(rng.normal(size=(6, len(feature_names()))), n_components=5)
-    (folder / "projector.pkl").write_bytes(pickle.dumps(projector))
+    waves = [synthesize(label, 0.5, rng) for label in LABELS[:6]]
+    projector = fit_projector(np.float64([*map(summary_features, waves)]), n_components=5)
+    ProjectorDataset(filepath=str(folder / "projector.npz")).save(projector)
     statistics = {"minimum": -80.0, "maximum": 40.0, "shortest": 32, "longest": 64}
     (folder / "mel_statistics.json").write_text(json.dumps(statistics))
     (folder / "classes.json").write_text(json.dumps({"labels": ["Bark", "Knock", "Meow", "Purr"]}))
@@ -133,19 +135,110 @@ def test_a_sound_with_a_reason_is_not_read(tagger):
     assert reason == "behind a link"
 
 
-def test_a_missing_or_incomplete_ensemble_is_refused_with_what_is_missing(folder, tmp_path):
+def test_a_sound_far_beyond_the_training_clips_has_bounded_components_and_a_warning(
+    tagger, tags, monkeypatch
+):
+    file = BytesIO()
+    tone = np.sin(2 * np.pi * 440 * np.arange(22050) / 44100) / 2
+    soundfile.write(file, tone, 44100, format="WAV")
+    seen = []
+    predict = tagger._predict_clips
+    monkeypatch.setattr(
+        tagger, "_predict_clips", lambda clips: seen.append(clips.components) or predict(clips)
+    )
+    (warning,) = tagger.tag([Sound("tone.wav", file.getvalue())])["warning"]
+    assert warning == "unlike every training clip: its tags may be wrong"
+    assert (tags["warning"] == "").all()
+    projector = tagger._projector
+    np.testing.assert_array_equal(seen[0], np.clip(seen[0], *projector_range(projector)))
+    unbounded = projector.unbounded(np.float64([summary_features(np.float32(tone))]))
+    assert (np.abs(unbounded - seen[0]) > projector.maximum - projector.minimum).any()
+
+
+def projector_range(projector):
+    return projector.minimum.astype(np.float32), projector.maximum.astype(np.float32)
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """Copy the files of the training."""
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def test_a_missing_or_incomplete_ensemble_is_refused_with_what_is_missing(copy, tmp_path):
     with pytest.raises(InputError, match=r"no trained ensemble in .*tagger.json is missing"):
         Tagger.load(tmp_path)
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    (tmp_path / weight_files(2)[1]).unlink()
+    (copy / weight_files(2)[1]).unlink()
     with pytest.raises(InputError, match=r"incomplete: fold_2/mel_pca.weights.h5 missing"):
-        Tagger.load(tmp_path)
+        Tagger.load(copy)
 
 
-def test_settings_of_another_version_are_refused_with_a_remedy(folder, tmp_path):
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    settings = json.loads((tmp_path / "tagger.json").read_text())
+@pytest.mark.parametrize("file", parts(2).values())
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content + b" "])
+def test_a_part_that_is_damaged_or_of_another_training_is_refused_by_name(copy, file, damage):
+    (copy / file).write_bytes(damage((copy / file).read_bytes()))
+    with pytest.raises(InputError, match=rf"not of one training: {file} .* kedro run --only-miss"):
+        Tagger.load(copy)
+
+
+def test_an_ensemble_that_is_described_again_can_be_loaded(copy, sounds, tags):
+    first, second = (copy / file for file in weight_files(2))
+    shutil.copy(first, second)
+    with pytest.raises(InputError, match=r"kedro run --nodes training.describe_tagger"):
+        Tagger.load(copy)
+    TaggerDataset(filepath=str(copy / "tagger.json")).save(SETTINGS)
+    assert (Tagger.load(copy).tag(sounds)["reason"] == tags["reason"]).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("mel_statistics.json", {"minimum": None, "maximum": 40, "shortest": 32, "longest": 64}),
+        ("mel_statistics.json", {"minimum": -80, "maximum": 40, "shortest": 0, "longest": 64}),
+        ("classes.json", {"labels": []}),
+        ("projector.npz", {}),
+    ],
+)
+def test_a_described_part_of_unusable_content_is_refused(copy, file, content):
+    (copy / file).write_text(json.dumps(content))
+    TaggerDataset(filepath=str(copy / "tagger.json")).save(SETTINGS)
+    with pytest.raises(InputError, match=r"cannot be used: .* Train again: kedro run"):
+        Tagger.load(copy)
+
+
+def test_a_projector_of_other_features_is_refused(copy):
+    projector = fit_projector(np.random.default_rng(0).normal(size=(6, 9)), n_components=5)
+    ProjectorDataset(filepath=str(copy / "projector.npz")).save(projector)
+    TaggerDataset(filepath=str(copy / "tagger.json")).save(SETTINGS)
+    with pytest.raises(InputError, match="the projector is for 9 features"):
+        Tagger.load(copy)
+
+
+def test_weights_of_another_network_are_refused_by_name(copy, sounds):
+    content = (copy / weight_files(2)[0]).read_bytes()
+    (copy / weight_files(2)[1]).write_bytes(content[:1000])
+    TaggerDataset(filepath=str(copy / "tagger.json")).save(SETTINGS)
+    with pytest.raises(InputError, match=r"fold_2/mel_pca.weights.h5 .*--only-missing-outputs"):
+        Tagger.load(copy).tag(sounds)
+
+
+def test_settings_of_another_version_are_refused_with_a_remedy(copy):
+    settings = json.loads((copy / "tagger.json").read_text())
     settings["views"] = settings.pop("test_time_crops")
-    (tmp_path / "tagger.json").write_text(json.dumps(settings))
+    (copy / "tagger.json").write_text(json.dumps(settings))
     with pytest.raises(InputError, match=r"another version .* kedro run --nodes .*describe_tagger"):
-        Tagger.load(tmp_path)
+        Tagger.load(copy)
+
+
+def test_damaged_settings_are_refused_with_a_remedy(copy):
+    content = (copy / "tagger.json").read_bytes()
+    (copy / "tagger.json").write_bytes(content[:-20])
+    with pytest.raises(InputError, match=r"tagger.json is damaged: .* --nodes .*describe_tagger"):
+        Tagger.load(copy)
+
+
+def test_an_ensemble_of_an_earlier_version_has_to_be_trained_again(copy):
+    (copy / "projector.npz").rename(copy / "projector.pkl")
+    (copy / "tagger.json").write_text(SETTINGS.model_dump_json())
+    with pytest.raises(InputError, match=r"earlier version .* Train again: kedro run"):
+        Tagger.load(copy)
