@@ -181,7 +181,8 @@ class Tagger:
                 raise InputError(f"the projector is for {len(projector.mean)} features")
         except ValueError as error:
             raise InputError(
-                f"the ensemble in {folder} cannot be used: {error}. Train again: kedro run"
+                f"the ensemble in {folder} cannot be used: {_describe(error)}. Train again: kedro "
+                "run"
             ) from error
         weights = [folder / file for file in weight_files(manifest.n_folds)]
         return cls(manifest, classes.labels, statistics.model_dump(), projector, weights)
@@ -347,6 +348,14 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(
             f"{file} was written by another version of the project. {write_again}"
         ) from error
+
+
+def _describe(error: ValueError) -> str:
+    """Describe an error in a line, which those of pydantic do not."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))} is {problem['input']!r}: {problem['msg']}"
 
 
 def _add_warning(features: ExtractedFeatures, warning: str) -> ExtractedFeatures:
