@@ -110,6 +110,23 @@ def test_a_clip_is_unlike_all_others_if_one_component_is_a_range_beyond(
     assert projector.find_unlike(np.stack([projector.mean, clip])).tolist() == [False, is_unlike]
 
 
+@pytest.mark.parametrize(("n_beyond", "is_unlike"), [(1, False), (2, True)])
+def test_one_component_of_many_makes_no_clip_unlike_all_others(rng, n_beyond, is_unlike):
+    projector = fit_projector(rng.normal(size=(60, 50)), 40)
+    components = np.zeros(40)
+    components[:n_beyond] = 3 * projector.maximum[:n_beyond] - 2 * projector.minimum[:n_beyond]
+    clip = projector.mean + components @ projector.axes * projector.scale
+    assert projector.find_unlike(clip[None]).tolist() == [is_unlike]
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_a_projector_of_copies_of_one_clip_gives_the_same_components_to_every_clip(rng):
+    projector = fit_projector(np.tile(rng.normal(size=600), (3, 1)), 350)
+    others = rng.normal(size=(4, 600))
+    np.testing.assert_allclose(projector.transform(others), 0, atol=1e-9)
+    assert not projector.find_unlike(others).any()
+
+
 def test_two_copies_of_a_clip_make_no_other_clip_unlike(rng):
     features = rng.normal(size=(6, 600))
     features[5] = features[4]

@@ -13,6 +13,10 @@ from fsat_kedro.errors import InputError
 _NO_VARIANCE = 1e-12
 """Fraction of the variance that is nothing but rounding."""
 
+_UNLIKE_FRACTION = 0.05
+"""Of the components of a clip. In ESC-10 and 250 clips of FSDKaggle2018, 1 to 2 % of held-out clips
+reach it, and pure tones and white noise do. Up to 14 % have a single component so far beyond."""
+
 
 @dataclass(frozen=True, eq=False)
 class Projector:
@@ -63,12 +67,14 @@ class Projector:
     def find_unlike(self, features: np.ndarray) -> np.ndarray:
         """Return which clips (n,) are unlike every clip that the projector was fitted to.
 
-        Of these, a component is beyond its range by more than the width of that range. Components
-        of no variance, which copies of a clip cause, do not count.
+        Of these, one component in twenty is beyond its range by more than the width of that range.
+        Single components of real clips are too. Components of no variance, which copies of a clip
+        cause, do not count.
         """
         components, width = self.unbounded(features), self.maximum - self.minimum
-        beyond = np.maximum(components - self.maximum, self.minimum - components)
-        return ((beyond > width) & (self.explained_variance_ratio > _NO_VARIANCE)).any(axis=1)
+        beyond = np.maximum(components - self.maximum, self.minimum - components) > width
+        counted = self.explained_variance_ratio > _NO_VARIANCE
+        return beyond[:, counted].sum(axis=1) >= max(1, _UNLIKE_FRACTION * counted.sum())
 
     def save(self, file: IO[bytes]) -> None:
         """Write the arrays in NumPy's format `.npz`."""
@@ -117,7 +123,7 @@ def fit_projector(features: np.ndarray, n_components: int) -> Projector:
         mean=scaler.mean_,
         scale=scaler.scale_,
         axes=pca.components_,
-        explained_variance_ratio=pca.explained_variance_ratio_,
+        explained_variance_ratio=np.nan_to_num(pca.explained_variance_ratio_),  # Copies have none.
         minimum=components.min(axis=0),
         maximum=components.max(axis=0),
     )
