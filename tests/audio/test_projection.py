@@ -3,6 +3,7 @@
 import pickle
 from dataclasses import fields, replace
 from io import BytesIO
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -143,6 +144,11 @@ def test_a_saved_projector_comes_back(features):
     found = load_projector(BytesIO(saved(projector)))
     for field in fields(Projector):
         np.testing.assert_array_equal(getattr(found, field.name), getattr(projector, field.name))
+
+
+def test_a_projector_made_anew_has_the_same_digest(features):
+    with ZipFile(BytesIO(saved(fit_projector(features, 5)))) as file:
+        assert {member.date_time[0] for member in file.infolist()} == {1980}
 
 
 @pytest.mark.parametrize("part", [slice(0), slice(100), slice(-100), slice(50, None)])

@@ -366,7 +366,7 @@ def test_only_the_named_parts_of_an_ensemble_have_to_be_the_same(ensemble, root)
         ensemble.require_same(set(parts(2)))
         with files.open_atomic(f"{root}/{file}") as opened:
             opened.write(b"other content")
-        with pytest.raises(InputError, match=f"not of one training: {file} not as"):
+        with pytest.raises(InputError, match=f"not of one training: {file} changed"):
             ensemble.require_same({name})
         ensemble.require_same(set(parts(2)) - {name})
         with files.open_atomic(f"{root}/{file}") as opened:

@@ -80,11 +80,10 @@ class Manifest(TaggerSettings):
         different = [file for file in files if digest(folder / file) != self.digests.get(file)]
         if different:
             raise InputError(
-                f"the ensemble in {folder} is not of one training: {', '.join(different)} not as "
-                f"{SETTINGS_FILE} describes, because damaged, or made anew since. Remove what is "
-                "damaged and train to the end: kedro run --only-missing-outputs. Train all folds "
-                "again after new features: kedro run. If you replaced a part on purpose: kedro run "
-                "--nodes training.describe_tagger"
+                f"the ensemble in {folder} is not of one training: {', '.join(different)} changed "
+                f"since {SETTINGS_FILE} was written. After new features, train again: kedro run. "
+                "If a file is damaged, remove it: kedro run --only-missing-outputs makes it anew. "
+                "If you replaced it on purpose: kedro run --nodes training.describe_tagger"
             )
 
 
