@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from fsat_kedro.audio.summary_features import summary_features
 from fsat_kedro.data.synthetic import LABELS, synthesize
 from fsat_kedro.datasets import ProjectorDataset, TaggerDataset
 from fsat_kedro.errors import InputError
-from fsat_kedro.inference.tagger import Sound, Tagger, parts, weight_files
+from fsat_kedro.inference.tagger import Sound, Tagger, extract_features, parts, weight_files
 from fsat_kedro.parameters import Inference
 
 WAVES = {
@@ -146,6 +148,30 @@ def test_a_sound_far_beyond_the_training_clips_has_bounded_components_and_a_warn
     limits = np.float32([projector.minimum, projector.maximum])
     assert (components == limits).any()
     np.testing.assert_array_equal(components, np.clip(components, *limits))
+
+
+def test_a_tagger_uses_no_more_seconds_than_its_caller_and_its_training_allow(folder, sounds):
+    assert Tagger.load(folder, max_seconds=9).settings.decoding.max_seconds == 2
+    tags = Tagger.load(folder, max_seconds=0.3).tag(sounds)
+    expected = ["", "", "only its first 0.3 s are used", "", "only its first 0.3 s are used"]
+    assert tags["warning"].tolist() == expected
+
+
+def test_only_one_request_at_a_time_is_decoded(tagger, sounds, monkeypatch):
+    at_once, most = [], []
+
+    def extract(sound, *, settings):
+        at_once.append(sound)
+        most.append(len(at_once))
+        time.sleep(0.01)
+        at_once.remove(sound)
+        return extract_features(sound, settings=settings)
+
+    monkeypatch.setattr("fsat_kedro.inference.tagger.extract_features", extract)
+    rejected = [sounds[1], sounds[3]]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(tagger.tag, [rejected] * 8))
+    assert max(most) == 1
 
 
 @pytest.fixture

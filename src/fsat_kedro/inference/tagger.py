@@ -157,12 +157,17 @@ class Tagger:
         self._network: keras.Model | None = None
         self._weights: list[list[np.ndarray]] = []
         self._converted: list[OpenVINONetwork] = []
-        # There is one Keras network, which gets the weights of one fold after the other.
-        self._predicting = Lock()
+        # There is one Keras network, which gets the weights of one fold after the other. Features
+        # wait too: those of several requests at once would take as many times the memory.
+        self._working = Lock()
 
     @classmethod
-    def load(cls, folder: Path) -> "Tagger":
+    def load(cls, folder: Path, *, max_seconds: float = np.inf) -> "Tagger":
         """Load the ensemble that a finished training wrote to `06_models`.
+
+        Args:
+            folder: local folder of the ensemble.
+            max_seconds: of each sound that are used, if that is less than the training's setting.
 
         Raises:
             InputError: there is none, or it is incomplete, damaged, a mixture of several trainings
@@ -184,7 +189,9 @@ class Tagger:
                 "run"
             ) from error
         weights = [folder / file for file in weight_files(manifest.n_folds)]
-        return cls(manifest, classes.labels, statistics.model_dump(), projector, weights)
+        decoding = Decoding(max_seconds=min(max_seconds, manifest.decoding.max_seconds))
+        settings = manifest.model_copy(update={"decoding": decoding})
+        return cls(settings, classes.labels, statistics.model_dump(), projector, weights)
 
     def tag(
         self, sounds: Sequence[Sound], *, n_jobs: int = 1, spool_dir: Path | str | None = None
@@ -201,14 +208,16 @@ class Tagger:
             there are fewer classes or the sound was rejected; reason of the rejection or "";
             warning (what is odd about the sound) or "".
         """
-        probabilities, features = self._predict(sounds, n_jobs, spool_dir)
+        with self._working:
+            probabilities, features = self._predict(sounds, n_jobs, spool_dir)
         names = pd.DataFrame({"fname": [sound.name for sound in sounds]})
         remarks = pd.DataFrame(features)[["reason", "warning"]]
         return pd.concat([names, rank_labels(probabilities, self.labels), remarks], axis=1)
 
     def probabilities(self, sounds: Sequence[Sound], *, n_jobs: int = 1) -> np.ndarray:
         """Return the probabilities that `tag` ranks, (n, c); NaN for a rejected sound."""
-        return self._predict(sounds, n_jobs, None)[0]
+        with self._working:
+            return self._predict(sounds, n_jobs, None)[0]
 
     def _predict(
         self, sounds: Sequence[Sound], n_jobs: int, spool_dir: Path | str | None
@@ -249,9 +258,8 @@ class Tagger:
         crops, seed = self.settings.test_time_crops, self.settings.seed
         folds = range(1, self.settings.n_folds + 1)
         batches = [CropBatches(clips, crops, seed=(seed, fold)) for fold in folds]
-        with self._predicting:
-            networks = self._networks(batches[0].n_crops)
-            return geometric_mean(list(map(predict_crops, networks, batches)))
+        networks = self._networks(batches[0].n_crops)
+        return geometric_mean(list(map(predict_crops, networks, batches)))
 
     def _networks(self, n_crops: int) -> "Iterator[Network]":
         """Yield the network of one fold after the other."""
