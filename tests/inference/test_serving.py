@@ -146,6 +146,10 @@ def test_missing_columns_and_values_are_none(model, columns):
     assert tags["tag_1"].tolist() == tags["probability_1"].tolist() == [None, None]
 
 
+def test_a_request_without_rows_has_none_in_its_answer(model):
+    assert len(model.predict(None, pd.DataFrame())) == 0
+
+
 def test_a_request_of_too_many_rows_is_refused_in_each_row_and_not_read(model):
     audio = b64encode(b"RIFF").decode()
     table = pd.DataFrame({"fname": list("abcd"), "audio": audio})

@@ -85,6 +85,8 @@ class TaggerModel(PythonModel):
         variable `FSAT_KEDRO_SOUNDS_DIR` names. A row that cannot be used gets a reason. Neither
         `context` nor `params` is used.
         """
+        if len(model_input) == 0:
+            return pd.DataFrame()
         missing = pd.Series(None, model_input.index, object)
         rows = zip(*(model_input.get(name, missing) for name in ("fname", "audio")), strict=True)
         sounds = [_sound(*row, max_bytes=self._limits.max_megabytes * 1e6) for row in rows]
