@@ -71,6 +71,28 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+@pytest.fixture(scope="session")
+def tagger_settings() -> Any:
+    """Return settings of a small ensemble of two folds."""
+    from fsat_kedro.inference.tagger import TaggerSettings
+
+    return TaggerSettings(
+        decoding={"max_seconds": 2},
+        trim={"top_db": 60},
+        log_mel={"sample_rate": 22050, "n_fft": 1764, "hop_length": 220, "n_mels": 32},
+        model={
+            "weights": None,
+            "width": 0.35,
+            "momentum": {"backbone": 0.9, "others": 0.9},
+            "precision": "float32",
+        },
+        test_time_crops={"n_lengths": 2, "crops_per_length": 2, "subset": "all", "batch_size": 4},
+        inference={"runtime": "keras"},
+        seed=1,
+        n_folds=2,
+    )
+
+
 def build_tiny_backbone(settings: Any, weights: str | None) -> Any:
     """Build a backbone that halves its input as MobileNetV2 does, and is traced in a second."""
     import keras

@@ -1,6 +1,7 @@
-"""The command `kedro tag`, with a tagger that only opens the files."""
+"""The command `kedro tag`: its ensemble beside other runs, and the names and files it is given."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,8 +11,85 @@ from click.testing import CliRunner
 
 from fsat_kedro import cli
 from fsat_kedro.data.raw_files import open_raw_file
-from fsat_kedro.errors import UnreadableError
-from fsat_kedro.inference.tagger import Tagger
+from fsat_kedro.datasets import TaggerDataset
+from fsat_kedro.errors import InputError, UnreadableError
+from fsat_kedro.hooks.locks import lock
+from fsat_kedro.hooks.marks import Marks
+from fsat_kedro.inference.tagger import Tagger, parts
+
+# The ensemble
+
+
+@pytest.fixture
+def data_dir(tmp_path, tagger_settings, monkeypatch):
+    """Save an ensemble of which only the settings are real."""
+    folder = tmp_path / "06_models"
+    for file in parts(2).values():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_text(file)
+    TaggerDataset(filepath=f"{folder}/tagger.json").save(tagger_settings)
+    monkeypatch.setattr(Tagger, "load", lambda folder: folder)
+    return tmp_path
+
+
+@pytest.mark.parametrize("part", ["tagger", *parts(2)])
+def test_no_sound_is_tagged_while_a_run_writes_a_part_of_the_ensemble(data_dir, part):
+    with (
+        lock({part}, set(), data_dir),
+        pytest.raises(InputError, match=f"another run reads or writes {part} in"),
+        cli._tagger(str(data_dir), "cache"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("part", ["tagger", *parts(2)])
+def test_no_sound_is_tagged_with_an_unfinished_ensemble(data_dir, part):
+    Marks(str(data_dir)).mark_unfinished({part})
+    with (
+        pytest.raises(InputError, match=rf"not finished in .*: {part}\."),
+        cli._tagger(str(data_dir), "cache"),
+    ):
+        pass
+
+
+def test_no_run_writes_the_ensemble_while_sounds_are_tagged(data_dir):
+    with cli._tagger(str(data_dir), "cache") as tagger:
+        assert tagger == data_dir / "06_models"
+        lock(set(), {"tagger", *parts(2)}, data_dir).close()
+        with pytest.raises(InputError, match="another run reads or writes mel_pca_weights_2 in"):
+            lock({"mel_pca_weights_2"}, set(), data_dir)
+    lock({"mel_pca_weights_2"}, set(), data_dir).close()
+
+
+def test_a_folder_that_may_only_be_read_needs_no_locks(data_dir, monkeypatch):
+    def refuse(*args):
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr("fsat_kedro.hooks.locks.lock", refuse)
+    with cli._tagger(str(data_dir), "cache") as tagger:
+        assert tagger == data_dir / "06_models"
+
+
+def test_a_folder_without_an_ensemble_stays_as_it_is(tmp_path):
+    with (
+        pytest.raises(InputError, match=r"no trained ensemble in .*tagger.json is missing"),
+        cli._tagger(str(tmp_path), "cache"),
+    ):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("warning", ["", "unlike every training clip"])
+def test_the_warning_of_a_sound_is_printed(warning):
+    nan = float("nan")
+    row = {"tag_1": "Bark", "probability_1": 0.9, "tag_2": "Purr", "probability_2": 0.1}
+    row |= {"tag_3": None, "probability_3": nan, "reason": "", "warning": warning}
+    printed = cli._format_tags(SimpleNamespace(**row)).splitlines()
+    assert printed[:2] == ["   90.0%  Bark", "   10.0%  Purr"]
+    assert printed[2:] == ([f"  warning: {warning}"] if warning else [])
+
+
+# Names and files, with a tagger that only opens the files
 
 
 class OpeningTagger:
@@ -27,22 +105,19 @@ class OpeningTagger:
                 reason = str(error)
             rows.append((sound.name, "Be\x1b[31mll", 0.5, "Bark", 0.3, "", float("nan"), reason))
         ranks = [f"{name}_{rank}" for rank in (1, 2, 3) for name in ("tag", "probability")]
-        return pd.DataFrame(rows, columns=["fname", *ranks, "reason"])
+        return pd.DataFrame(rows, columns=["fname", *ranks, "reason"]).assign(warning="")
 
 
 @pytest.fixture
 def tag(tmp_path, monkeypatch):
     """Return a function that runs `kedro tag` and returns its lines."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Tagger, "load", lambda _: OpeningTagger())
+    monkeypatch.setattr(cli, "_tagger", lambda *_: nullcontext(OpeningTagger()))
     monkeypatch.setattr("fsat_kedro.hooks.progress.import_keras_quietly", lambda: None)
     monkeypatch.setattr(
         "fsat_kedro.pipeline_registry.configured_parameters",
         lambda _: {"data_dir": "data", "cache_dir": "cache"},
     )
-    settings = tmp_path / "data" / "06_models" / "tagger.json"
-    settings.parent.mkdir(parents=True)
-    settings.write_text("{}")
 
     def run(*files):
         project = SimpleNamespace(project_path=tmp_path)

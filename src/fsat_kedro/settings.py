@@ -10,6 +10,7 @@ from fsat_kedro.hooks.mlflow import MlflowHooks
 from fsat_kedro.hooks.outputs import OutputHooks
 from fsat_kedro.hooks.parameters import ParameterHooks
 from fsat_kedro.hooks.progress import ProgressHooks
+from fsat_kedro.hooks.weights import WeightsHooks
 
 # Libraries read these when they are imported: no usage reports, no log lines about MLflow's
 # database, no progress bar for six small files, and no lines of TensorFlow's C++ code, which logs
@@ -22,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 HOOKS = (
     ParameterHooks(),
     InitialWeightsHooks(),  # Before a run it follows OutputHooks, which remove unfinished outputs.
+    WeightsHooks(),
     OutputHooks(),
     CheckpointHooks(),
     DamageHooks(),

@@ -1,4 +1,4 @@
-"""Summary features, against the reference, computed by hand and on unusual waves; the PCA."""
+"""Summary features, against the reference, computed by hand and on unusual waves."""
 
 import os
 import warnings
@@ -557,46 +557,3 @@ def test_librosa_is_compiled_where_files_cannot_be_locked(monkeypatch):
     monkeypatch.setattr(summary, "summary_features", calls.append)
     summary.compile_librosa()
     assert len(calls) == 1
-
-
-# The projection
-
-
-def test_the_projection_is_the_exact_one(rng):
-    features = rng.normal(3, 5, size=(60, 600))
-    pca = summary.fit_projector(features, 5)[-1]
-    scaled = (features - features.mean(axis=0)) / features.std(axis=0)
-    variances = np.linalg.svd(scaled, compute_uv=False) ** 2 / 59
-    np.testing.assert_allclose(pca.explained_variance_, variances[:5], rtol=1e-9)
-
-
-def test_components_are_uncorrelated_with_decreasing_variance(rng):
-    features = rng.normal(size=(60, 8)) @ rng.normal(size=(8, 8)) + 5
-    components = summary.fit_projector(features, 5).transform(features)
-    covariance = np.cov(components.T)
-    variances = np.diag(covariance)
-    assert components.shape == (60, 5)
-    np.testing.assert_allclose(covariance, np.diag(variances), atol=1e-10)
-    assert (np.diff(variances) < 0).all()
-
-
-def test_projector_ignores_the_unit_of_a_feature(rng):
-    features = rng.normal(size=(30, 6))
-    scaled = features * [1, 10, 1e3, 1e-3, 1, 1]
-    components = [summary.fit_projector(f, 4).transform(f) for f in (features, scaled)]
-    np.testing.assert_allclose(components[0], components[1], atol=1e-10)
-
-
-@pytest.mark.parametrize(("n_clips", "n_features", "n_kept"), [(2, 9, 1), (5, 1133, 4), (50, 8, 8)])
-def test_projector_keeps_at_most_the_possible_number_of_components(
-    rng, n_clips, n_features, n_kept
-):
-    features = rng.normal(size=(n_clips, n_features))
-    components = summary.fit_projector(features, 350).transform(features)
-    assert components.shape == (n_clips, n_kept)
-    assert (components.std(axis=0) > 1e-3).all()
-
-
-def test_one_clip_is_too_few_for_a_projector():
-    with pytest.raises(ValueError, match="at least 2 clips, got 1"):
-        summary.fit_projector(np.zeros((1, 1133)), 350)

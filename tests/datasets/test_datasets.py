@@ -1,5 +1,6 @@
 """Saved data comes back, from a folder as from a store; a broken-off save leaves nothing whole."""
 
+import json
 import os
 import pickle
 import resource
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +20,18 @@ from kedro.io import DataCatalog, DatasetError
 from matplotlib.figure import Figure
 
 from fsat_kedro import files
+from fsat_kedro.audio.projection import fit_projector
 from fsat_kedro.data.ragged import RaggedArray, gather
 from fsat_kedro.datasets import (
     KerasWeightsDataset,
     MatplotlibDataset,
     NpyDataset,
+    ProjectorDataset,
     RaggedDataset,
     TaggerDataset,
 )
 from fsat_kedro.errors import InputError
-from fsat_kedro.inference.tagger import model_files
+from fsat_kedro.inference.tagger import TaggerSettings, parts
 from fsat_kedro.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -327,25 +331,74 @@ def test_missing_weights_are_an_error_that_names_the_file(tmp_path):
 # The trained ensemble
 
 
-def test_the_whole_ensemble_is_copied_from_a_store(url, tmp_path):
-    parts = [part for part in model_files(2) if part != "tagger.json"]
-    for part in (*parts, "mel.weights.h5"):
-        with files.open_atomic(f"{url}/06_models/{part}") as file:
-            file.write(part.encode())
-    with files.open_atomic(f"{url}/06_models/tagger.json") as file:
-        file.write(b'{"n_folds": 2}')
-    dataset = TaggerDataset(filepath=f"{url}/06_models/tagger.json", cache_dir=str(tmp_path))
-    folder = dataset.local_folder()
-    assert [(folder / part).read_text() for part in parts] == parts
-    assert not (folder / "mel.weights.h5").exists()
-    files.remove(f"{url}/06_models/classes.json")
-    with pytest.raises(InputError, match=r"classes\.json does not exist"):
-        dataset.local_folder()
+@pytest.fixture
+def ensemble(root, tmp_path, tagger_settings):
+    """Save an ensemble, of which only the settings are real."""
+    for file in (*parts(2).values(), "mel.weights.h5"):
+        with files.open_atomic(f"{root}/{file}") as opened:
+            opened.write(file.encode())
+    dataset = TaggerDataset(filepath=f"{root}/tagger.json", cache_dir=str(tmp_path / "worker"))
+    dataset.save(tagger_settings)
+    return TaggerDataset(filepath=f"{root}/tagger.json", cache_dir=str(tmp_path / "cache"))
+
+
+def test_the_whole_ensemble_is_copied_from_a_store(ensemble, root):
+    folder = ensemble.local_folder()
+    assert [(folder / file).read_text() for file in parts(2).values()] == list(parts(2).values())
+    assert (folder / "mel.weights.h5").exists() != files.is_url(root)
+    if files.is_url(root):
+        files.remove(f"{root}/classes.json")
+        with pytest.raises(InputError, match=r"classes\.json does not exist"):
+            ensemble.local_folder()
+
+
+def test_the_settings_of_an_ensemble_have_the_digests_of_its_stored_parts(
+    ensemble, tagger_settings
+):
+    manifest = json.loads((ensemble.local_folder() / "tagger.json").read_text())
+    expected = {file: sha256(file.encode()).hexdigest() for file in parts(2).values()}
+    assert manifest.pop("digests") == expected
+    assert TaggerSettings(**manifest) == tagger_settings
+
+
+def test_only_the_named_parts_of_an_ensemble_have_to_be_the_same(ensemble, root):
+    for name, file in parts(2).items():
+        ensemble.require_same(set(parts(2)))
+        with files.open_atomic(f"{root}/{file}") as opened:
+            opened.write(b"other content")
+        with pytest.raises(InputError, match=f"not of one training: {file} changed"):
+            ensemble.require_same({name})
+        ensemble.require_same(set(parts(2)) - {name})
+        with files.open_atomic(f"{root}/{file}") as opened:
+            opened.write(file.encode())
 
 
 def test_the_local_folder_of_a_local_ensemble_is_its_own(tmp_path):
     dataset = TaggerDataset(filepath=str(tmp_path / "06_models" / "tagger.json"))
     assert dataset.local_folder() == tmp_path / "06_models"
+
+
+# The projector
+
+
+def test_a_saved_projector_comes_back_from_an_npz(root, rng):
+    projector = fit_projector(rng.normal(size=(9, 4)), n_components=2)
+    dataset = ProjectorDataset(filepath=f"{root}/projector.npz")
+    assert not dataset.exists()
+    dataset.save(projector)
+    assert dataset.exists()
+    for name, array in vars(projector).items():
+        np.testing.assert_array_equal(getattr(dataset.load(), name), array)
+
+
+def test_a_missing_or_damaged_projector_has_a_remedy(root, rng):
+    dataset = ProjectorDataset(filepath=f"{root}/projector.npz")
+    with pytest.raises(DatasetError, match=r"projector\.npz.*(`kedro run|run the)"):
+        dataset.load()
+    with files.open_atomic(f"{root}/projector.npz") as file:
+        file.write(b"PK damaged")
+    with pytest.raises(DatasetError, match=r"projector\.npz is damaged, .*kedro run"):
+        dataset.load()
 
 
 # Figures

@@ -26,15 +26,3 @@ def test_unfinished_inputs_are_refused_by_name_with_the_remedy(marks):
     marks.require_finished({"clips"})
     with pytest.raises(InputError, match=r"not finished in .*: mels, scores\. .*--only-missing"):
         marks.require_finished({"clips", "mels", "scores"})
-
-
-@pytest.mark.parametrize(
-    "part", ["tagger", "mel_statistics", "classes", "projector", "mel_pca_weights_10"]
-)
-def test_an_ensemble_with_an_unfinished_part_is_refused(tmp_path, part):
-    marks = Marks(str(tmp_path))
-    marks.mark_unfinished({part, "mel_weights_10", "test_scores"})
-    with pytest.raises(InputError, match=f"not finished in .*: {part}. "):
-        marks.require_finished({"tagger"})
-    marks.mark_finished(part)
-    marks.require_finished({"tagger"})

@@ -9,11 +9,14 @@ from kedro.io import DataCatalog, DatasetError, MemoryDataset
 from kedro.pipeline import Pipeline, node
 from kedro.runner import SequentialRunner
 from kedro_datasets.json import JSONDataset
+from kedro_datasets.text import TextDataset
 
 from fsat_kedro import files
+from fsat_kedro.datasets import TaggerDataset
 from fsat_kedro.hooks.locks import lock
 from fsat_kedro.hooks.marks import Marks
 from fsat_kedro.hooks.outputs import OutputHooks
+from fsat_kedro.inference.tagger import parts
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -144,6 +147,42 @@ def test_outdated_outputs_are_named(catalog, monkeypatch, caplog):
         catalog.save(name, 1)
     run(pipeline(), catalog, only_missing_outputs=True)
     assert "Older than what they are made from, and kept as they are: b." in caplog.text
+
+
+def test_outdated_inputs_are_named(catalog, monkeypatch, caplog):
+    """A run of the last pipeline warns if an input is made from something newer."""
+    moments = {"a": 2.0, "b": 1.0, "c": 3.0}
+    monkeypatch.setattr("fsat_kedro.hooks.outputs.modified_at", lambda path: moments[path[-6]])
+    monkeypatch.setattr("fsat_kedro.hooks.outputs.pipelines", {"__default__": pipeline()})
+    for name in "abc":
+        catalog.save(name, 1)
+    catalog["d"] = MemoryDataset()
+    run(Pipeline([node(add_one, "c", "d")]), catalog)
+    assert "Older than what they are made from, and kept as they are: b." in caplog.text
+
+
+@pytest.mark.parametrize("part", ["tagger", "classes", "mel_pca_weights_2"])
+def test_a_run_that_loads_the_ensemble_reads_its_parts_too(
+    catalog, data_dir, spool_dir, tmp_path, tagger_settings, part
+):
+    for name, file in parts(2).items():
+        with files.open_atomic(f"{data_dir}/{file}") as opened:
+            opened.write(b"content")
+        catalog[name] = TextDataset(filepath=f"{data_dir}/{file}")
+    catalog["tagger"] = TaggerDataset(
+        filepath=f"{data_dir}/tagger.json", cache_dir=str(tmp_path / "cache")
+    )
+    catalog.save("tagger", tagger_settings)
+    tag = Pipeline([node(add_one, "tagger", "b")])
+    spool_dir.mkdir(parents=True, exist_ok=True)
+    with (
+        lock({part}, set(), spool_dir),
+        pytest.raises(ClickException, match=f"another run reads or writes {part} in"),
+    ):
+        run(tag, catalog)
+    Marks(data_dir).mark_unfinished({part})
+    with pytest.raises(ClickException, match=f"not finished in .*: {part}"):
+        run(tag, catalog)
 
 
 def test_hooks_for_a_worker_mark_and_clear_in_another_process(catalog, data_dir):

@@ -1,12 +1,17 @@
 from base64 import b64encode
+from functools import partial
 from importlib.metadata import version
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from fsat_kedro.errors import InputError
 from fsat_kedro.inference import serving
-from fsat_kedro.inference.serving import SOUNDS_DIR, TaggerModel, _requirements, _sound
+from fsat_kedro.inference.serving import SOUNDS_DIR, Limits, TaggerModel, _requirements
+
+_sound = partial(serving._sound, max_bytes=1000)
 
 
 @pytest.fixture
@@ -55,22 +60,104 @@ def test_a_server_without_a_folder_reads_none(sounds, monkeypatch):
     assert sound.reason == f"it has no audio, and the server does not set {SOUNDS_DIR}"
 
 
-@pytest.mark.parametrize("columns", [["fname"], ["fname", "audio"]])
-def test_missing_values_of_the_table_are_none(monkeypatch, columns):
-    answer = pd.DataFrame({"tag_1": pd.array([None, "Bark"], "string"), "probability_1": [None, 1]})
-    tagged = []
-    tagger = SimpleNamespace(tag=lambda sounds: tagged.extend(sounds) or answer)
-    monkeypatch.setattr(serving.Tagger, "load", lambda folder: tagger)
+@pytest.mark.parametrize("size", range(998, 1004))
+def test_a_file_that_is_too_large_is_not_read(sounds, size):
+    content = bytes(size)
+    (sounds / "bark.wav").write_bytes(content)
+    for audio in (None, b64encode(content).decode()):
+        reason = "its file is larger than 0.001 MB" if size > 1000 else ""
+        assert _sound("bark.wav", audio).reason == reason
+
+
+@pytest.mark.parametrize("audio", [b64encode(b"RIFF").decode(), None])
+@pytest.mark.parametrize(
+    "fname", [None, float("nan"), 5, ["a.wav"], {"a": "wav"}, "a\0.wav", "a" * 1001, "é" * 501]
+)
+def test_a_name_that_no_file_has_is_a_reason(sounds, fname, audio):
+    sound = _sound(fname, audio)
+    assert (sound.name, sound.content) == ("", b"")
+    assert sound.reason.startswith("its fname ")
+
+
+def test_odd_names_are_those_of_sounds(sounds):
+    for fname in ("\ud800.wav", "\x1b[31m.wav", ".", "🐶.wav", "n" * 1000):
+        assert _sound(fname, b64encode(b"RIFF").decode()).content == b"RIFF"
+        assert _sound(fname, None).reason == f"not a file in the server's {SOUNDS_DIR}"
+    assert _sound("\ud800.wav", None).name == "\\ud800.wav"
+
+
+@pytest.mark.parametrize("audio", [5, 5.5, True, [1, 2], {"a": 1}, b"RIFF"])
+def test_audio_that_is_no_string_is_a_reason(sounds, audio):
+    sound = _sound("bark.wav", audio)
+    assert (sound.content, sound.reason) == (b"", "its audio is not a string")
+
+
+def test_a_missing_value_is_no_audio(sounds):
+    assert _sound("bark.wav", float("nan")).content == str(sounds / "bark.wav")
+
+
+def test_limits_are_set_in_the_environment(monkeypatch):
+    assert Limits.from_environment() == Limits()
+    monkeypatch.setenv("FSAT_KEDRO_MAX_ROWS", "7")
+    monkeypatch.setenv("FSAT_KEDRO_MAX_SECONDS", "2.5")
+    assert Limits.from_environment() == Limits(max_rows=7, max_seconds=2.5)
+
+
+@pytest.mark.parametrize("text", ["", "many", "0", "-1", "nan"])
+def test_a_limit_that_is_no_positive_number_is_refused_by_its_name(monkeypatch, text):
+    monkeypatch.setenv("FSAT_KEDRO_MAX_MEGABYTES", text)
+    with pytest.raises(InputError, match=f"FSAT_KEDRO_MAX_MEGABYTES is '{text}': set it to"):
+        Limits.from_environment()
+
+
+class EchoTagger:
+    """Stands for an ensemble, and remembers the sounds."""
+
+    def __init__(self):
+        self.sounds = []
+
+    def tag(self, sounds):
+        self.sounds = list(sounds)
+        tags = pd.array([None] * len(sounds), "string")
+        rows = {"fname": [sound.name for sound in sounds], "tag_1": tags, "probability_1": np.nan}
+        return pd.DataFrame({**rows, "reason": [sound.reason for sound in sounds]})
+
+
+@pytest.fixture
+def model(monkeypatch):
+    """Return a model with an ensemble that knows no tags, and 3 rows at most."""
+    monkeypatch.setenv("FSAT_KEDRO_MAX_ROWS", "3")
+    monkeypatch.setenv("FSAT_KEDRO_MAX_SECONDS", "9")
+    tagger, loaded = EchoTagger(), []
+    monkeypatch.setattr(
+        serving.Tagger, "load", lambda folder, **settings: loaded.append(settings) or tagger
+    )
     model = TaggerModel()
     model.load_context(SimpleNamespace(artifacts={"ensemble": "folder"}))
-    tagged.clear()
+    assert loaded == [{"max_seconds": 9}]
+    return model
+
+
+@pytest.mark.parametrize("columns", [["fname"], ["fname", "audio"], ["audio"]])
+def test_missing_columns_and_values_are_none(model, columns):
     table = pd.DataFrame([["a.wav", None], ["b.wav", None]], columns=["fname", "audio"])
     tags = model.predict(None, table[columns])
-    assert [sound.name for sound in tagged] == ["a.wav", "b.wav"]
-    assert tags.to_dict("records") == [
-        {"tag_1": None, "probability_1": None},
-        {"tag_1": "Bark", "probability_1": 1},
-    ]
+    assert tags["fname"].tolist() == (["a.wav", "b.wav"] if "fname" in columns else ["", ""])
+    assert tags["tag_1"].tolist() == tags["probability_1"].tolist() == [None, None]
+
+
+def test_a_request_without_rows_has_none_in_its_answer(model):
+    assert len(model.predict(None, pd.DataFrame())) == 0
+
+
+def test_a_request_of_too_many_rows_is_refused_in_each_row_and_not_read(model):
+    audio = b64encode(b"RIFF").decode()
+    table = pd.DataFrame({"fname": list("abcd"), "audio": audio})
+    assert (model.predict(None, table[:3])["reason"] == "").all()
+    tags = model.predict(None, table)
+    assert tags["fname"].tolist() == list("abcd")
+    assert (tags["reason"] == "the request has 4 rows, more than 3").all()
+    assert all(sound.content == b"" for sound in model._tagger.sounds)
 
 
 def test_requirements_are_the_installed_versions_without_extras():

@@ -1,8 +1,10 @@
 """The ensemble as a tagger, with untrained networks of random weights."""
 
 import json
-import pickle
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -10,29 +12,22 @@ import pandas as pd
 import pytest
 import soundfile
 
-from fsat_kedro.audio.summary_features import feature_names, fit_projector
+from fsat_kedro.audio.projection import fit_projector
+from fsat_kedro.audio.summary_features import summary_features
 from fsat_kedro.data.synthetic import LABELS, synthesize
-from fsat_kedro.datasets.tagger_dataset import TaggerDataset
+from fsat_kedro.datasets import ProjectorDataset, TaggerDataset
 from fsat_kedro.errors import InputError
-from fsat_kedro.inference.tagger import Sound, Tagger, TaggerSettings, weight_files
-from fsat_kedro.parameters import Inference, Model, Momentum
+from fsat_kedro.inference.tagger import Sound, Tagger, extract_features, parts, weight_files
+from fsat_kedro.parameters import Inference
 
-SETTINGS = TaggerSettings(
-    decoding={"max_seconds": 2},
-    trim={"top_db": 60},
-    log_mel={"sample_rate": 22050, "n_fft": 1764, "hop_length": 220, "n_mels": 32},
-    model=Model(
-        weights=None, width=0.35, momentum=Momentum(backbone=0.9, others=0.9), precision="float32"
-    ),
-    test_time_crops={"n_lengths": 2, "crops_per_length": 2, "subset": "all", "batch_size": 4},
-    inference={"runtime": "keras"},
-    seed=1,
-    n_folds=2,
-)
+WAVES = {
+    name: synthesize(LABELS[0], seconds, np.random.default_rng(0))
+    for name, seconds in (("a.wav", 0.2), ("b.wav", 0.5), ("c.flac", 0.9))
+}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, tagger_settings):
     """Write the files of a training."""
     import keras
 
@@ -40,18 +35,21 @@ def folder(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("06_models")
     rng = np.random.default_rng(0)
-    projector = fit_projector(rng.normal(size=(6, len(feature_names()))), n_components=5)
-    (folder / "projector.pkl").write_bytes(pickle.dumps(projector))
+    waves = [*WAVES.values(), *(synthesize(label, 0.5, rng) for label in LABELS[1:6])]
+    projector = fit_projector(np.float64([*map(summary_features, waves)]), n_components=5)
+    ProjectorDataset(filepath=str(folder / "projector.npz")).save(projector)
     statistics = {"minimum": -80.0, "maximum": 40.0, "shortest": 32, "longest": 64}
     (folder / "mel_statistics.json").write_text(json.dumps(statistics))
     (folder / "classes.json").write_text(json.dumps({"labels": ["Bark", "Knock", "Meow", "Purr"]}))
     keras.utils.set_random_seed(0)
-    network = build_network(SETTINGS.model, weights=None, n_mels=32, n_classes=4, n_components=5)
+    network = build_network(
+        tagger_settings.model, weights=None, n_mels=32, n_classes=4, n_components=5
+    )
     for file in weight_files(2):
         network.set_weights([weights + rng.random() / 10 for weights in network.get_weights()])
         (folder / file).parent.mkdir()
         network.save_weights(folder / file)
-    TaggerDataset(filepath=str(folder / "tagger.json")).save(SETTINGS)
+    TaggerDataset(filepath=str(folder / "tagger.json")).save(tagger_settings)
     return folder
 
 
@@ -64,9 +62,8 @@ def tagger(folder):
 def sounds(tmp_path_factory):
     """Write three sounds of different length, and two files without sound."""
     folder = tmp_path_factory.mktemp("sounds")
-    rng = np.random.default_rng(0)
-    for name, seconds in (("a.wav", 0.2), ("b.wav", 0.5), ("c.flac", 0.9)):
-        soundfile.write(folder / name, synthesize(LABELS[0], seconds, rng), 44_100)
+    for name, wave in WAVES.items():
+        soundfile.write(folder / name, wave, 44_100)
     (folder / "empty.wav").touch()
     (folder / "text.txt").write_text("no sound")
     names = ("a.wav", "empty.wav", "b.wav", "text.txt", "c.flac")
@@ -113,10 +110,12 @@ def test_the_bytes_of_a_file_get_the_tags_of_the_file(tagger, sounds, tags):
     pd.testing.assert_frame_equal(found, tags.iloc[[2]].reset_index(drop=True), rtol=1e-4)
 
 
-def test_openvino_gives_the_same_tags_in_every_call(folder, sounds, tags, tmp_path):
+def test_openvino_gives_the_same_tags_in_every_call(
+    folder, sounds, tags, tmp_path, tagger_settings
+):
     pytest.importorskip("openvino")
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    settings = SETTINGS.model_copy(update={"inference": Inference(runtime="openvino")})
+    settings = tagger_settings.model_copy(update={"inference": Inference(runtime="openvino")})
     TaggerDataset(filepath=str(tmp_path / "tagger.json")).save(settings)
     tagger = Tagger.load(tmp_path)
     for _ in range(2):
@@ -133,19 +132,128 @@ def test_a_sound_with_a_reason_is_not_read(tagger):
     assert reason == "behind a link"
 
 
-def test_a_missing_or_incomplete_ensemble_is_refused_with_what_is_missing(folder, tmp_path):
+def test_a_sound_far_beyond_the_training_clips_has_bounded_components_and_a_warning(
+    tagger, tags, monkeypatch
+):
+    seen, predict = [], tagger._predict_clips
+    monkeypatch.setattr(
+        tagger, "_predict_clips", lambda clips: seen.append(clips) or predict(clips)
+    )
+    file = BytesIO()
+    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 22050), 44_100, format="WAV")
+    (warning,) = tagger.tag([Sound("noise.wav", file.getvalue())])["warning"]
+    assert warning == "unlike every training clip: its tags may be wrong"
+    assert (tags["warning"] == "").all()
+    (components,), projector = seen[0].components, tagger._projector
+    limits = np.float32([projector.minimum, projector.maximum])
+    assert (components == limits).any()
+    np.testing.assert_array_equal(components, np.clip(components, *limits))
+
+
+def test_a_tagger_uses_no_more_seconds_than_its_caller_and_its_training_allow(folder, sounds):
+    assert Tagger.load(folder, max_seconds=9).settings.decoding.max_seconds == 2
+    tags = Tagger.load(folder, max_seconds=0.3).tag(sounds)
+    expected = ["", "", "only its first 0.3 s are used", "", "only its first 0.3 s are used"]
+    assert tags["warning"].tolist() == expected
+
+
+def test_only_one_request_at_a_time_is_decoded(tagger, sounds, monkeypatch):
+    at_once, most = [], []
+
+    def extract(sound, *, settings):
+        at_once.append(sound)
+        most.append(len(at_once))
+        time.sleep(0.01)
+        at_once.remove(sound)
+        return extract_features(sound, settings=settings)
+
+    monkeypatch.setattr("fsat_kedro.inference.tagger.extract_features", extract)
+    rejected = [sounds[1], sounds[3]]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(tagger.tag, [rejected] * 8))
+    assert max(most) == 1
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """Copy the files of the training."""
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def test_a_missing_or_incomplete_ensemble_is_refused_with_what_is_missing(copy, tmp_path):
     with pytest.raises(InputError, match=r"no trained ensemble in .*tagger.json is missing"):
         Tagger.load(tmp_path)
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    (tmp_path / weight_files(2)[1]).unlink()
+    (copy / weight_files(2)[1]).unlink()
     with pytest.raises(InputError, match=r"incomplete: fold_2/mel_pca.weights.h5 missing"):
-        Tagger.load(tmp_path)
+        Tagger.load(copy)
 
 
-def test_settings_of_another_version_are_refused_with_a_remedy(folder, tmp_path):
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    settings = json.loads((tmp_path / "tagger.json").read_text())
+@pytest.mark.parametrize("file", parts(2).values())
+@pytest.mark.parametrize("damage", [lambda content: content[:-9], lambda content: content + b" "])
+def test_a_part_that_is_damaged_or_of_another_training_is_refused_by_name(copy, file, damage):
+    (copy / file).write_bytes(damage((copy / file).read_bytes()))
+    with pytest.raises(InputError, match=rf"not of one training: {file} .* kedro run --only-miss"):
+        Tagger.load(copy)
+
+
+def test_an_ensemble_that_is_described_again_can_be_loaded(copy, sounds, tags, tagger_settings):
+    first, second = (copy / file for file in weight_files(2))
+    shutil.copy(first, second)
+    with pytest.raises(InputError, match=r"kedro run --nodes training.describe_tagger"):
+        Tagger.load(copy)
+    TaggerDataset(filepath=str(copy / "tagger.json")).save(tagger_settings)
+    assert (Tagger.load(copy).tag(sounds)["reason"] == tags["reason"]).all()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("mel_statistics.json", {"minimum": None, "maximum": 40, "shortest": 32, "longest": 64}),
+        ("mel_statistics.json", {"minimum": -80, "maximum": 40, "shortest": 0, "longest": 64}),
+        ("classes.json", {"labels": []}),
+        ("projector.npz", {}),
+    ],
+)
+def test_a_described_part_of_unusable_content_is_refused(copy, file, content, tagger_settings):
+    (copy / file).write_text(json.dumps(content))
+    TaggerDataset(filepath=str(copy / "tagger.json")).save(tagger_settings)
+    with pytest.raises(InputError, match=r"cannot be used: .* Train again: kedro run"):
+        Tagger.load(copy)
+
+
+def test_a_projector_of_other_features_is_refused(copy, tagger_settings):
+    projector = fit_projector(np.random.default_rng(0).normal(size=(6, 9)), n_components=5)
+    ProjectorDataset(filepath=str(copy / "projector.npz")).save(projector)
+    TaggerDataset(filepath=str(copy / "tagger.json")).save(tagger_settings)
+    with pytest.raises(InputError, match="the projector is for 9 features"):
+        Tagger.load(copy)
+
+
+def test_weights_of_another_network_are_refused_by_name(copy, sounds, tagger_settings):
+    content = (copy / weight_files(2)[0]).read_bytes()
+    (copy / weight_files(2)[1]).write_bytes(content[:1000])
+    TaggerDataset(filepath=str(copy / "tagger.json")).save(tagger_settings)
+    with pytest.raises(InputError, match=r"fold_2/mel_pca.weights.h5 .*--only-missing-outputs"):
+        Tagger.load(copy).tag(sounds)
+
+
+def test_settings_of_another_version_are_refused_with_a_remedy(copy):
+    settings = json.loads((copy / "tagger.json").read_text())
     settings["views"] = settings.pop("test_time_crops")
-    (tmp_path / "tagger.json").write_text(json.dumps(settings))
+    (copy / "tagger.json").write_text(json.dumps(settings))
     with pytest.raises(InputError, match=r"another version .* kedro run --nodes .*describe_tagger"):
-        Tagger.load(tmp_path)
+        Tagger.load(copy)
+
+
+def test_damaged_settings_are_refused_with_a_remedy(copy):
+    content = (copy / "tagger.json").read_bytes()
+    (copy / "tagger.json").write_bytes(content[:-20])
+    with pytest.raises(InputError, match=r"tagger.json is damaged: .* --nodes .*describe_tagger"):
+        Tagger.load(copy)
+
+
+def test_an_ensemble_of_an_earlier_version_has_to_be_trained_again(copy, tagger_settings):
+    (copy / "projector.npz").rename(copy / "projector.pkl")
+    (copy / "tagger.json").write_text(tagger_settings.model_dump_json())
+    with pytest.raises(InputError, match=r"earlier version .* Train again: kedro run"):
+        Tagger.load(copy)

@@ -80,6 +80,17 @@ def test_a_rejected_clip_does_not_affect_the_projection_and_has_no_components(rn
     np.testing.assert_allclose(np.delete(components, 4, axis=0), expected, rtol=1e-5)
 
 
+def test_components_of_training_clips_stay_and_those_of_other_clips_are_bounded(rng):
+    summary = pd.DataFrame(rng.normal(size=(9, 5)).astype(np.float32))
+    projector = nodes.fit_summary_projector(summary, Pca(n_components=3))
+    components = nodes.project_summary_features(summary, projector)
+    unbounded = projector.unbounded(summary.to_numpy(np.float64)).astype(np.float32)
+    np.testing.assert_array_equal(components, unbounded)
+    others = nodes.project_summary_features(summary * 100, projector)
+    assert (others >= components.min(axis=0)).all()
+    assert (others <= components.max(axis=0)).all()
+
+
 def test_components_of_only_rejected_clips_are_nan(rng):
     projector = nodes.fit_summary_projector(
         pd.DataFrame(rng.normal(size=(9, 5))), Pca(n_components=3)

@@ -5,7 +5,7 @@ from kedro.io import DataCatalog, MemoryDataset
 from kedro.runner import SequentialRunner
 from matplotlib.figure import Figure
 
-from fsat_kedro.audio.summary_features import fit_projector
+from fsat_kedro.audio.projection import fit_projector
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.matplotlib_dataset import MatplotlibDataset
 from fsat_kedro.evaluation import metrics

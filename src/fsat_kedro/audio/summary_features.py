@@ -1,7 +1,7 @@
-"""Summary features, 1,133 numbers per clip, and their projection by PCA.
+"""Summary features, 1,133 numbers per clip.
 
 Axes: n samples, t frames of the STFT, f frequency bins of a frame, k rows of a feature family,
-b bins of the mean segment spectrum, c clips, d features.
+b bins of the mean segment spectrum.
 
 The definitions are those of the published 8th-place solution of the Freesound General-Purpose
 Audio Tagging Challenge. All waves are at 44.1 kHz.
@@ -15,15 +15,11 @@ import librosa
 import numpy as np
 import portalocker
 import scipy.fft
-from sklearn.decomposition import PCA
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.audio.harmonic import HOP_LENGTH, N_FFT, estimate_tuning, harmonic_wave, tonnetz
 from fsat_kedro.audio.log_mel import mel_filterbank
 from fsat_kedro.audio.stft import stft
-from fsat_kedro.errors import InputError
 
 FAMILY_ROWS = {
     "mel": 128,
@@ -459,30 +455,3 @@ def part_statistics(signal: np.ndarray, count: int) -> np.ndarray:
     variance = np.einsum("ij,ij->i", parts, parts) / length - mean**2
     std = np.sqrt(np.maximum(variance, 0))
     return np.column_stack([mean, std, parts.min(1), parts.max(1)]).ravel()
-
-
-# The projection
-
-
-def fit_projector(features: np.ndarray, n_components: int) -> Pipeline:
-    """Fit standardisation and PCA to summary features.
-
-    The solver is the full one. By default scikit-learn would choose its randomised solver for 350
-    of 1,133 components, and the later components would be inexact.
-
-    Args:
-        features: (c, d) summary features of the training clips, c >= 2.
-        n_components: Number of components; c - 1 or d if that is fewer.
-
-    Returns:
-        Fitted pipeline; its `transform` maps (clips, d) to (clips, components).
-
-    Raises:
-        InputError: If there are fewer than two clips.
-    """
-    n_clips, n_features = features.shape
-    if n_clips < 2:
-        raise InputError(f"PCA needs the features of at least 2 clips, got {n_clips}")
-    n_kept = min(n_components, n_clips - 1, n_features)
-    pca = PCA(n_kept, svd_solver="full")
-    return make_pipeline(StandardScaler(), pca).fit(features)

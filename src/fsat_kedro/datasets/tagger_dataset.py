@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kedro.io import AbstractDataset
 
-from fsat_kedro.files import exists, is_url, local_copy, open_atomic
+from fsat_kedro.files import exists, is_url, local_copy, local_path, open_atomic
 
 if TYPE_CHECKING:  # librosa takes a second to import, and every command reads the catalog.
     from fsat_kedro.inference.tagger import Tagger, TaggerSettings
@@ -17,8 +16,8 @@ if TYPE_CHECKING:  # librosa takes a second to import, and every command reads t
 class TaggerDataset(AbstractDataset["TaggerSettings", "Tagger"]):
     """A trained ensemble in the folder of its weights.
 
-    Saving writes the settings, beside the other files that training leaves there; loading gives
-    a `Tagger` made of them all.
+    Saving writes the settings, and the digests of the other files that training leaves there;
+    loading gives a `Tagger` made of them all, if they are the same.
 
     Args:
         filepath: path or url of the settings.
@@ -57,19 +56,50 @@ class TaggerDataset(AbstractDataset["TaggerSettings", "Tagger"]):
         Raises:
             InputError: a part of the ensemble is not in the store.
         """
-        settings = local_copy(self._filepath, self._cache_dir)
         if is_url(self._filepath):
-            from fsat_kedro.inference.tagger import model_files
+            for file in self.parts().values():
+                self._local_part(file)
+        return local_path(self._filepath, self._cache_dir).parent
 
-            folder = self._filepath.rpartition("/")[0]
-            for name in model_files(json.loads(settings.read_text()).get("n_folds", 0)):
-                local_copy(f"{folder}/{name}", self._cache_dir)
-        return settings.parent
+    def parts(self) -> dict[str, str]:
+        """Return the other files that loading reads, by the names of their datasets.
+
+        Raises:
+            InputError: the settings are missing, damaged, or of another version of the project.
+        """
+        from fsat_kedro.inference.tagger import parts, read_manifest
+
+        return parts(read_manifest(local_copy(self._filepath, self._cache_dir).parent).n_folds)
+
+    def require_same(self, names: set[str]) -> None:
+        """Raise an error if parts are not those that the ensemble was described with.
+
+        Args:
+            names: of their datasets.
+
+        Raises:
+            InputError: a part is missing, damaged, or of another training.
+        """
+        from fsat_kedro.inference.tagger import read_manifest
+
+        files = [file for name, file in self.parts().items() if name in names]
+        folder = local_path(self._filepath, self._cache_dir).parent
+        for file in files:
+            self._local_part(file)
+        read_manifest(folder).require_same(folder, files)
 
     def save(self, data: TaggerSettings) -> None:
-        """Write the settings, in place of what was there."""
+        """Write the settings and the digests of the parts, in place of what was there."""
+        from fsat_kedro.inference.tagger import Manifest, digest, parts
+
+        digests = {name: digest(self._local_part(name)) for name in parts(data.n_folds).values()}
+        manifest = Manifest(**{**data.model_dump(), "digests": digests})
         with open_atomic(self._filepath) as file:
-            file.write((data.model_dump_json(indent=2) + "\n").encode())
+            file.write((manifest.model_dump_json(indent=2) + "\n").encode())
+
+    def _local_part(self, file: str) -> Path:
+        folder, slash, _ = self._filepath.rpartition("/")
+        return local_copy(folder + slash + file, self._cache_dir)
 
     def _exists(self) -> bool:
         return exists(self._filepath)

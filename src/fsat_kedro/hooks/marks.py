@@ -6,8 +6,6 @@ from fsat_kedro.errors import InputError
 from fsat_kedro.files import connected, remove
 
 UNFINISHED = ".unfinished"
-_TAGGER_PARTS = ("tagger", "mel_statistics", "classes", "projector", "mel_pca_weights_")
-"""Datasets, or beginnings of their names, that loading the dataset `tagger` reads."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +36,12 @@ class Marks:
                 return set()
 
     def require_finished(self, names: set[str]) -> None:
-        """Raise an error if datasets are marked; `tagger` includes all parts of the ensemble.
+        """Raise an error if datasets are marked.
 
         Raises:
             InputError: one of them is marked.
         """
-        unfinished = self.unfinished()
-        bad = names & unfinished
-        if "tagger" in names:
-            bad |= {name for name in unfinished if name.startswith(_TAGGER_PARTS)}
+        bad = names & self.unfinished()
         if bad:
             raise InputError(
                 f"not finished in {self.data_dir}: {', '.join(sorted(bad))}. The run that "

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from click import ClickException
 from kedro.framework.hooks import hook_impl
+from kedro.framework.project import pipelines
 from kedro.io.core import is_parameter
+from kedro.pipeline import Pipeline
 
 from fsat_kedro.datasets.filepath import filepath_of
 from fsat_kedro.errors import InputError
@@ -21,11 +23,13 @@ from fsat_kedro.hooks.marks import Marks
 
 if TYPE_CHECKING:
     from kedro.io import CatalogProtocol
-    from kedro.pipeline import Pipeline
     from kedro.pipeline.node import Node
 
 
 logger = logging.getLogger(__name__)
+
+_MAX_NAMED = 10
+"""Outdated outputs that a warning names."""
 
 
 class OutputHooks:
@@ -47,23 +51,27 @@ class OutputHooks:
         self._locks.close()  # Of a run in this process that stopped before its first node.
         data_dir: str = catalog.load("params:data_dir")
         spool_dir = Path(catalog.load("params:spool_dir"))
+        only_missing = run_params["only_missing_outputs"]
         outputs = pipeline.all_outputs()
         inputs = {name for name in pipeline.inputs() if not is_parameter(name)}
         self._marks = Marks(data_dir)
-        self._to_mark = set() if run_params["only_missing_outputs"] else outputs
+        self._to_mark = set() if only_missing else outputs
         try:
             spool_dir.mkdir(parents=True, exist_ok=True)
             with probe_file(data_dir):
                 pass
+            if "tagger" in inputs and _is_saved("tagger", catalog):
+                inputs |= catalog["tagger"].parts().keys()
             self._locks = lock(outputs, inputs, spool_dir)
             atexit.register(self._locks.close)
             # Loading a missing input says better what to do.
             self._marks.require_finished({name for name in inputs if _is_saved(name, catalog)})
-            if run_params["only_missing_outputs"]:
+            if only_missing:
                 for name in outputs & self._marks.unfinished():
                     if (path := filepath_of(catalog[name])) is not None:
                         remove(path)
-                _warn_of_outdated(pipeline, catalog)
+            kept = _makers(inputs)
+            _warn_of_outdated(kept + pipeline if only_missing else kept, catalog)
         except OSError as error:
             raise ClickException(f"data_dir {data_dir} cannot be written to: {error}") from error
         except InputError as error:
@@ -101,6 +109,12 @@ class OutputHooks:
         self._locks.close()
 
 
+def _makers(names: set[str]) -> Pipeline:
+    """Return the nodes that make datasets from the first input on."""
+    project = pipelines.get("__default__", Pipeline([]))
+    return project.to_outputs(*(names & project.all_outputs()))
+
+
 def _warn_of_outdated(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
     """Name the outputs that are older than what they are made from."""
 
@@ -116,10 +130,12 @@ def _warn_of_outdated(pipeline: Pipeline, catalog: CatalogProtocol) -> None:
         outputs = {name: saved_at(name) for name in node.outputs}
         outdated += [name for name, moment in outputs.items() if moment and moment < newest]
     if outdated:
+        more = f" and {len(outdated) - _MAX_NAMED} more" if len(outdated) > _MAX_NAMED else ""
         logger.warning(
-            "Older than what they are made from, and kept as they are: %s. To make them anew, run "
-            "without --only-missing-outputs",
-            ", ".join(outdated),
+            "Older than what they are made from, and kept as they are: %s%s. To make them anew, "
+            "run the pipelines that make them, without --only-missing-outputs",
+            ", ".join(outdated[:_MAX_NAMED]),
+            more,
         )
 
 

@@ -4,10 +4,10 @@ It needs only the files that training writes to `06_models`. Axes: n sounds, c c
 """
 
 import json
-import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path, PurePath
 from tempfile import gettempdir
@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, ValidationError
-from sklearn.pipeline import Pipeline as Projector
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 
 from fsat_kedro.audio.decoding import read_clip
 from fsat_kedro.audio.log_mel import log_mel
+from fsat_kedro.audio.projection import Projector, load_projector
 from fsat_kedro.audio.summary_features import compile_librosa, feature_names, summary_features
 from fsat_kedro.data.ragged import gather
 from fsat_kedro.data.raw_files import open_raw_file
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 SETTINGS_FILE = "tagger.json"
 
+_UNLIKE = "unlike every training clip: its tags may be wrong"
+
 
 class TaggerSettings(BaseModel):
     """The settings of an ensemble's training and predictions."""
@@ -51,7 +53,53 @@ class TaggerSettings(BaseModel):
     test_time_crops: TestTimeCrops
     inference: Inference
     seed: int
-    n_folds: int
+    n_folds: PositiveInt
+
+
+class Manifest(TaggerSettings):
+    """The content of `tagger.json`: the settings, and what the other files have to be.
+
+    Attributes:
+        digests: SHA-256 of each part of the ensemble, by its path in the folder.
+    """
+
+    digests: dict[str, str]
+
+    def require_same(self, folder: Path, files: Iterable[str]) -> None:
+        """Raise an error if parts in a folder are not those that the ensemble was described with.
+
+        Raises:
+            InputError: a part is missing, damaged, or of another training.
+        """
+        missing = [file for file in files if not (folder / file).is_file()]
+        if missing:
+            raise InputError(
+                f"the ensemble in {folder} is incomplete: {', '.join(missing)} missing. "
+                "Finish the training: kedro run --only-missing-outputs"
+            )
+        different = [file for file in files if digest(folder / file) != self.digests.get(file)]
+        if different:
+            raise InputError(
+                f"the ensemble in {folder} is not of one training: {', '.join(different)} changed "
+                f"since {SETTINGS_FILE} was written. After new features, train again: kedro run. "
+                "If a file is damaged, remove it: kedro run --only-missing-outputs makes it anew. "
+                "If you replaced it on purpose: kedro run --nodes training.describe_tagger"
+            )
+
+
+class _MelStatistics(BaseModel):
+    """The content of `mel_statistics.json`."""
+
+    minimum: FiniteFloat
+    maximum: FiniteFloat
+    shortest: PositiveInt
+    longest: PositiveInt
+
+
+class _Classes(BaseModel):
+    """The part of `classes.json` that tagging needs."""
+
+    labels: list[str] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -109,40 +157,41 @@ class Tagger:
         self._network: keras.Model | None = None
         self._weights: list[list[np.ndarray]] = []
         self._converted: list[OpenVINONetwork] = []
-        # There is one Keras network, which gets the weights of one fold after the other.
-        self._predicting = Lock()
+        # There is one Keras network, which gets the weights of one fold after the other. Features
+        # wait too: those of several requests at once would take as many times the memory.
+        self._working = Lock()
 
     @classmethod
-    def load(cls, folder: Path) -> "Tagger":
+    def load(cls, folder: Path, *, max_seconds: float = np.inf) -> "Tagger":
         """Load the ensemble that a finished training wrote to `06_models`.
 
+        Args:
+            folder: local folder of the ensemble.
+            max_seconds: of each sound that are used, if that is less than the training's setting.
+
         Raises:
-            InputError: there is none, it is incomplete, or of another version of the project.
+            InputError: there is none, or it is incomplete, damaged, a mixture of several trainings
+                or of another version of the project.
         """
+        manifest = read_manifest(folder)
+        manifest.require_same(folder, parts(manifest.n_folds).values())
+        files = {name: folder / file for name, file in parts(manifest.n_folds).items()}
         try:
-            settings = TaggerSettings.model_validate_json((folder / SETTINGS_FILE).read_text())
-            statistics = json.loads((folder / "mel_statistics.json").read_text())
-            labels = json.loads((folder / "classes.json").read_text())["labels"]
-            with (folder / "projector.pkl").open("rb") as file:
-                projector = pickle.load(file)
-        except FileNotFoundError as error:
+            statistics = _MelStatistics.model_validate_json(files["mel_statistics"].read_bytes())
+            classes = _Classes.model_validate_json(files["classes"].read_bytes())
+            with files["projector"].open("rb") as file:
+                projector = load_projector(file)
+            if len(projector.mean) != len(feature_names()):
+                raise InputError(f"the projector is for {len(projector.mean)} features")
+        except ValueError as error:
             raise InputError(
-                f"no trained ensemble in {folder}: {Path(error.filename).name} is missing. Train "
-                "first (kedro run), or set data_dir to the results of a training"
+                f"the ensemble in {folder} cannot be used: {_describe(error)}. Train again: kedro "
+                "run"
             ) from error
-        except ValidationError as error:
-            raise InputError(
-                f"{folder / SETTINGS_FILE} was written by another version of the project. Write "
-                "it again: kedro run --nodes training.describe_tagger, with the settings of the "
-                "training"
-            ) from error
-        weights = [folder / file for file in weight_files(settings.n_folds)]
-        missing = [str(file.relative_to(folder)) for file in weights if not file.is_file()]
-        if missing:
-            raise InputError(
-                f"the ensemble in {folder} is incomplete: {', '.join(missing)} missing"
-            )
-        return cls(settings, labels, statistics, projector, weights)
+        weights = [folder / file for file in weight_files(manifest.n_folds)]
+        decoding = Decoding(max_seconds=min(max_seconds, manifest.decoding.max_seconds))
+        settings = manifest.model_copy(update={"decoding": decoding})
+        return cls(settings, classes.labels, statistics.model_dump(), projector, weights)
 
     def tag(
         self, sounds: Sequence[Sound], *, n_jobs: int = 1, spool_dir: Path | str | None = None
@@ -159,14 +208,16 @@ class Tagger:
             there are fewer classes or the sound was rejected; reason of the rejection or "";
             warning (what is odd about the sound) or "".
         """
-        probabilities, features = self._predict(sounds, n_jobs, spool_dir)
+        with self._working:
+            probabilities, features = self._predict(sounds, n_jobs, spool_dir)
         names = pd.DataFrame({"fname": [sound.name for sound in sounds]})
         remarks = pd.DataFrame(features)[["reason", "warning"]]
         return pd.concat([names, rank_labels(probabilities, self.labels), remarks], axis=1)
 
     def probabilities(self, sounds: Sequence[Sound], *, n_jobs: int = 1) -> np.ndarray:
         """Return the probabilities that `tag` ranks, (n, c); NaN for a rejected sound."""
-        return self._predict(sounds, n_jobs, None)[0]
+        with self._working:
+            return self._predict(sounds, n_jobs, None)[0]
 
     def _predict(
         self, sounds: Sequence[Sound], n_jobs: int, spool_dir: Path | str | None
@@ -194,6 +245,8 @@ class Tagger:
             components = np.full((len(sounds), self._n_components), np.nan, np.float32)
             summaries = np.stack([features[index].summary for index in usable]).astype(np.float64)
             components[usable] = self._projector.transform(summaries)
+            for index in usable[self._projector.find_unlike(summaries)]:
+                features[index] = _add_warning(features[index], _UNLIKE)
             names = [sound.name for sound in sounds]
             clips = Clips(usable, names, gathered, components, self._mel_statistics)
             probabilities[usable] = self._predict_clips(clips)[usable]
@@ -205,9 +258,8 @@ class Tagger:
         crops, seed = self.settings.test_time_crops, self.settings.seed
         folds = range(1, self.settings.n_folds + 1)
         batches = [CropBatches(clips, crops, seed=(seed, fold)) for fold in folds]
-        with self._predicting:
-            networks = self._networks(batches[0].n_crops)
-            return geometric_mean(list(map(predict_crops, networks, batches)))
+        networks = self._networks(batches[0].n_crops)
+        return geometric_mean(list(map(predict_crops, networks, batches)))
 
     def _networks(self, n_crops: int) -> "Iterator[Network]":
         """Yield the network of one fold after the other."""
@@ -222,7 +274,7 @@ class Tagger:
 
     def _keras_networks(self) -> "Iterator[keras.Model]":
         """Yield one network with the weights of one fold after the other: it is traced once."""
-        from fsat_kedro.modelling.networks import load_network
+        from fsat_kedro.modelling.networks import load_network, load_weights
 
         if self._network is None:
             first, *others = self._weight_files
@@ -235,7 +287,7 @@ class Tagger:
             )
             self._weights = [network.get_weights()]
             for file in others:
-                network.load_weights(file)
+                load_weights(network, file)
                 self._weights.append(network.get_weights())
             self._network = network
         for weights in self._weights:
@@ -244,7 +296,7 @@ class Tagger:
 
     @property
     def _n_components(self) -> int:
-        return self._projector[-1].n_components_
+        return len(self._projector.axes)
 
 
 def weight_files(n_folds: int) -> list[str]:
@@ -252,10 +304,69 @@ def weight_files(n_folds: int) -> list[str]:
     return [f"fold_{fold}/mel_pca.weights.h5" for fold in range(1, n_folds + 1)]
 
 
+def parts(n_folds: int) -> dict[str, str]:
+    """Return what an ensemble consists of besides `tagger.json`: file in its folder by dataset."""
+    return {
+        "mel_statistics": "mel_statistics.json",
+        "classes": "classes.json",
+        "projector": "projector.npz",
+        **{f"mel_pca_weights_{i}": file for i, file in enumerate(weight_files(n_folds), start=1)},
+    }
+
+
 def model_files(n_folds: int) -> list[str]:
     """Return all files of an ensemble, relative to its folder."""
-    fitted = ["mel_statistics.json", "classes.json", "projector.pkl"]
-    return [SETTINGS_FILE, *fitted, *weight_files(n_folds)]
+    return [SETTINGS_FILE, *parts(n_folds).values()]
+
+
+def digest(path: Path) -> str:
+    """Compute the SHA-256 of a file."""
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `tagger.json` in a local folder.
+
+    Raises:
+        InputError: it is missing, damaged, or of another version of the project.
+    """
+    file = folder / SETTINGS_FILE
+    write_again = (
+        "Write it again: kedro run --nodes training.describe_tagger, with the settings of the "
+        "training"
+    )
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError as error:
+        raise InputError(
+            f"no trained ensemble in {folder}: {SETTINGS_FILE} is missing. Train first (kedro "
+            "run), or set data_dir to the results of a training"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{file} is damaged: {error}. {write_again}") from error
+    if not isinstance(content, dict) or "digests" not in content:
+        raise InputError(
+            f"the ensemble in {folder} was written by an earlier version of the project, and "
+            "cannot be read any more. Train again: kedro run"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        raise InputError(
+            f"{file} was written by another version of the project. {write_again}"
+        ) from error
+
+
+def _describe(error: ValueError) -> str:
+    """Describe an error in a line, which those of pydantic do not."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    problem = error.errors()[0]
+    return f"{'.'.join(map(str, problem['loc']))} is {problem['input']!r}: {problem['msg']}"
+
+
+def _add_warning(features: ExtractedFeatures, warning: str) -> ExtractedFeatures:
+    return features._replace(warning="; ".join(filter(None, [features.warning, warning])))
 
 
 def extract_features(sound: Sound, *, settings: TaggerSettings) -> ExtractedFeatures:

@@ -51,11 +51,16 @@ class Clips:
         return np.take(self.mels[row], frames, axis=0, mode="clip")
 
     def join(self, crops: Iterable[np.ndarray], n: int, length: int) -> np.ndarray:
-        """Join n crops (t, m) in dB to the input mel (n, m, t, 1), float32, scaled to 0..1."""
+        """Join n crops (t, m) in dB to the input mel (n, m, t, 1), float32, scaled to 0..1.
+
+        What is beyond the range of the training clips becomes 0 or 1: a network that meets other
+        numbers than it was trained on is certain of anything.
+        """
         mel = np.empty((n, self.mels.values.shape[1], length, 1), np.float32)
         smallest, largest = self.mel_statistics["minimum"], self.mel_statistics["maximum"]
         for item, crop in zip(mel[..., 0], crops, strict=True):
             item[:] = ((crop - smallest) / (largest - smallest)).T
+        np.clip(mel, 0, 1, out=mel)
         return mel
 
     def vectors(self, rows: np.ndarray) -> list[np.ndarray]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 from keras import layers
 
+from fsat_kedro.errors import InputError
 from fsat_kedro.modelling.encoders import build_encoder
 from fsat_kedro.modelling.normalisation import BatchNormalization
 from fsat_kedro.parameters import Model
@@ -45,13 +46,28 @@ def build_network(
 def load_network(
     settings: Model, path: Path, *, n_mels: int, n_classes: int, n_components: int | None = None
 ) -> keras.Model:
-    """Build a network and load its trained weights from a file."""
+    """Build a network and load its trained weights from a file, as `load_weights` does."""
     network = build_network(
         settings, weights=None, n_mels=n_mels, n_classes=n_classes, n_components=n_components
     )
-    network.load_weights(path)
+    load_weights(network, path)
     network.jit_compile = compiles_with_xla()
     return network
+
+
+def load_weights(network: keras.Model, path: Path) -> None:
+    """Load trained weights from a file into a network.
+
+    Raises:
+        InputError: the file is damaged, or has the weights of another network.
+    """
+    try:
+        network.load_weights(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{path} is damaged or was trained with other settings: {error}. Train with the "
+            "settings of the file, or remove it and train again: kedro run --only-missing-outputs"
+        ) from error
 
 
 def compiles_with_xla() -> bool:

@@ -5,16 +5,11 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from sklearn.pipeline import Pipeline as Projector
 
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.audio.log_mel import log_mel
-from fsat_kedro.audio.summary_features import (
-    compile_librosa,
-    feature_names,
-    fit_projector,
-    summary_features,
-)
+from fsat_kedro.audio.projection import Projector, fit_projector
+from fsat_kedro.audio.summary_features import compile_librosa, feature_names, summary_features
 from fsat_kedro.data.ragged import RaggedArray, gather
 from fsat_kedro.errors import InputError
 from fsat_kedro.modelling.crop_lengths import crop_length_range
@@ -66,9 +61,12 @@ def fit_summary_projector(summary: pd.DataFrame, pca: Pca) -> Projector:
 
 
 def project_summary_features(summary: pd.DataFrame, projector: Projector) -> np.ndarray:
-    """Compute the components of each clip, (clips, p) float32; NaN for a rejected clip."""
+    """Compute the components of each clip, (clips, p) float32; NaN for a rejected clip.
+
+    They are within the range of the training clips, see `Projector.transform`.
+    """
     usable = summary.notna().all(axis=1).to_numpy()
-    components = np.full((len(summary), projector[-1].n_components_), np.nan, np.float32)
+    components = np.full((len(summary), len(projector.axes)), np.nan, np.float32)
     if usable.any():
         components[usable] = projector.transform(summary[usable].to_numpy(np.float64))
     return components

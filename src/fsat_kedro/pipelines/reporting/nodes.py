@@ -11,9 +11,9 @@ import librosa
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from sklearn.pipeline import Pipeline as Projector
 
 from fsat_kedro.audio.decoding import SAMPLE_RATE
+from fsat_kedro.audio.projection import Projector
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.evaluation import metrics, plots
 from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified
@@ -239,7 +239,7 @@ def draw_clip_lengths(
 )
 def draw_explained_variance(projector: Projector) -> Figure:
     """Draw the variance of the summary features that the kept components explain."""
-    return plots.plot_explained_variance(projector[-1].explained_variance_ratio_)
+    return plots.plot_explained_variance(projector.explained_variance_ratio)
 
 
 @register_plot("train_predictions", "train_mels", "params:log_mel")

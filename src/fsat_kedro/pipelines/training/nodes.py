@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 import pandas as pd
-from sklearn.pipeline import Pipeline as Projector
 
+from fsat_kedro.audio.projection import Projector
 from fsat_kedro.data.folds import predefined_folds, stratified_folds
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.errors import InputError
