@@ -78,16 +78,6 @@ def test_all_values_lie_within_0_and_1():
         batches.on_epoch_end()
 
 
-def test_only_levels_beyond_those_of_the_training_clips_become_0_or_1():
-    statistics = {"minimum": -80.0, "maximum": 20.0, "shortest": 3, "longest": 3}
-    levels = np.linspace(-300, 300, 600, dtype=np.float32).reshape(-1, N_MELS)
-    clips = Clips(np.array([0]), ["a"], RaggedArray(levels, np.array([0, 150])), None, statistics)
-    found = clips.join([levels], 1, 150)[0, ..., 0].T
-    inside = (levels >= -80) & (levels <= 20)
-    np.testing.assert_array_equal(found[inside], ((levels + 80) / 100)[inside])
-    np.testing.assert_array_equal(found[~inside], (levels > 0)[~inside])
-
-
 def test_lengths_reach_both_ends_of_the_range_and_stay_inside():
     batches = training_batches(lengths=range(5, 9))
     lengths = set()
@@ -381,6 +371,18 @@ def test_batches_of_crops_have_the_components_and_targets_of_their_clips():
         (_, pca), labels = batches[index]
         np.testing.assert_array_equal(pca[:, 0], batches.rows(index))
         np.testing.assert_array_equal(labels, targets[batches.rows(index)])
+
+
+def test_only_levels_beyond_those_of_the_training_clips_become_0_or_1():
+    statistics = {"minimum": -80.0, "maximum": 20.0, "shortest": 150, "longest": 150}
+    levels = np.linspace(-300, 300, 600, dtype=np.float32).reshape(-1, N_MELS)
+    clips = Clips(np.array([0]), ["a"], RaggedArray(levels, np.array([0, 150])), None, statistics)
+    settings = TestTimeCrops(n_lengths=1, crops_per_length=1, subset="all", batch_size=1)
+    ((mel,),) = CropBatches(clips, settings, seed=(1,))[0]
+    found = mel[0, ..., 0].T
+    inside = (levels >= -80) & (levels <= 20)
+    np.testing.assert_array_equal(found[inside], ((levels + 80) / 100)[inside])
+    np.testing.assert_array_equal(found[~inside], (levels > 0)[~inside])
 
 
 def test_the_thinned_subset_is_one_crop_of_every_other_length():

@@ -53,14 +53,12 @@ class Clips:
     def join(self, crops: Iterable[np.ndarray], n: int, length: int) -> np.ndarray:
         """Join n crops (t, m) in dB to the input mel (n, m, t, 1), float32, scaled to 0..1.
 
-        What is beyond the range of the training clips becomes 0 or 1: a network that meets other
-        numbers than it was trained on is certain of anything.
+        Of clips beyond the range of the training clips, values are below 0 or above 1.
         """
         mel = np.empty((n, self.mels.values.shape[1], length, 1), np.float32)
         smallest, largest = self.mel_statistics["minimum"], self.mel_statistics["maximum"]
         for item, crop in zip(mel[..., 0], crops, strict=True):
             item[:] = ((crop - smallest) / (largest - smallest)).T
-        np.clip(mel, 0, 1, out=mel)
         return mel
 
     def vectors(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -216,6 +214,8 @@ class CropBatches(keras.utils.PyDataset):
         length = self.lengths[crops[0]]
         mels = (self._crop(row, crop) for crop in crops for row in rows)
         mel = self.clips.join(mels, len(rows) * len(crops), length)
+        # A network that meets other numbers than it was trained on is certain of anything.
+        np.clip(mel, 0, 1, out=mel)
         vectors = self.clips.vectors(self.rows(index))
         if self.clips.targets is None:
             return ((mel, *vectors),)
