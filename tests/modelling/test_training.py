@@ -154,6 +154,17 @@ def test_map_at_3_from_fractions_is_that_of_the_ranks(rng):
     assert training.map_at_3(0.5, 0.7, 1.0) == pytest.approx(0.5 + 0.1 + 0.1)
 
 
+def test_the_metrics_of_a_network_give_the_map_at_3_of_its_predictions(rng):
+    network = keras.Sequential([keras.Input((4,)), layers.Dense(6, activation="softmax")])
+    training._compile(network)
+    features = rng.normal(size=(40, 4)).astype(np.float32)
+    targets = rng.integers(6, size=40)
+    found = network.evaluate(features, np.eye(6)[targets], verbose=0, return_dict=True)
+    ours = training.map_at_3(*(found[f"{x}accuracy"] for x in ("", "top_2_", "top_3_")))
+    expected = metrics.map_at_k(targets, network.predict_on_batch(features))
+    assert ours == pytest.approx(expected, abs=1e-6)
+
+
 def test_an_epoch_is_logged_with_its_numbers_and_the_time_left():
     row = {
         "epoch": 12,
