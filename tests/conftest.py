@@ -28,12 +28,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with complete runs, and end with the runs that are compared to them.
+    """Begin with the longest files; those that need the complete run begin once it has ended.
 
     Two processes that take one file after another then end at about the same time.
     """
-    order = {"test_project.py": 0, "test_interrupted_runs.py": 2, "test_bucket_runs.py": 3}
-    items.sort(key=lambda item: order.get(item.path.name, 1))
+    first = ("test_project.py", "audio", "test_bucket_runs.py", "test_interrupted_runs.py")
+
+    def rank(item: pytest.Item) -> int:
+        return next((n for n, name in enumerate(first) if name in item.path.parts), len(first))
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")
