@@ -10,6 +10,7 @@ from kedro.framework.cli.project import run
 from kedro.framework.cli.utils import KedroCliError, env_option
 from kedro.framework.startup import ProjectMetadata
 
+from fsat_kedro.data.raw_files import printable
 from fsat_kedro.errors import InputError
 
 # Every `kedro` command imports this module: functions import what takes long.
@@ -55,7 +56,6 @@ def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir:
 
     To tag a whole folder: `kedro run --pipelines tag --params tag_dir=FOLDER`.
     """
-    from fsat_kedro.data.raw_files import printable
     from fsat_kedro.files import is_url
     from fsat_kedro.hooks.progress import import_keras_quietly
     from fsat_kedro.inference.tagger import Sound
@@ -79,7 +79,7 @@ def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir:
 
 @contextmanager
 def _tagger(data_dir: str, cache_dir: str) -> Iterator["Tagger"]:
-    """Yield the ensemble of a training, and keep other runs from replacing it meanwhile."""
+    """Yield the ensemble of a training, locked so that no other run replaces it."""
     from fsat_kedro.datasets import TaggerDataset
     from fsat_kedro.files import local_path
     from fsat_kedro.hooks.locks import lock
@@ -99,8 +99,6 @@ def _tagger(data_dir: str, cache_dir: str) -> Iterator["Tagger"]:
 
 
 def _format_tags(row: "pd.Series") -> str:
-    from fsat_kedro.data.raw_files import printable
-
     if row.reason:
         return f"  rejected: {row.reason}"
     ranked = [(row.tag_1, row.probability_1), (row.tag_2, row.probability_2)]

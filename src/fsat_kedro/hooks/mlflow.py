@@ -197,7 +197,7 @@ def _without_messages() -> AbstractContextManager[Any]:
     if KedroCliError.VERBOSE_ERROR:
         return nullcontext()
     import_keras_quietly()  # MLflow tries the model, which needs Keras.
-    # MLflow's own switch would be turned on again by what it imports meanwhile.
+    # MLflow has a switch for its messages, but modules that it imports turn them on again.
     return redirect_stderr(StringIO())
 
 

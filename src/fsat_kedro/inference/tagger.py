@@ -174,8 +174,9 @@ class Tagger:
                 or of another version of the project.
         """
         manifest = read_manifest(folder)
-        manifest.require_same(folder, parts(manifest.n_folds).values())
-        files = {name: folder / file for name, file in parts(manifest.n_folds).items()}
+        names = parts(manifest.n_folds)
+        manifest.require_same(folder, names.values())
+        files = {name: folder / file for name, file in names.items()}
         try:
             statistics = _MelStatistics.model_validate_json(files["mel_statistics"].read_bytes())
             classes = _Classes.model_validate_json(files["classes"].read_bytes())
