@@ -34,7 +34,8 @@ import numpy as np
 import pandas as pd
 
 from fsat_kedro.inference.ensemble import predict_crops
-from fsat_kedro.modelling.batches import Clips, CropBatches, TrainingBatches
+from fsat_kedro.modelling.batches import TrainingBatches
+from fsat_kedro.modelling.crops import Clips, CropBatches
 from fsat_kedro.modelling.checkpoint import Checkpoint
 from fsat_kedro.modelling.crop_lengths import training_lengths
 from fsat_kedro.modelling.networks import build_network

@@ -34,7 +34,7 @@ from generated import lengths_of
 if TYPE_CHECKING:
     import keras
 
-    from fsat_kedro.modelling.batches import Clips, CropBatches
+    from fsat_kedro.modelling.crops import Clips, CropBatches
 
 METHODS = {
     "all": ("all", "keras"),
@@ -64,7 +64,7 @@ class Run:
 
     def clips_of(self, fold: int) -> Clips:
         """Return the clips that a fold predicts."""
-        from fsat_kedro.modelling.batches import Clips
+        from fsat_kedro.modelling.crops import Clips
 
         rows = np.flatnonzero(self.clips["status"] == "ok")
         if self.split == "train":
@@ -122,7 +122,7 @@ def compare(run: Run, batch_size: int, width: float) -> None:
 
 def batches_of(clips: Clips, subset: str, batch_size: int, fold: int) -> CropBatches:
     """Make the batches of a subset of six lengths with five crops each."""
-    from fsat_kedro.modelling.batches import CropBatches
+    from fsat_kedro.modelling.crops import CropBatches
 
     crops = TestTimeCrops(n_lengths=6, crops_per_length=5, subset=subset, batch_size=batch_size)
     return CropBatches(clips, crops, seed=(1, fold))
@@ -155,7 +155,7 @@ def report(probabilities: dict[str, np.ndarray], targets: np.ndarray) -> None:
 
 def estimate(seconds_per_frame: dict[str, float]) -> None:
     """Print how long the challenge's test clips would take on this machine."""
-    from fsat_kedro.modelling.batches import Clips
+    from fsat_kedro.modelling.crops import Clips
 
     durations = np.resize(lengths_of(3600 * HOURS / N_CLIPS), N_CLIPS)
     frames = np.maximum(1, durations * FRAMES_PER_SECOND).astype(int)

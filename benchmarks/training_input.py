@@ -33,7 +33,8 @@ from fsat_kedro.modelling import augmentation as augment
 if TYPE_CHECKING:
     import keras
 
-    from fsat_kedro.modelling.batches import Clips, TrainingBatches
+    from fsat_kedro.modelling.batches import TrainingBatches
+    from fsat_kedro.modelling.crops import Clips
     from fsat_kedro.parameters import Model, Training
 
 N_MELS, N_CLASSES, N_COMPONENTS = 64, 41, 350
@@ -43,7 +44,7 @@ CONF = Path(__file__).parents[1] / "conf" / "base" / "parameters_training.yml"
 
 def make_clips(n_clips: int, folder: str) -> Clips:
     """Make clips with the challenge's distribution of lengths."""
-    from fsat_kedro.modelling.batches import Clips
+    from fsat_kedro.modelling.crops import Clips
 
     rng = np.random.default_rng(0)
     lengths = rng.lognormal(6.1, 0.8, n_clips).clip(30, 3000).astype(int)
@@ -84,7 +85,8 @@ def train(
     """Train a stage with a checkpoint; `after_epoch` is called with network and batches."""
     import keras
 
-    from fsat_kedro.modelling.batches import CropBatches, TrainingBatches
+    from fsat_kedro.modelling.batches import TrainingBatches
+    from fsat_kedro.modelling.crops import CropBatches
     from fsat_kedro.modelling.checkpoint import Checkpoint
     from fsat_kedro.modelling.networks import build_network
     from fsat_kedro.modelling.training import train_stage

@@ -79,7 +79,7 @@ class LengthNetwork:
 
 @pytest.mark.parametrize("batch_size", [1, 2, 64])
 def test_clips_get_the_mean_logarithm_over_their_crops_and_others_nan(rng, batch_size):
-    from fsat_kedro.modelling.batches import Clips, CropBatches
+    from fsat_kedro.modelling.crops import Clips, CropBatches
 
     clips = Clips(
         np.array([4, 1, 2]),
@@ -120,7 +120,7 @@ class Converted:
 def test_a_fold_predicts_its_own_crops_by_its_weights_in_its_runtime(
     rng, tmp_path, monkeypatch, tiny_backbone, n_components, converts
 ):
-    from fsat_kedro.modelling.batches import Clips, CropBatches
+    from fsat_kedro.modelling.crops import Clips, CropBatches
 
     asked = []
     monkeypatch.setattr(runtimes, "OpenVINONetwork", Converted)

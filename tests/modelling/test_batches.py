@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from fsat_kedro.data.ragged import RaggedArray
-from fsat_kedro.modelling.batches import Clips, CropBatches, TrainingBatches
+from fsat_kedro.modelling.batches import TrainingBatches
 from fsat_kedro.modelling.crop_lengths import predictions_per_clip
+from fsat_kedro.modelling.crops import Clips, CropBatches
 from fsat_kedro.parameters import Augmentation, TestTimeCrops
 
 N_CLIPS, N_MELS = 11, 4

@@ -19,8 +19,9 @@ from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.errors import InputError
 from fsat_kedro.evaluation import metrics
 from fsat_kedro.modelling import training
-from fsat_kedro.modelling.batches import Clips, CropBatches, TrainingBatches
+from fsat_kedro.modelling.batches import TrainingBatches
 from fsat_kedro.modelling.checkpoint import Checkpoint, StageState
+from fsat_kedro.modelling.crops import Clips, CropBatches
 from fsat_kedro.modelling.encoders import ENCODER
 from fsat_kedro.modelling.normalisation import BatchNormalization
 from fsat_kedro.parameters import TestTimeCrops, Training

@@ -16,7 +16,7 @@ from fsat_kedro.parameters import NetworkSettings
 # Keras takes seconds to import, and commands that predict nothing import this module too.
 if TYPE_CHECKING:
     from fsat_kedro.inference.runtimes import Network
-    from fsat_kedro.modelling.batches import Clips, CropBatches
+    from fsat_kedro.modelling.crops import Clips, CropBatches
 
 
 def predict_fold(
@@ -35,7 +35,7 @@ def predict_fold(
         As `predict_crops`.
     """
     from fsat_kedro.inference.runtimes import OpenVINONetwork, uses_openvino
-    from fsat_kedro.modelling.batches import CropBatches
+    from fsat_kedro.modelling.crops import CropBatches
     from fsat_kedro.modelling.networks import load_network
 
     batches = CropBatches(clips, settings.test_time_crops, seed=(settings.seed, fold))

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import keras
 
     from fsat_kedro.inference.runtimes import Network, OpenVINONetwork
-    from fsat_kedro.modelling.batches import Clips
+    from fsat_kedro.modelling.crops import Clips
 
 SETTINGS_FILE = "tagger.json"
 
@@ -224,7 +224,7 @@ class Tagger:
         self, sounds: Sequence[Sound], n_jobs: int, spool_dir: Path | str | None
     ) -> tuple[np.ndarray, list[ExtractedFeatures]]:
         """Return probabilities (n, c), and the features without their spectrograms."""
-        from fsat_kedro.modelling.batches import Clips
+        from fsat_kedro.modelling.crops import Clips
 
         features: list[ExtractedFeatures] = []
 
@@ -254,7 +254,7 @@ class Tagger:
         return probabilities, features
 
     def _predict_clips(self, clips: "Clips") -> np.ndarray:
-        from fsat_kedro.modelling.batches import CropBatches
+        from fsat_kedro.modelling.crops import CropBatches
 
         crops, seed = self.settings.test_time_crops, self.settings.seed
         folds = range(1, self.settings.n_folds + 1)

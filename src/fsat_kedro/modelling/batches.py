@@ -1,70 +1,21 @@
-"""Batches of crops: augmented random ones for training, fixed ones for validation and prediction.
+"""Batches for Keras: augmented random crops for training, fixed ones for validation.
 
 Axes: n clips of a batch, m mel bands, t frames, p components, c classes. Every batch is drawn
 from a seed of its own, because Keras may ask for a batch twice and from several threads.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from zlib import crc32
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
 
-from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.modelling import augmentation as augment
-from fsat_kedro.modelling.crop_lengths import test_time_crops
-from fsat_kedro.parameters import Augmentation, TestTimeCrops
+from fsat_kedro.modelling.crops import Clips, CropBatches
+from fsat_kedro.parameters import Augmentation
 
 _QUEUE = {"workers": 2, "max_queue_size": 2}
 """Threads of Keras. Without them TensorFlow tunes a queue of its own, which once in a few epochs
 misses the end of an epoch, and the next one begins ten seconds late."""
-
-
-@dataclass(frozen=True, eq=False)
-class Clips:
-    """Inputs of the networks for some clips of a split.
-
-    Attributes:
-        rows: (k,) rows of these clips in the split.
-        fnames: names of all clips; test-time crops are drawn by them.
-        mels: log-mels in dB of all clips, item i (t_i, m).
-        components: (clips, p), or None for the network of stage mel.
-        mel_statistics: of the training clips: minimum and maximum in dB, which become 0 and 1;
-            shortest and longest crop in frames.
-        targets: (clips, c) float32 one-hot labels, or None for predictions.
-    """
-
-    rows: np.ndarray
-    fnames: Sequence[str]
-    mels: RaggedArray
-    components: np.ndarray | None
-    mel_statistics: dict[str, float]
-    targets: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def gather(self, row: int, frames: np.ndarray) -> np.ndarray:
-        """Return frames (t,) of a clip as a new array (t, m) in dB."""
-        # To check every index would double the time; none lies outside, so none is clipped.
-        return np.take(self.mels[row], frames, axis=0, mode="clip")
-
-    def join(self, crops: Iterable[np.ndarray], n: int, length: int) -> np.ndarray:
-        """Join n crops (t, m) in dB to the input mel (n, m, t, 1), float32, scaled to 0..1.
-
-        Of clips beyond the range of the training clips, values are below 0 or above 1.
-        """
-        mel = np.empty((n, self.mels.values.shape[1], length, 1), np.float32)
-        smallest, largest = self.mel_statistics["minimum"], self.mel_statistics["maximum"]
-        for item, crop in zip(mel[..., 0], crops, strict=True):
-            item[:] = ((crop - smallest) / (largest - smallest)).T
-        return mel
-
-    def vectors(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Return the other parts of a batch: pca (n, p) and targets (n, c), if there are any."""
-        parts = (self.components, self.targets)
-        return [part[rows].astype(np.float32) for part in parts if part is not None]
 
 
 class TrainingBatches(keras.utils.PyDataset):
@@ -161,70 +112,16 @@ class TrainingBatches(keras.utils.PyDataset):
             yield crop
 
 
-class CropBatches(keras.utils.PyDataset):
-    """Random crops of every clip at several lengths, the same whenever they are asked for.
+class ValidationBatches(keras.utils.PyDataset):
+    """The crops of held-out clips, in the form that Keras takes."""
 
-    Consecutive batches differ in length. Clips are processed in groups, all crops of a group
-    before the next. If a group is small, one batch holds all its crops of a length.
-
-    Args:
-        clips: the clips to crop.
-        settings: lengths and number of crops, batch size.
-        seed: of the crops' positions.
-
-    Attributes:
-        lengths: frames of each crop of a clip.
-    """
-
-    def __init__(self, clips: Clips, settings: TestTimeCrops, *, seed: tuple[int, ...]) -> None:
+    def __init__(self, crops: CropBatches) -> None:
         super().__init__(**_QUEUE)
-        self.clips = clips
-        self._seed = seed
-        shortest, longest = (int(clips.mel_statistics[key]) for key in ("shortest", "longest"))
-        lengths, crops_per_length = test_time_crops(shortest, longest, settings)
-        batch_size = settings.batch_size
-        # Keras takes the shape of all batches from the first two, which have to differ if any do.
-        lengths = [lengths[-1], *lengths[:-1]]
-        self.lengths = lengths * crops_per_length
-        n_parts = -(-len(clips) // batch_size)
-        self._batches: list[tuple[np.ndarray, range]] = []
-        for rows in np.array_split(clips.rows, n_parts) if n_parts else []:
-            n_at_once = crops_per_length if len(rows) * crops_per_length <= batch_size else 1
-            step = len(lengths) * n_at_once
-            for start in range(0, len(self.lengths), step):
-                for crop in range(start, start + len(lengths)):
-                    self._batches.append((rows, range(crop, start + step, len(lengths))))
+        self._crops = crops
 
     def __len__(self) -> int:
-        return len(self._batches)
-
-    @property
-    def n_crops(self) -> int:
-        """Number of crops of all clips together."""
-        return len(self.clips) * len(self.lengths)
-
-    def rows(self, index: int) -> np.ndarray:
-        """Return the row of each item of batch `index`, (n,)."""
-        rows, crops = self._batches[index]
-        return np.tile(rows, len(crops))
+        return len(self._crops)
 
     def __getitem__(self, index: int) -> tuple:
-        """Return batch `index`: the inputs, and targets (n, c) if the clips have any."""
-        rows, crops = self._batches[index]
-        length = self.lengths[crops[0]]
-        mels = (self._crop(row, crop) for crop in crops for row in rows)
-        mel = self.clips.join(mels, len(rows) * len(crops), length)
-        # A network that meets other numbers than it was trained on is certain of anything.
-        np.clip(mel, 0, 1, out=mel)
-        vectors = self.clips.vectors(self.rows(index))
-        if self.clips.targets is None:
-            return ((mel, *vectors),)
-        *pca, targets = vectors
-        return (mel, *pca), targets
-
-    def _crop(self, row: int, crop: int) -> np.ndarray:
-        name = crc32(self.clips.fnames[row].encode())
-        rng = np.random.default_rng([*self._seed, name, crop])
-        n_frames, length = len(self.clips.mels[row]), self.lengths[crop]
-        start = augment.draw_crop_start(n_frames, length, rng)
-        return self.clips.gather(row, augment.source_frames(n_frames, length, start=start))
+        """Return batch `index`: the inputs, and targets (n, c)."""
+        return self._crops[index]

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 
 from fsat_kedro.errors import InputError
+from fsat_kedro.modelling.batches import ValidationBatches
 from fsat_kedro.modelling.checkpoint import Checkpoint, StageState
+from fsat_kedro.modelling.crops import CropBatches
 from fsat_kedro.modelling.encoders import ENCODER
 from fsat_kedro.modelling.networks import compiles_with_xla
 from fsat_kedro.modelling.optimizer import Adam
@@ -27,7 +29,7 @@ logger = logging.getLogger(__name__)
 def train_stage(
     network: keras.Model,
     batches: keras.utils.PyDataset,
-    validation: keras.utils.PyDataset,
+    validation: CropBatches,
     *,
     settings: Training,
     name: str,
@@ -63,6 +65,7 @@ def train_stage(
     stage = _Stage(network, settings, name, checkpoint, fingerprint)
     stage.restore(callbacks)
     _log_device(network, batches, name)
+    held_out = ValidationBatches(validation)
     for phase_name, phase in settings.phases:
         if stage.is_over(phase_name, phase):
             continue
@@ -72,7 +75,7 @@ def train_stage(
         batches.epoch = len(stage.rows)
         network.fit(
             batches,
-            validation_data=validation,
+            validation_data=held_out,
             validation_freq=_validated_epochs(settings),
             initial_epoch=len(stage.rows),
             epochs=len(stage.rows) - len(stage.rows_of(phase_name)) + phase.epochs,
@@ -234,7 +237,7 @@ def _compile(network: keras.Model) -> None:
 def _fingerprint(
     network: keras.Model,
     batches: keras.utils.PyDataset,
-    validation: keras.utils.PyDataset,
+    validation: CropBatches,
     settings: Training,
 ) -> str:
     """Compute a digest of everything that determines the stage."""

@@ -29,7 +29,7 @@ def predict_fold(
     fold: int,
 ) -> np.ndarray:
     """Predict mean log probabilities by the network of one fold, (n, c); NaN if rejected."""
-    from fsat_kedro.modelling.batches import Clips
+    from fsat_kedro.modelling.crops import Clips
 
     usable = np.flatnonzero(clips["status"] == "ok")
     return ensemble.predict_fold(

@@ -23,7 +23,7 @@ from fsat_kedro.modelling.crop_lengths import training_lengths
 from fsat_kedro.parameters import Decoding, Folds, LogMel, NetworkSettings, Trim
 
 if TYPE_CHECKING:
-    from fsat_kedro.modelling.batches import Clips
+    from fsat_kedro.modelling.crops import Clips
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ def _select_clips(
     mels: RaggedArray,
     components: np.ndarray | None,
 ) -> "Clips":
-    from fsat_kedro.modelling.batches import Clips
+    from fsat_kedro.modelling.crops import Clips
 
     targets = np.eye(split["n_classes"], dtype=np.float32)[split["targets"]]
     statistics = split["mel_statistics"]
@@ -250,7 +250,8 @@ def _train(
     callbacks: Sequence[Callback],
 ) -> pd.DataFrame:
     """Train the network of a stage in place on one fold, and return its history."""
-    from fsat_kedro.modelling.batches import CropBatches, TrainingBatches
+    from fsat_kedro.modelling.batches import TrainingBatches
+    from fsat_kedro.modelling.crops import CropBatches
     from fsat_kedro.modelling.training import train_stage
 
     stage, training = network.name, settings.training
