@@ -35,9 +35,9 @@ import pandas as pd
 
 from fsat_kedro.inference.ensemble import predict_crops
 from fsat_kedro.modelling.batches import TrainingBatches
-from fsat_kedro.modelling.crops import Clips, CropBatches
 from fsat_kedro.modelling.checkpoint import Checkpoint
 from fsat_kedro.modelling.crop_lengths import training_lengths
+from fsat_kedro.modelling.crops import Clips, CropBatches
 from fsat_kedro.modelling.networks import build_network
 from fsat_kedro.modelling.training import train_stage
 from fsat_kedro.parameters import TestTimeCrops

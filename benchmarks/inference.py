@@ -27,7 +27,7 @@ from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
 from fsat_kedro.evaluation import metrics
 from fsat_kedro.inference.ensemble import geometric_mean, predict_crops
-from fsat_kedro.inference.runtimes import OpenVINONetwork
+from fsat_kedro.inference.runtimes import OpenVINONetwork, convert
 from fsat_kedro.parameters import Model, TestTimeCrops
 from generated import lengths_of
 
@@ -95,7 +95,7 @@ def compare(run: Run, batch_size: int, width: float) -> None:
     for fold in range(1, run.n_folds + 1):
         network, clips = run.network(fold, width), run.clips_of(fold)
         began = time.perf_counter()
-        networks = {"keras": network, "openvino": OpenVINONetwork(network)}
+        networks = {"keras": network, "openvino": OpenVINONetwork(convert(network))}
         converting += time.perf_counter() - began
         for method, (subset, runtime) in METHODS.items():
             few = replace(clips, rows=clips.rows[:: -(-len(clips.rows) // 8)])

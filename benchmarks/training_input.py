@@ -86,8 +86,8 @@ def train(
     import keras
 
     from fsat_kedro.modelling.batches import TrainingBatches
-    from fsat_kedro.modelling.crops import CropBatches
     from fsat_kedro.modelling.checkpoint import Checkpoint
+    from fsat_kedro.modelling.crops import CropBatches
     from fsat_kedro.modelling.networks import build_network
     from fsat_kedro.modelling.training import train_stage
     from fsat_kedro.parameters import TestTimeCrops

@@ -123,6 +123,7 @@ def test_a_fold_predicts_its_own_crops_by_its_weights_in_its_runtime(
     from fsat_kedro.modelling.crops import Clips, CropBatches
 
     asked = []
+    monkeypatch.setattr(runtimes, "convert", lambda network: network)
     monkeypatch.setattr(runtimes, "OpenVINONetwork", Converted)
     monkeypatch.setattr(runtimes, "uses_openvino", lambda *ask: asked.append(ask) or converts)
     clips = Clips(

@@ -7,7 +7,13 @@ import pytest
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.inference import runtimes
-from fsat_kedro.inference.runtimes import OpenVINONetwork, uses_openvino
+from fsat_kedro.inference.runtimes import (
+    OpenVINONetwork,
+    convert,
+    load_converted,
+    save_converted,
+    uses_openvino,
+)
 from fsat_kedro.modelling.networks import build_network
 from fsat_kedro.parameters import Inference, Model
 
@@ -29,7 +35,7 @@ def test_openvino_gives_what_keras_gives_for_any_batch_and_length(network, rng, 
         rng.standard_normal((n, 6)).astype(np.float32),
     ]
     expected = network.predict_on_batch(inputs)
-    converted = OpenVINONetwork(network)
+    converted = OpenVINONetwork(convert(network))
     assert converted.output_shape == (None, 4)
     np.testing.assert_allclose(converted.predict_on_batch(inputs), expected, atol=1e-5)
     # It keeps the weights of the time of its conversion.
@@ -37,12 +43,40 @@ def test_openvino_gives_what_keras_gives_for_any_batch_and_length(network, rng, 
     np.testing.assert_allclose(converted.predict_on_batch(inputs), expected, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def model(network):
+    pytest.importorskip("openvino")
+    return convert(network)
+
+
+def test_a_saved_conversion_gives_the_same_to_the_last_bit(model, rng, tmp_path):
+    save_converted(model, tmp_path / "network.zip", origin="these weights")
+    loaded = load_converted(tmp_path / "network.zip", origin="these weights")
+    inputs = [rng.random((3, 32, 50, 1), np.float32), rng.random((3, 6), np.float32)]
+    first, second = (OpenVINONetwork(each).predict_on_batch(inputs) for each in (model, loaded))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_conversion_of_other_weights_a_damaged_one_and_none_are_not_loaded(model, tmp_path):
+    path = tmp_path / "network.zip"
+    assert load_converted(path, origin="these weights") is None
+    save_converted(model, path, origin="these weights")
+    assert load_converted(path, origin="other weights") is None
+    content = bytearray(path.read_bytes())
+    for damaged in (content[:-100], content[: len(content) // 2] + b"x" * 99, b""):
+        path.write_bytes(damaged)
+        assert load_converted(path, origin="these weights") is None
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    assert load_converted(path, origin="these weights") is None
+
+
 def test_a_conversion_sends_no_telemetry():
     pytest.importorskip("openvino")
     code = """
 import keras
-from fsat_kedro.inference.runtimes import OpenVINONetwork
-OpenVINONetwork(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
+from fsat_kedro.inference.runtimes import convert
+convert(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)]))
 import openvino.tools.ovc.telemetry_utils as utils
 print(utils.tm.__name__)
 """

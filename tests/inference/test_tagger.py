@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,14 @@ from fsat_kedro.audio.summary_features import summary_features
 from fsat_kedro.data.synthetic import LABELS, synthesize
 from fsat_kedro.datasets import ProjectorDataset, TaggerDataset
 from fsat_kedro.errors import InputError
-from fsat_kedro.inference.tagger import Sound, Tagger, extract_features, parts, weight_files
+from fsat_kedro.inference.tagger import (
+    Sound,
+    Tagger,
+    TaggerSettings,
+    extract_features,
+    parts,
+    weight_files,
+)
 from fsat_kedro.parameters import Inference
 
 WAVES = {
@@ -46,7 +55,8 @@ def folder(tmp_path_factory, tagger_settings):
         tagger_settings.model, weights=None, n_mels=32, n_classes=4, n_components=5
     )
     for file in weight_files(2):
-        network.set_weights([weights + rng.random() / 10 for weights in network.get_weights()])
+        classes = network.get_layer("classes")
+        classes.set_weights([rng.normal(0, 2, weights.shape) for weights in classes.get_weights()])
         (folder / file).parent.mkdir()
         network.save_weights(folder / file)
     TaggerDataset(filepath=str(folder / "tagger.json")).save(tagger_settings)
@@ -110,16 +120,65 @@ def test_the_bytes_of_a_file_get_the_tags_of_the_file(tagger, sounds, tags):
     pd.testing.assert_frame_equal(found, tags.iloc[[2]].reset_index(drop=True), rtol=1e-4)
 
 
-def test_openvino_gives_the_same_tags_in_every_call(
-    folder, sounds, tags, tmp_path, tagger_settings
-):
+def copy_with_openvino(folder, copy):
+    """Copy an ensemble, with OpenVINO as the runtime of its settings."""
+    shutil.copytree(folder, copy)
+    describe(copy, Tagger.load(folder).settings, inference=Inference(runtime="openvino"))
+    return copy
+
+
+def describe(folder, settings, **changes):
+    """Write `tagger.json` anew, with changes to the settings."""
+    kept = settings.model_copy(update=changes).model_dump(exclude={"digests"})
+    TaggerDataset(filepath=str(folder / "tagger.json")).save(TaggerSettings(**kept))
+
+
+def test_openvino_gives_the_same_tags_in_every_call(folder, sounds, tags, tmp_path):
     pytest.importorskip("openvino")
-    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
-    settings = tagger_settings.model_copy(update={"inference": Inference(runtime="openvino")})
-    TaggerDataset(filepath=str(tmp_path / "tagger.json")).save(settings)
-    tagger = Tagger.load(tmp_path)
+    tagger = Tagger.load(copy_with_openvino(folder, tmp_path / "models"))
     for _ in range(2):
         pd.testing.assert_frame_equal(tagger.tag(sounds), tags, rtol=1e-4)
+
+
+TAG_WITHOUT_KERAS = """
+import sys
+from pathlib import Path
+from fsat_kedro.inference.tagger import Sound, Tagger
+folder, *paths = map(Path, sys.argv[1:])
+tags = Tagger.load(folder).tag([Sound(path.name, str(path)) for path in paths])
+assert "keras" not in sys.modules and "tensorflow" not in sys.modules
+print(tags.to_csv(index=False))
+"""
+
+
+def test_a_prepared_ensemble_tags_the_same_without_keras(folder, sounds, tags, tmp_path):
+    pytest.importorskip("openvino")
+    models = copy_with_openvino(folder, tmp_path / "models")
+    tagger = Tagger.load(models)
+    tagger.prepare()
+    pd.testing.assert_frame_equal(tagger.tag(sounds), tags, rtol=1e-4)
+    command = [sys.executable, "-c", TAG_WITHOUT_KERAS, models]
+    output = subprocess.run(
+        [*command, *(sound.content for sound in sounds)], capture_output=True, text=True, check=True
+    ).stdout
+    found = pd.read_csv(StringIO(output)).drop(columns=["reason", "warning"])
+    expected = tags.drop(columns=["reason", "warning"])
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-4, check_dtype=False)
+
+
+def test_converted_networks_of_other_weights_are_not_used(folder, sounds, tmp_path):
+    pytest.importorskip("openvino")
+    models = copy_with_openvino(folder, tmp_path / "models")
+    prepared = Tagger.load(models)
+    prepared.prepare()
+    first, second = (models / file for file in weight_files(2))
+    first.write_bytes(second.read_bytes())
+    describe(models, prepared.settings)
+    found = Tagger.load(models).probabilities(sounds[:1])
+    assert not np.allclose(found, prepared.probabilities(sounds[:1]), rtol=1e-2)
+    describe(models, prepared.settings, inference=Inference(runtime="keras"))
+    expected = Tagger.load(models).probabilities(sounds[:1])
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
 def test_rejected_sounds_need_no_networks(folder, sounds):

@@ -34,7 +34,7 @@ def predict_fold(
     Returns:
         As `predict_crops`.
     """
-    from fsat_kedro.inference.runtimes import OpenVINONetwork, uses_openvino
+    from fsat_kedro.inference.runtimes import OpenVINONetwork, convert, uses_openvino
     from fsat_kedro.modelling.crops import CropBatches
     from fsat_kedro.modelling.networks import load_network
 
@@ -47,7 +47,7 @@ def predict_fold(
         n_components=None if clips.components is None else clips.components.shape[1],
     )
     if uses_openvino(settings.inference, batches.n_crops):
-        network = OpenVINONetwork(network)
+        network = OpenVINONetwork(convert(network))
     return predict_crops(network, batches)
 
 

@@ -1,16 +1,26 @@
 """Runtimes of a trained network: Keras, which always works, or OpenVINO, faster on a CPU."""
 
+from __future__ import annotations
+
 import sys
 from importlib.util import find_spec
-from typing import Any, Protocol
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Protocol
+from zipfile import BadZipFile, ZipFile
 
-import keras
 import numpy as np
 
 from fsat_kedro.errors import InputError
+from fsat_kedro.files import open_atomic
 from fsat_kedro.parameters import Inference
 
-_MIN_CROPS = 1000
+# A converted network needs no Keras, which takes seconds to import.
+if TYPE_CHECKING:
+    import keras
+    import openvino
+
+MANY_CROPS = 1000
 """Crops from which on OpenVINO saves more than the second that the conversion takes."""
 
 _REQUEST_SIZE = 8
@@ -20,7 +30,7 @@ _REQUEST_SIZE = 8
 class Network(Protocol):
     """The part of a Keras model that predictions need."""
 
-    output_shape: tuple[int, ...]
+    output_shape: tuple[int | None, int]
 
     def predict_on_batch(self, inputs: Any) -> np.ndarray:
         """Return the outputs for a batch, float32."""
@@ -35,6 +45,8 @@ def uses_openvino(inference: Inference, n_crops: int) -> bool:
     Raises:
         InputError: OpenVINO is set, but cannot be used.
     """
+    import keras
+
     installed = find_spec("openvino") is not None
     convertible = keras.backend.backend() == "tensorflow"
     if inference.runtime == "openvino":
@@ -49,24 +61,65 @@ def uses_openvino(inference: Inference, n_crops: int) -> bool:
                 "KERAS_BACKEND to tensorflow, or inference.runtime to keras"
             )
         return True
-    worthwhile = inference.runtime == "auto" and n_crops >= _MIN_CROPS
+    worthwhile = inference.runtime == "auto" and n_crops >= MANY_CROPS
     return worthwhile and convertible and installed and not _has_gpu()
 
 
+def convert(network: keras.Model) -> openvino.Model:
+    """Convert a Keras network on TensorFlow for OpenVINO, with its weights as they are now."""
+    # Without this, OpenVINO would report every conversion to its makers.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # Blocks the import.
+    import openvino
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec(each.shape, each.dtype, each.name) for each in network.inputs]
+    function = tf.function(lambda *inputs: network(list(inputs), training=False), specs)
+    # Shared weights would change with those of the Keras network.
+    return openvino.convert_model(function.get_concrete_function(), share_weights=False)
+
+
+def save_converted(model: openvino.Model, path: Path, *, origin: str) -> None:
+    """Write a converted network to one file, a zip of what OpenVINO writes.
+
+    Args:
+        model: a converted network.
+        path: the file, replaced if it exists.
+        origin: what the network was converted from, for `load_converted`.
+    """
+    import openvino
+
+    with TemporaryDirectory() as folder, open_atomic(path) as file, ZipFile(file, "w") as archive:
+        openvino.save_model(model, Path(folder, "model.xml"), compress_to_fp16=False)
+        for name in ("model.xml", "model.bin"):
+            archive.write(Path(folder, name), name)
+        archive.comment = origin.encode()
+
+
+def load_converted(path: Path, *, origin: str) -> openvino.Model | None:
+    """Read what `save_converted` wrote; None if it is not there, damaged or of another origin."""
+    if not (path.is_file() and find_spec("openvino")):
+        return None
+    import openvino
+
+    try:
+        with ZipFile(path) as archive:
+            if archive.comment != origin.encode():
+                return None
+            # Reading checks the CRC of either.
+            xml, weights = archive.read("model.xml"), archive.read("model.bin")
+    except (OSError, BadZipFile, KeyError):
+        return None
+    return openvino.Core().read_model(xml, weights)
+
+
 class OpenVINONetwork:
-    """A copy of a Keras network, run by OpenVINO on all cores, in float32 as Keras does."""
+    """A converted network, run by OpenVINO on all cores, in float32 as Keras does."""
 
-    def __init__(self, network: keras.Model) -> None:
-        # Without this, OpenVINO would report every conversion to its makers.
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # Blocks the import.
+    def __init__(self, model: openvino.Model) -> None:
         import openvino
-        import tensorflow as tf
 
-        self.output_shape = network.output_shape
-        specs = [tf.TensorSpec(each.shape, each.dtype, each.name) for each in network.inputs]
-        function = tf.function(lambda *inputs: network(list(inputs), training=False), specs)
-        # Shared weights would change with those of the Keras network.
-        model = openvino.convert_model(function.get_concrete_function(), share_weights=False)
+        n_classes = model.output(0).partial_shape[1].get_length()
+        self.output_shape: tuple[int | None, int] = (None, n_classes)
         # By default it computes in bfloat16 where the processor can.
         settings = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": "f32"}
         self._requests = openvino.AsyncInferQueue(openvino.compile_model(model, "CPU", settings))

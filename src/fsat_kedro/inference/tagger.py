@@ -5,6 +5,7 @@ It needs only the files that training writes to `06_models`. Axes: n sounds, c c
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -32,6 +33,7 @@ from fsat_kedro.parameters import Decoding, Inference, LogMel, Model, TestTimeCr
 # Keras takes seconds to import, and the catalog is read by every command.
 if TYPE_CHECKING:
     import keras
+    import openvino
 
     from fsat_kedro.inference.runtimes import Network, OpenVINONetwork
     from fsat_kedro.modelling.crops import Clips
@@ -143,17 +145,18 @@ class Tagger:
 
     def __init__(
         self,
-        settings: TaggerSettings,
+        folder: Path,
+        manifest: "Manifest",
         labels: list[str],
         mel_statistics: dict[str, float],
         projector: Projector,
-        weights: list[Path],
     ) -> None:
-        self.settings = settings
+        self.settings: TaggerSettings = manifest
         self.labels = labels
+        self._folder = folder
+        self._digests = manifest.digests
         self._mel_statistics = mel_statistics
         self._projector = projector
-        self._weight_files = weights
         self._network: keras.Model | None = None
         self._weights: list[list[np.ndarray]] = []
         self._converted: list[OpenVINONetwork] = []
@@ -189,10 +192,9 @@ class Tagger:
                 f"the ensemble in {folder} cannot be used: {_describe(error)}. Train again: kedro "
                 "run"
             ) from error
-        weights = [folder / file for file in weight_files(manifest.n_folds)]
         decoding = Decoding(max_seconds=min(max_seconds, manifest.decoding.max_seconds))
-        settings = manifest.model_copy(update={"decoding": decoding})
-        return cls(settings, classes.labels, statistics.model_dump(), projector, weights)
+        manifest = manifest.model_copy(update={"decoding": decoding})
+        return cls(folder, manifest, classes.labels, statistics.model_dump(), projector)
 
     def tag(
         self, sounds: Sequence[Sound], *, n_jobs: int = 1, spool_dir: Path | str | None = None
@@ -264,21 +266,71 @@ class Tagger:
 
     def _networks(self, n_crops: int) -> "Iterator[Network]":
         """Yield the network of one fold after the other."""
-        from fsat_kedro.inference.runtimes import OpenVINONetwork, uses_openvino
+        from fsat_kedro.inference.runtimes import uses_openvino
 
-        if not uses_openvino(self.settings.inference, n_crops):
-            yield from self._keras_networks()
-            return
-        if not self._converted:
-            self._converted = [OpenVINONetwork(network) for network in self._keras_networks()]
+        if not self._load_converted():
+            if not uses_openvino(self.settings.inference, n_crops):
+                yield from self._keras_networks()
+                return
+            self._convert()
         yield from self._converted
+
+    def prepare(self) -> None:
+        """Get ready for many calls: convert the networks for OpenVINO if it may be used.
+
+        They are saved beside the weights, where possible: the next `Tagger` of this ensemble needs
+        neither the conversion nor Keras.
+        """
+        from fsat_kedro.inference.runtimes import MANY_CROPS, save_converted, uses_openvino
+
+        with self._working:
+            if self._load_converted() or not uses_openvino(self.settings.inference, MANY_CROPS):
+                return
+            for path, origin, model in zip(*self._converted_files(), self._convert(), strict=True):
+                with suppress(OSError):  # The folder may be read-only.
+                    save_converted(model, path, origin=origin)
+
+    def _load_converted(self) -> bool:
+        """Load the converted networks, unless they are; return whether there are all."""
+        from fsat_kedro.inference.runtimes import OpenVINONetwork, load_converted
+
+        if self._converted or self.settings.inference.runtime == "keras":
+            return bool(self._converted)
+        models = []
+        for path, origin in zip(*self._converted_files(), strict=True):
+            model = load_converted(path, origin=origin)
+            if model is None:
+                return False
+            models.append(model)
+        self._converted = list(map(OpenVINONetwork, models))
+        return True
+
+    def _convert(self) -> "list[openvino.Model]":
+        """Convert the networks, and keep them."""
+        from fsat_kedro.inference.runtimes import OpenVINONetwork, convert
+
+        models = list(map(convert, self._keras_networks()))
+        self._converted = list(map(OpenVINONetwork, models))
+        # They take no more memory than they have to.
+        self._network, self._weights = None, []
+        return models
+
+    def _converted_files(self) -> tuple[list[Path], list[str]]:
+        """Return the file of each fold's converted network, and what it is converted from."""
+        files = weight_files(self.settings.n_folds)
+        model = self.settings.model.model_dump_json()
+        return (
+            [self._folder / file.replace(".weights.h5", ".openvino.zip") for file in files],
+            [sha256(f"{model} {self._digests[file]}".encode()).hexdigest() for file in files],
+        )
 
     def _keras_networks(self) -> "Iterator[keras.Model]":
         """Yield one network with the weights of one fold after the other: it is traced once."""
         from fsat_kedro.modelling.networks import load_network, load_weights
 
         if self._network is None:
-            first, *others = self._weight_files
+            files = [self._folder / file for file in weight_files(self.settings.n_folds)]
+            first, *others = files
             network = load_network(
                 self.settings.model,
                 first,
