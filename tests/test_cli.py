@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from click import ClickException
 from click.testing import CliRunner
 
 from fsat_kedro import cli
@@ -28,7 +29,9 @@ def data_dir(tmp_path, tagger_settings, monkeypatch):
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_text(file)
     TaggerDataset(filepath=f"{folder}/tagger.json").save(tagger_settings)
-    monkeypatch.setattr(Tagger, "load", lambda folder: folder)
+    loaded = SimpleNamespace(is_converted=lambda: True)
+    monkeypatch.setattr(Tagger, "load", lambda folder: loaded)
+    loaded.folder = folder
     return tmp_path
 
 
@@ -36,7 +39,7 @@ def data_dir(tmp_path, tagger_settings, monkeypatch):
 def test_no_sound_is_tagged_while_a_run_writes_a_part_of_the_ensemble(data_dir, part):
     with (
         lock({part}, set(), data_dir),
-        pytest.raises(InputError, match=f"another run reads or writes {part} in"),
+        pytest.raises(ClickException, match=f"another run reads or writes {part} in"),
         cli._tagger(str(data_dir), "cache"),
     ):
         pass
@@ -46,7 +49,7 @@ def test_no_sound_is_tagged_while_a_run_writes_a_part_of_the_ensemble(data_dir, 
 def test_no_sound_is_tagged_with_an_unfinished_ensemble(data_dir, part):
     Marks(str(data_dir)).mark_unfinished({part})
     with (
-        pytest.raises(InputError, match=rf"not finished in .*: {part}\."),
+        pytest.raises(ClickException, match=rf"not finished in .*: {part}\."),
         cli._tagger(str(data_dir), "cache"),
     ):
         pass
@@ -54,7 +57,7 @@ def test_no_sound_is_tagged_with_an_unfinished_ensemble(data_dir, part):
 
 def test_no_run_writes_the_ensemble_while_sounds_are_tagged(data_dir):
     with cli._tagger(str(data_dir), "cache") as tagger:
-        assert tagger == data_dir / "06_models"
+        assert tagger.folder == data_dir / "06_models"
         lock(set(), {"tagger", *parts(2)}, data_dir).close()
         with pytest.raises(InputError, match="another run reads or writes mel_pca_weights_2 in"):
             lock({"mel_pca_weights_2"}, set(), data_dir)
@@ -67,12 +70,12 @@ def test_a_folder_that_may_only_be_read_needs_no_locks(data_dir, monkeypatch):
 
     monkeypatch.setattr("fsat_kedro.hooks.locks.lock", refuse)
     with cli._tagger(str(data_dir), "cache") as tagger:
-        assert tagger == data_dir / "06_models"
+        assert tagger.folder == data_dir / "06_models"
 
 
 def test_a_folder_without_an_ensemble_stays_as_it_is(tmp_path):
     with (
-        pytest.raises(InputError, match=r"no trained ensemble in .*tagger.json is missing"),
+        pytest.raises(ClickException, match=r"no trained ensemble in .*tagger.json is missing"),
         cli._tagger(str(tmp_path), "cache"),
     ):
         pass
@@ -113,7 +116,6 @@ def tag(tmp_path, monkeypatch):
     """Return a function that runs `kedro tag` and returns its lines."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "_tagger", lambda *_: nullcontext(OpeningTagger()))
-    monkeypatch.setattr("fsat_kedro.hooks.progress.import_keras_quietly", lambda: None)
     monkeypatch.setattr(
         "fsat_kedro.pipeline_registry.configured_parameters",
         lambda _: {"data_dir": "data", "cache_dir": "cache"},

@@ -1,4 +1,4 @@
-"""Commands of the project: Kedro's `run` with `--verbose`, and `tag`."""
+"""Commands of the project: Kedro's `run` with `--verbose`, `tag` and `serve`."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -56,46 +56,88 @@ def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir:
 
     To tag a whole folder: `kedro run --pipelines tag --params tag_dir=FOLDER`.
     """
-    from fsat_kedro.files import is_url
-    from fsat_kedro.hooks.progress import import_keras_quietly
     from fsat_kedro.inference.tagger import Sound
-    from fsat_kedro.pipeline_registry import configured_parameters
 
-    import_keras_quietly()
-    parameters = configured_parameters(env)
-    configured = parameters["data_dir"]
-    if not is_url(configured):
-        configured = str(metadata.project_path / configured)
-    folder = (data_dir or configured).rstrip("/")
-    cache_dir = str(metadata.project_path / parameters["cache_dir"])
-    try:
-        with _tagger(folder, cache_dir) as tagger:
-            tags = tagger.tag([Sound(printable(file.name), str(file.absolute())) for file in files])
-    except InputError as error:
-        raise click.ClickException(str(error)) from error
+    with _tagger(*_folders(metadata, env, data_dir)) as tagger:
+        tags = tagger.tag([Sound(printable(file.name), str(file.absolute())) for file in files])
     for file, row in zip(files, tags.itertuples(index=False), strict=True):
         click.echo(f"{printable(str(file))}\n{_format_tags(row)}")
 
 
+@cli.command()
+@env_option
+@click.option(
+    "--data-dir",
+    help="Folder or url with the results of a training. By default that of the environment.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=5001, show_default=True, help="Port to listen on.")
+@click.pass_obj
+def serve(metadata: ProjectMetadata, env: str | None, data_dir: str, host: str, port: int) -> None:
+    """Serve the trained ensemble to clients that send sounds: see docs/tagging.md.
+
+    Environment variables set limits, such as FSAT_KEDRO_MAX_ROWS.
+    """
+    from fsat_kedro.inference.server import Server
+    from fsat_kedro.inference.service import Limits, TaggingService
+
+    folders = _folders(metadata, env, data_dir)
+    try:
+        limits = Limits.from_environment()
+    except InputError as error:
+        raise click.ClickException(str(error)) from error
+    with _tagger(*folders, max_seconds=limits.max_seconds) as tagger:
+        service = TaggingService(tagger, limits)
+    # All of the ensemble is in memory now, and a training may replace its files.
+    click.echo(f"Serving the ensemble of {folders[0]} on http://{host}:{port}")
+    Server(service, limits, host=host, port=port).run()
+
+
+def _folders(metadata: ProjectMetadata, env: str | None, data_dir: str | None) -> tuple[str, str]:
+    """Return data_dir, by default that of the environment, and the folder of its local copies."""
+    from fsat_kedro.files import is_url
+    from fsat_kedro.pipeline_registry import configured_parameters
+
+    parameters = configured_parameters(env)
+    configured = parameters["data_dir"]
+    if not is_url(configured):
+        configured = str(metadata.project_path / configured)
+    return (data_dir or configured).rstrip("/"), str(
+        metadata.project_path / parameters["cache_dir"]
+    )
+
+
 @contextmanager
-def _tagger(data_dir: str, cache_dir: str) -> Iterator["Tagger"]:
-    """Yield the ensemble of a training, locked so that no other run replaces it."""
+def _tagger(data_dir: str, cache_dir: str, **settings: float) -> Iterator["Tagger"]:
+    """Yield the ensemble of a training, locked so that no other run replaces it.
+
+    `settings` are those of `Tagger.load`.
+
+    Raises:
+        ClickException: there is no ensemble that can be used.
+    """
     from fsat_kedro.datasets import TaggerDataset
     from fsat_kedro.files import local_path
     from fsat_kedro.hooks.locks import lock
     from fsat_kedro.hooks.marks import Marks
+    from fsat_kedro.hooks.progress import import_keras_quietly
     from fsat_kedro.inference.tagger import Tagger
 
-    settings = f"{data_dir}/06_models/tagger.json"
-    dataset = TaggerDataset(filepath=settings, cache_dir=cache_dir)
-    names = {"tagger", *dataset.parts()}
     try:
-        locks = lock(set(), names, local_path(data_dir, cache_dir))
-    except OSError:  # Results that this user may only read have no locks.
-        locks = ExitStack()
-    with locks:
-        Marks(data_dir).require_finished(names)
-        yield Tagger.load(dataset.local_folder())
+        dataset = TaggerDataset(filepath=f"{data_dir}/06_models/tagger.json", cache_dir=cache_dir)
+        names = {"tagger", *dataset.parts()}
+        try:
+            locks = lock(set(), names, local_path(data_dir, cache_dir))
+        except OSError:  # Results that this user may only read have no locks.
+            locks = ExitStack()
+        with locks:
+            Marks(data_dir).require_finished(names)
+            tagger = Tagger.load(dataset.local_folder(), **settings)
+            if not tagger.is_converted():
+                import_keras_quietly()
+            yield tagger
+    except InputError as error:
+        raise click.ClickException(str(error)) from error
 
 
 def _format_tags(row: "pd.Series") -> str:

@@ -181,7 +181,7 @@ class TrackedRun:
         """Log the ensemble in a local folder, and register it as the next version of a model."""
         import mlflow
 
-        from fsat_kedro.inference.serving import log_model
+        from fsat_kedro.inference.mlflow_model import log_model
 
         mlflow.set_tracking_uri(self.tracking_uri)
         log_model(ensemble, run_id=self._parent_id, name=name)

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from fsat_kedro.modelling.crops import Clips
 
 SETTINGS_FILE = "tagger.json"
+_WEIGHTS = ".weights.h5"
+_CONVERTED = ".openvino.zip"
 
 _UNLIKE = "unlike every training clip: its tags may be wrong"
 
@@ -268,7 +270,7 @@ class Tagger:
         """Yield the network of one fold after the other."""
         from fsat_kedro.inference.runtimes import uses_openvino
 
-        if not self._load_converted():
+        if not self.is_converted():
             if not uses_openvino(self.settings.inference, n_crops):
                 yield from self._keras_networks()
                 return
@@ -276,7 +278,7 @@ class Tagger:
         yield from self._converted
 
     def prepare(self) -> None:
-        """Get ready for many calls: convert the networks for OpenVINO if it may be used.
+        """Get ready for many calls: convert the networks for OpenVINO, if it may be used.
 
         They are saved beside the weights, where possible: the next `Tagger` of this ensemble needs
         neither the conversion nor Keras.
@@ -284,21 +286,23 @@ class Tagger:
         from fsat_kedro.inference.runtimes import MANY_CROPS, save_converted, uses_openvino
 
         with self._working:
-            if self._load_converted() or not uses_openvino(self.settings.inference, MANY_CROPS):
+            if self.is_converted() or not uses_openvino(self.settings.inference, MANY_CROPS):
                 return
-            for path, origin, model in zip(*self._converted_files(), self._convert(), strict=True):
+            for file, model in zip(
+                converted_files(self.settings.n_folds), self._convert(), strict=True
+            ):
                 with suppress(OSError):  # The folder may be read-only.
-                    save_converted(model, path, origin=origin)
+                    save_converted(model, self._folder / file, origin=self._origin(file))
 
-    def _load_converted(self) -> bool:
-        """Load the converted networks, unless they are; return whether there are all."""
+    def is_converted(self) -> bool:
+        """Return whether there are converted networks, which need no Keras. This loads them."""
         from fsat_kedro.inference.runtimes import OpenVINONetwork, load_converted
 
         if self._converted or self.settings.inference.runtime == "keras":
             return bool(self._converted)
         models = []
-        for path, origin in zip(*self._converted_files(), strict=True):
-            model = load_converted(path, origin=origin)
+        for file in converted_files(self.settings.n_folds):
+            model = load_converted(self._folder / file, origin=self._origin(file))
             if model is None:
                 return False
             models.append(model)
@@ -315,14 +319,10 @@ class Tagger:
         self._network, self._weights = None, []
         return models
 
-    def _converted_files(self) -> tuple[list[Path], list[str]]:
-        """Return the file of each fold's converted network, and what it is converted from."""
-        files = weight_files(self.settings.n_folds)
-        model = self.settings.model.model_dump_json()
-        return (
-            [self._folder / file.replace(".weights.h5", ".openvino.zip") for file in files],
-            [sha256(f"{model} {self._digests[file]}".encode()).hexdigest() for file in files],
-        )
+    def _origin(self, file: str) -> str:
+        """Return a digest of what a file of `converted_files` is converted from."""
+        weights = self._digests[file.replace(_CONVERTED, _WEIGHTS)]
+        return sha256(f"{self.settings.model.model_dump_json()} {weights}".encode()).hexdigest()
 
     def _keras_networks(self) -> "Iterator[keras.Model]":
         """Yield one network with the weights of one fold after the other: it is traced once."""
@@ -354,7 +354,12 @@ class Tagger:
 
 def weight_files(n_folds: int) -> list[str]:
     """Return the weight files of an ensemble, relative to its folder."""
-    return [f"fold_{fold}/mel_pca.weights.h5" for fold in range(1, n_folds + 1)]
+    return [f"fold_{fold}/mel_pca{_WEIGHTS}" for fold in range(1, n_folds + 1)]
+
+
+def converted_files(n_folds: int) -> list[str]:
+    """Return the files where `Tagger.prepare` keeps converted networks, relative to the folder."""
+    return [file.replace(_WEIGHTS, _CONVERTED) for file in weight_files(n_folds)]
 
 
 def parts(n_folds: int) -> dict[str, str]:

@@ -1,17 +1,19 @@
+import time
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.metadata import version
-from types import SimpleNamespace
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
 
 from fsat_kedro.errors import InputError
-from fsat_kedro.inference import serving
-from fsat_kedro.inference.serving import SOUNDS_DIR, Limits, TaggerModel, _requirements
+from fsat_kedro.inference import service as service_module
+from fsat_kedro.inference.service import SOUNDS_DIR, Limits, TaggingService
 
-_sound = partial(serving._sound, max_bytes=1000)
+_sound = partial(service_module._sound, max_bytes=1000)
 
 
 @pytest.fixture
@@ -111,57 +113,83 @@ def test_a_limit_that_is_no_positive_number_is_refused_by_its_name(monkeypatch, 
 
 
 class EchoTagger:
-    """Stands for an ensemble, and remembers the sounds."""
+    """Stands for an ensemble, and remembers the sounds of each call."""
 
     def __init__(self):
-        self.sounds = []
+        self.calls = []
+
+    def prepare(self):
+        pass
 
     def tag(self, sounds):
-        self.sounds = list(sounds)
+        self.calls.append(list(sounds))
         tags = pd.array([None] * len(sounds), "string")
         rows = {"fname": [sound.name for sound in sounds], "tag_1": tags, "probability_1": np.nan}
         return pd.DataFrame({**rows, "reason": [sound.reason for sound in sounds]})
 
 
+AUDIO = b64encode(b"RIFF").decode()
+
+
 @pytest.fixture
-def model(monkeypatch):
-    """Return a model with an ensemble that knows no tags, and 3 rows at most."""
-    monkeypatch.setenv("FSAT_KEDRO_MAX_ROWS", "3")
-    monkeypatch.setenv("FSAT_KEDRO_MAX_SECONDS", "9")
-    tagger, loaded = EchoTagger(), []
-    monkeypatch.setattr(
-        serving.Tagger, "load", lambda folder, **settings: loaded.append(settings) or tagger
-    )
-    model = TaggerModel()
-    model.load_context(SimpleNamespace(artifacts={"ensemble": "folder"}))
-    assert loaded == [{"max_seconds": 9}]
-    return model
+def tagger():
+    return EchoTagger()
 
 
-@pytest.mark.parametrize("columns", [["fname"], ["fname", "audio"], ["audio"]])
-def test_missing_columns_and_values_are_none(model, columns):
-    table = pd.DataFrame([["a.wav", None], ["b.wav", None]], columns=["fname", "audio"])
-    tags = model.predict(None, table[columns])
-    assert tags["fname"].tolist() == (["a.wav", "b.wav"] if "fname" in columns else ["", ""])
-    assert tags["tag_1"].tolist() == tags["probability_1"].tolist() == [None, None]
+@pytest.fixture
+def service(tagger):
+    """Return a service with an ensemble that knows no tags, and with 9 rows at most."""
+    return TaggingService(tagger, Limits(max_rows=9, max_request_seconds=5))
 
 
-def test_a_request_without_rows_has_none_in_its_answer(model):
-    assert len(model.predict(None, pd.DataFrame())) == 0
+def test_the_first_request_finds_a_tagger_that_has_tagged(service, tagger):
+    ((noise,),) = tagger.calls
+    samples, _ = soundfile.read(BytesIO(noise.content))
+    assert len(samples) > 0
 
 
-def test_a_request_of_too_many_rows_is_refused_in_each_row_and_not_read(model):
-    audio = b64encode(b"RIFF").decode()
-    table = pd.DataFrame({"fname": list("abcd"), "audio": audio})
-    assert (model.predict(None, table[:3])["reason"] == "").all()
-    tags = model.predict(None, table)
-    assert tags["fname"].tolist() == list("abcd")
-    assert (tags["reason"] == "the request has 4 rows, more than 3").all()
-    assert all(sound.content == b"" for sound in model._tagger.sounds)
+def test_each_row_has_an_answer_in_its_place_and_none_for_what_is_missing(service):
+    tags = service.tag([("a.wav", AUDIO), (None, None), ("b.wav", AUDIO), ("a.wav", 5)])
+    assert tags["fname"].tolist() == ["a.wav", "", "b.wav", "a.wav"]
+    assert [reason != "" for reason in tags["reason"]] == [False, True, False, True]
+    assert tags["tag_1"].tolist() == tags["probability_1"].tolist() == [None] * 4
 
 
-def test_requirements_are_the_installed_versions_without_extras():
-    requirements = _requirements()
-    assert f"keras=={version('keras')}" in requirements
-    assert f"click=={version('click')}" in requirements
-    assert not any(line.startswith(("distributed", "pytest")) for line in requirements)
+def test_a_request_without_rows_has_none_in_its_answer(service):
+    assert len(service.tag([])) == 0
+
+
+def test_a_request_of_too_many_rows_is_refused_in_each_row_and_not_read(service, tagger):
+    rows = [(f"{index}.wav", AUDIO) for index in range(10)]
+    assert (service.tag(rows[:9])["reason"] == "").all()
+    assert sum(map(len, tagger.calls)) == 1 + 9
+    tags = service.tag(rows)
+    assert tags["fname"].tolist() == [fname for fname, _ in rows]
+    assert (tags["reason"] == "the request has 10 rows, more than 9").all()
+    assert all(sound.content == b"" for sound in tagger.calls[-1])
+
+
+def test_work_ends_at_the_deadline_and_what_is_done_is_answered(service, monkeypatch):
+    times = iter([100, 101, 104.9, 105.1])  # At the start, and before each group.
+    monkeypatch.setattr(service_module, "monotonic", lambda: next(times))
+    tags = service.tag([("a.wav", AUDIO)] * 9)
+    assert (tags["reason"][:8] == "").all()
+    assert tags["reason"][8] == "the request took more than 5 s: send fewer sounds at once"
+
+
+def test_a_request_that_waits_for_another_beyond_its_deadline_is_not_tagged(tagger):
+    service = TaggingService(tagger, Limits(max_request_seconds=0.01))
+    with service._turn, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(service.tag, [("a.wav", AUDIO)])
+        time.sleep(0.05)
+        service._turn.release()
+        reasons = waiting.result(timeout=10)["reason"].tolist()
+        service._turn.acquire()
+    assert reasons == ["the request took more than 0.01 s: send fewer sounds at once"]
+
+
+def test_work_ends_when_nobody_waits_for_it(service, tagger):
+    answers = iter([False, True])
+    tags = service.tag([("a.wav", AUDIO)] * 9, ends=lambda: next(answers))
+    assert (tags["reason"] == "").tolist() == [True] * 4 + [False] * 5
+    assert all(sound.content == b"" for sound in tagger.calls[-1])
