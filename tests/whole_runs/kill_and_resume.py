@@ -1,7 +1,9 @@
 """Kill runs at random moments, resume them, and compare their outputs with an undisturbed run.
 
 As a command: `python tests/whole_runs/kill_and_resume.py --kills 20 FOLDER`, with an empty folder
-to work in. Parameters of `kedro run` may follow, such as `demo.n_train=24`.
+to work in. Parameters of `kedro run` may follow, such as `demo.n_train=24`. Every second kill hits
+a training in a folder that has the results of another one. Between a kill and the second run,
+`kedro tag` has to refuse, or to give the tags of one of the two trainings.
 """
 
 import argparse
@@ -21,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 ROOT = Path(__file__).parents[2]
-RUN = [sys.executable, "-m", "kedro", "run", "--env", "demo"]
+KEDRO = [sys.executable, "-m", "kedro"]
 
 
 def make_project(folder: Path) -> Path:
@@ -38,15 +40,34 @@ def make_project(folder: Path) -> Path:
 
 def start(project: Path, *arguments: str) -> subprocess.Popen:
     """Start a run of the demo in a project, with its output in `run.log` there."""
-    environment = {**os.environ, "DO_NOT_TRACK": "true", "PYTHONPATH": str(project / "src")}
+    command = [*KEDRO, "run", "--env", "demo", *arguments]
     with (project / "run.log").open("w") as log:
         return subprocess.Popen(
-            [*RUN, *arguments], cwd=project, env=environment, stdout=log, stderr=log
+            command, cwd=project, env=_environment(project), stdout=log, stderr=log
         )
 
 
-def kill_and_resume(project: Path, is_time: Callable[[], bool], *arguments: str) -> bool:
+def tag(project: Path, sounds: list[Path]) -> subprocess.CompletedProcess:
+    """Tag sounds with the ensemble of a project."""
+    command = [*KEDRO, "tag", "--env", "demo", *map(str, sounds)]
+    return subprocess.run(
+        command, cwd=project, env=_environment(project), capture_output=True, text=True
+    )
+
+
+def _environment(project: Path) -> dict[str, str]:
+    return {**os.environ, "DO_NOT_TRACK": "true", "PYTHONPATH": str(project / "src")}
+
+
+def kill_and_resume(
+    project: Path,
+    is_time: Callable[[], bool],
+    *arguments: str,
+    between: Callable[[], None] = lambda: None,
+) -> bool:
     """Start a run, kill -9 it when `is_time` returns true, and finish it with a second run.
+
+    `between` is called between the two.
 
     Returns:
         Whether the run was still going when it was killed.
@@ -59,6 +80,7 @@ def kill_and_resume(project: Path, is_time: Callable[[], bool], *arguments: str)
         time.sleep(0.05)
     process.kill()
     killed = process.wait() == -signal.SIGKILL
+    between()
     resumed = start(project, "--only-missing-outputs", *arguments)
     assert resumed.wait() == 0, (project / "run.log").read_text()
     return killed
@@ -78,7 +100,9 @@ def differences(expected: Path, found: Path) -> list[str]:
 
 
 def _is_output(path: Path) -> bool:
-    return path.is_file() and not {".locks", ".saved", ".unfinished"} & set(path.parts)
+    # Converted networks are a cache, and name the files of weights that they come from.
+    hidden = {".locks", ".saved", ".unfinished"} & set(path.parts)
+    return path.is_file() and not hidden and not path.name.endswith(".openvino.zip")
 
 
 def _equal(one: Path, other: Path) -> bool:
@@ -130,6 +154,14 @@ def _equal_weights(one: Path, other: Path) -> bool:
     )
 
 
+def _copy_sounds(project: Path, folder: Path) -> list[Path]:
+    """Copy three test clips of a project to a new folder, and return their paths."""
+    folder.mkdir()
+    clips = sorted((project / "data" / "demo" / "01_raw" / "FSDKaggle2018.audio_test").iterdir())
+    whole = [clip for clip in clips if clip.stat().st_size > 1000]
+    return [Path(shutil.copy(clip, folder)) for clip in whole[:3]]
+
+
 def main() -> None:
     """Kill and resume runs, and print the result of each."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -139,22 +171,47 @@ def main() -> None:
     parser.add_argument("parameters", nargs="*")
     options = parser.parse_intermixed_args()
     arguments = ["--params", ",".join(options.parameters)] if options.parameters else []
+    # Another training, which the outputs of every second killed run have to replace.
+    other = ["--params", ",".join([*options.parameters, "seed=1"])]
+    used = make_project(options.folder / "used")
+    assert start(used, *other).wait() == 0, (used / "run.log").read_text()
     undisturbed = make_project(options.folder / "undisturbed")
     began = time.monotonic()
     assert start(undisturbed, *arguments).wait() == 0, (undisturbed / "run.log").read_text()
     duration = time.monotonic() - began
     print(f"undisturbed: {duration:.0f} s", flush=True)
+    sounds = _copy_sounds(undisturbed, options.folder / "sounds")
+    right = {tag(project, sounds).stdout for project in (used, undisturbed)}
+    assert len(right) == 2, right
     moments = random.Random(options.seed)
     failed = 0
     for number in range(1, options.kills + 1):
         seconds = moments.uniform(0, duration)
-        project = make_project(options.folder / f"killed_{number}")
+        project = options.folder / f"killed_{number}"
+        if number % 2:
+            make_project(project)
+        else:
+            shutil.copytree(used, project)
+        tagged = []
         moment = time.monotonic() + seconds
-        killed = kill_and_resume(project, lambda: time.monotonic() > moment, *arguments)  # noqa: B023
+        killed = kill_and_resume(
+            project,
+            lambda: time.monotonic() > moment,  # noqa: B023
+            *arguments,
+            between=lambda: tagged.append(tag(project, sounds)),  # noqa: B023
+        )
         found = differences(undisturbed / "data" / "demo", project / "data" / "demo")
+        (between,) = tagged
+        if between.returncode == 0 and between.stdout not in right:
+            found.append(f"between the runs, the tags were those of no training: {between.stdout}")
         failed += bool(found)
         what = "killed" if killed else "ended by itself before"
-        print(f"{number}: {what} after {seconds:.1f} s: {found or 'equal'}", flush=True)
+        where = "a new folder" if number % 2 else "a used folder"
+        tags = "tagged" if between.returncode == 0 else "refused to tag"
+        print(
+            f"{number}: {what} after {seconds:.1f} s in {where}, {tags}: {found or 'equal'}",
+            flush=True,
+        )
         if not found:
             shutil.rmtree(project)
     print(f"{options.kills - failed} of {options.kills} equal the undisturbed run")
