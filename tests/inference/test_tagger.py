@@ -1,4 +1,4 @@
-"""The ensemble as a tagger, with untrained networks of random weights."""
+"""The ensemble as a tagger, with untrained tiny networks of random weights."""
 
 import json
 import shutil
@@ -35,8 +35,14 @@ WAVES = {
 }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _with_tiny_backbone(tiny_backbone):
+    with tiny_backbone():
+        yield
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, tagger_settings):
+def folder(tmp_path_factory, tagger_settings, _with_tiny_backbone):
     """Write the files of a training."""
     import keras
 
