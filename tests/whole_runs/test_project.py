@@ -24,7 +24,7 @@ from nbclient import NotebookClient
 from fsat_kedro.data.synthetic import LABELS, synthesize
 from fsat_kedro.hooks.locks import lock
 from fsat_kedro.inference.tagger import Sound, Tagger
-from whole_runs import SHORT, forked_kedro, kedro
+from whole_runs import SHORT, kedro
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_a_folder_of_sounds_gets_the_tags_of_the_test_clips(
 ):
     # Tagging needs only the models, and no setting of the training.
     shutil.copytree(demo / "06_models", tmp_path / "06_models")
-    finished = forked_kedro(project, "run", "--pipelines", "tag", tag_dir=sounds, data_dir=tmp_path)
+    finished = kedro(project, "run", "--pipelines", "tag", tag_dir=sounds, data_dir=tmp_path)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert "8 sounds tagged, 3 rejected" in finished.stdout
     assert "Workflow tracking" not in finished.stdout + finished.stderr  # A message of Kedro-Viz.
@@ -282,7 +282,7 @@ def test_only_missing_outputs_are_computed_again_with_equal_values(project, demo
     lost = demo / "07_model_output" / "fold_1" / "test.npy"
     before = np.load(lost)
     lost.unlink()
-    finished = forked_kedro(project, "run", "--env", "demo", "--only-missing-outputs", **SHORT)
+    finished = kedro(project, "run", "--env", "demo", "--only-missing-outputs", **SHORT)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     assert weights.stat().st_mtime_ns == trained
     np.testing.assert_allclose(np.load(lost), before, rtol=1e-5)
@@ -295,7 +295,7 @@ def test_new_predictions_of_a_finished_training_agree_and_train_nothing(
     shutil.copytree(finished_demo.outputs, data)
     trained = {path: path.stat().st_mtime_ns for path in data.rglob("*.weights.h5")}
     before = predictions_of(data)
-    finished = forked_kedro(
+    finished = kedro(
         *(project, "run", "--env", "demo", "--pipelines", "predictions"),
         **{**SHORT, "test_time_crops.subset": "thinned", "data_dir": data},
     )
@@ -330,10 +330,8 @@ def predictions_of(data):
 
 def test_the_second_of_two_concurrent_runs_stops(project, demo):
     with lock({"test_fold_1"}, set(), demo):
-        finished = forked_kedro(project, "run", "--env", "demo", "--pipelines", "inference")
-        other = forked_kedro(
-            project, "run", "--env", "demo", "--pipelines", "preprocessing", **SHORT
-        )
+        finished = kedro(project, "run", "--env", "demo", "--pipelines", "inference")
+        other = kedro(project, "run", "--env", "demo", "--pipelines", "preprocessing", **SHORT)
     assert finished.returncode == 1
     last = finished.stderr.strip().splitlines()[-1]
     assert last.startswith(
@@ -367,14 +365,14 @@ def test_too_many_rejected_clips_stop_the_run_and_are_listed_in_a_table(project,
     (tmp_path / "data" / "02_intermediate").mkdir(parents=True)
     (tmp_path / "data" / "02_intermediate" / "train_clips.pkl").write_bytes(b"of an earlier run")
     folders = {"raw_dir": messy, "data_dir": tmp_path / "data"}
-    finished = forked_kedro(project, "run", "--pipelines", "preprocessing,features", **folders)
+    finished = kedro(project, "run", "--pipelines", "preprocessing,features", **folders)
     assert finished.returncode == 1
     assert "3 of 7 clips rejected" in finished.stderr.strip().splitlines()[-1]
     rejected = pd.read_csv(tmp_path / "data" / "08_reporting" / "rejected_clips.csv")
     assert rejected["fname"].tolist() == ["text.wav", "gone.wav", "../0.wav"]
     assert not list((tmp_path / "data").glob("04_feature/*"))
     again = ("run", "--pipelines", "preprocessing", "--only-missing-outputs")
-    finished = forked_kedro(project, *again, **folders)
+    finished = kedro(project, *again, **folders)
     assert finished.returncode == 1
     assert "3 of 7 clips rejected" in finished.stderr.strip().splitlines()[-1]
 
@@ -383,7 +381,7 @@ def test_rejected_clips_are_counted_in_the_last_lines_and_in_mlflow(project, mes
     from mlflow import MlflowClient
 
     parameters = {"raw_dir": messy, "data_dir": tmp_path / "data", "rejection.max_fraction": 0.5}
-    finished = forked_kedro(project, "run", "--pipelines", "preprocessing", **parameters)
+    finished = kedro(project, "run", "--pipelines", "preprocessing", **parameters)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     train, test, path = finished.stdout.strip().splitlines()[-3:]
     assert "Traceback" not in finished.stdout
@@ -410,7 +408,7 @@ def test_the_next_run_ends_a_killed_run_in_mlflow(project, demo):
         client.create_run(experiment, tags={"process": name}).info.run_id
         for name in (f"{process.pid}@{host}", f"{process.pid}@elsewhere", f"{os.getpid()}@{host}")
     )
-    forked_kedro(project, "run", "--env", "demo", "--nodes", "reporting.tabulate_scores")
+    kedro(project, "run", "--env", "demo", "--nodes", "reporting.tabulate_scores")
     assert [client.get_run(run).info.status for run in (ended, other, alive)] == [
         "KILLED",
         "RUNNING",
@@ -427,7 +425,7 @@ def test_a_data_set_in_the_layout_of_esc50_keeps_its_folds(project, tmp_path, rn
         soundfile.write(raw / "audio" / fname, synthesize(label, 0.5, rng), 44_100)
     table = pd.DataFrame(rows, columns=["filename", "fold", "category"])
     table.to_csv(raw / "meta" / "esc50.csv", index=False)
-    finished = forked_kedro(
+    finished = kedro(
         project,
         *("run", "--env", "esc50", "--to-nodes", "training.split_folds"),
         raw_dir=raw,
@@ -439,7 +437,7 @@ def test_a_data_set_in_the_layout_of_esc50_keeps_its_folds(project, tmp_path, rn
 
 
 def test_the_registry_lists_all_pipelines(project):
-    listed = forked_kedro(project, "registry", "list").stdout
+    listed = kedro(project, "registry", "list").stdout
     steps = ("preprocessing", "features", "training", "inference", "reporting")
     for name in ("download", "demo_data", "predictions", "tag", *steps):
         assert f"- {name}\n" in listed
@@ -471,7 +469,7 @@ def test_the_registry_lists_all_pipelines(project):
     ],
 )
 def test_a_user_error_is_one_message(project, arguments, parameters, message):
-    finished = forked_kedro(project, "run", *arguments, **parameters)
+    finished = kedro(project, "run", *arguments, **parameters)
     assert finished.returncode == 1
     last = finished.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: ")
@@ -484,7 +482,7 @@ def test_a_training_without_its_initial_weights_stops_before_the_first_node(
 ):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # Nothing answers there.
-    finished = forked_kedro(project, "run", raw_dir="nothing/here", data_dir=tmp_path / "data")
+    finished = kedro(project, "run", raw_dir="nothing/here", data_dir=tmp_path / "data")
     assert finished.returncode == 1
     last = finished.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: the ImageNet weights of the backbone could not be downloaded: ")
