@@ -7,7 +7,7 @@ import pytest
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.audio.log_mel import log_mel
 
-LOG_MEL = {"sample_rate": 22050, "n_fft": 1764, "hop_length": 220, "n_mels": 64}
+LOG_MEL = {"kind": "librosa", "sample_rate": 22050, "n_fft": 1764, "hop_length": 220, "n_mels": 64}
 
 
 def tone(frequency, seconds, amplitude=0.5):

@@ -78,7 +78,7 @@ def test_a_wrong_value_is_refused(tmp_path, env, parameters, message):
         (
             Model,
             {"weights": "nowhere.h5", "width": 1, "momentum": {"backbone": 0.9, "others": 0.9}},
-            "'nowhere.h5' is neither none, imagenet nor a file that exists",
+            "'nowhere.h5' is neither none, imagenet, audioset nor a file that exists",
         ),
     ],
 )

@@ -13,7 +13,13 @@ from fsat_kedro.modelling.networks import build_network
 from fsat_kedro.parameters import IMAGENET_WIDTHS, Model
 
 NARROW = Model(
-    weights=None, width=0.35, momentum={"backbone": 0.9, "others": 0.9}, precision="float32"
+    encoder="mobilenet_v2",
+    frozen_stages=0,
+    freeze_normalisation=False,
+    weights=None,
+    width=0.35,
+    momentum={"backbone": 0.9, "others": 0.9},
+    precision="float32",
 )
 
 

@@ -17,7 +17,7 @@ LABELS = ["Bell", "Drum", "Wind"]
 CLASSES = {"labels": LABELS, "prior": [0.4, 0.4, 0.2]}
 PHASES = {"cyclic": 4, "low": 2, "high": 3}
 # A frame every 10 ms.
-LOG_MEL = LogMel(sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
+LOG_MEL = LogMel(kind="librosa", sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
 # Rows are clips: Bell, Bell, Drum, Drum, rejected, Wind.
 PROBABILITIES = np.array(
     [
