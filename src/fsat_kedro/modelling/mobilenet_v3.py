@@ -166,7 +166,9 @@ def _take(
     if isinstance(layer, layers.DepthwiseConv2D):
         axes = [2, 3, 0, 1]
     expected = tuple(variable.shape[axis] for axis in np.argsort(axes))
-    if tensor.shape != expected or tensor.dtype != np.float32:
+    if tensor.dtype != np.float32:
+        raise InputError(f"{path}: tensor {name} is of {tensor.dtype}. {_REMEDY}")
+    if tensor.shape != expected:
         raise InputError(
             f"{path}: tensor {name} has the shape {tensor.shape} instead of {expected} in "
             f"{encoder}. {_REMEDY}"

@@ -19,7 +19,10 @@ from fsat_kedro.errors import InputError
 _MAX_PICKLE = 2**22
 """Bytes of a description; those of the largest encoder take 40,000."""
 
-_DTYPES = {"torch FloatStorage": np.dtype("<f4"), "torch LongStorage": np.dtype("<i8")}
+_DTYPES: dict[str, np.dtype] = {
+    "torch FloatStorage": np.dtype("<f4"),
+    "torch LongStorage": np.dtype("<i8"),
+}
 _TABLE = "collections OrderedDict"
 _TENSOR = "torch._utils _rebuild_tensor_v2"
 
