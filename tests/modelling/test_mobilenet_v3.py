@@ -65,23 +65,24 @@ def test_weights_are_loaded_into_the_layers_of_their_names(tmp_path, rng):
     tensors = published(network, rng)
     path = write_tensors(tmp_path / "mn04.pt", tensors)
     load_published_weights(network, str(path), encoder="mn04")
-    kernel = network.get_layer("features.2.block.0.0").kernel
-    np.testing.assert_array_equal(
-        kernel[0, 0, 3], tensors["features.2.block.0.0.weight"][:, 3, 0, 0]
-    )
-    depthwise = network.get_layer("features.4.block.1.0").kernel
-    np.testing.assert_array_equal(
-        depthwise[..., 5, 0], tensors["features.4.block.1.0.weight"][5, 0]
-    )
+    (kernel,) = network.get_layer("features.2.block.0.0").get_weights()
+    published_kernel = tensors["features.2.block.0.0.weight"]
+    np.testing.assert_array_equal(kernel[0, 0, 3], published_kernel[:, 3, 0, 0])
+    (depthwise,) = network.get_layer("features.4.block.1.0").get_weights()
+    published_kernel = tensors["features.4.block.1.0.weight"]
+    np.testing.assert_array_equal(depthwise[..., 5, 0], published_kernel[5, 0])
     squeeze = network.get_layer("features.4.block.2.conc_se_layers.0.fc1")
-    np.testing.assert_array_equal(squeeze.kernel, tensors[f"{squeeze.name}.weight"].T)
-    moments = network.get_layer("features.16.1")
-    np.testing.assert_array_equal(moments.moving_variance, tensors["features.16.1.running_var"])
-    np.testing.assert_array_equal(moments.gamma, tensors["features.16.1.weight"])
+    np.testing.assert_array_equal(squeeze.get_weights()[0], tensors[f"{squeeze.name}.weight"].T)
+    moments = network.get_layer("features.16.1").get_weights()
+    for value, name in zip(moments, ("weight", "bias", "running_mean", "running_var"), strict=True):
+        np.testing.assert_array_equal(value, tensors[f"features.16.1.{name}"])
     # The encoder alone leaves the classification layers out.
     alone = build()
     load_published_weights(alone, str(path), encoder="mn04")
-    np.testing.assert_array_equal(alone.get_layer("features.16.1").gamma, moments.gamma)
+    for value, expected in zip(
+        alone.get_layer("features.16.1").get_weights(), moments, strict=True
+    ):
+        np.testing.assert_array_equal(value, expected)
 
 
 @pytest.mark.parametrize(

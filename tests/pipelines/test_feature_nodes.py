@@ -63,6 +63,14 @@ def test_statistics_are_the_range_and_the_percentiles_of_usable_clips():
     assert statistics == {"minimum": -80, "maximum": 12, "bounded": True, **lengths}
 
 
+def test_the_range_of_kaldi_is_that_of_its_encoders():
+    mels = RaggedArray(np.full((9, 128), -11.5, np.float32), np.array([0, 9]))
+    kaldi = LogMel(kind="kaldi", sample_rate=32_000, n_fft=1024, hop_length=320, n_mels=128)
+    statistics = nodes.fit_mel_statistics(mels, CropLengths(percentiles=(0, 100)), kaldi)
+    lengths = {"shortest": 9, "longest": 9}
+    assert statistics == {"minimum": -4.5, "maximum": 0.5, "bounded": False, **lengths}
+
+
 def test_no_usable_clip_is_an_error():
     mels = RaggedArray(np.zeros((0, 64), np.float32), np.array([0, 0, 0]))
     with pytest.raises(InputError, match="no usable training clip"):

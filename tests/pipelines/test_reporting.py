@@ -396,6 +396,17 @@ def test_the_gallery_has_an_exemplar_of_each_class_over_its_length(reports):
     ]
 
 
+def test_the_gallery_shows_80_db_of_any_log_mel():
+    kaldi = LogMel(kind="kaldi", sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
+    mels = make_ragged([40] * 3, LOG_MEL.n_mels)
+    predictions = Predictions(np.eye(3), make_clips(LABELS, verified=[None] * 3), LABELS)
+    for log_mel, decibels in ((LOG_MEL, 1), (kaldi, 10 / np.log(10))):
+        for row, axes in enumerate(nodes.draw_mel_gallery(predictions, mels, log_mel).axes[:3]):
+            (image,) = axes.get_images()
+            np.testing.assert_allclose(image.get_array(), mels[row].T * decibels, rtol=1e-6)
+            assert np.ptp(image.get_clim()) == pytest.approx(80)
+
+
 def test_labels_are_drawn_literally_not_as_formulas():
     labels = ["$\\frac$", "_under", "a" * 300]
     clips = make_clips(labels, verified=[None] * 3)
