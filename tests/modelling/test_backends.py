@@ -1,4 +1,4 @@
-"""The tests of a stage and of an encoder, run again with every other Keras backend that is installed."""
+"""The tests of a stage and of an encoder, run again with each other backend that is installed."""
 
 import os
 import subprocess
