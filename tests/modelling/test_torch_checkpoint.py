@@ -158,7 +158,7 @@ def test_a_file_that_is_no_archive_or_not_whole_is_refused(path):
     content = write_archive(path, table(a=tensor(OF_FOUR, (4,))), FOUR).read_bytes()
     for length in range(0, len(content) - 1, 7):
         path.write_bytes(content[:length])
-        with pytest.raises(InputError, match="Download it again"):
+        with pytest.raises(InputError, match="download it again"):
             read_tensors(path)
     at = content.index(FOUR["0"])
     path.write_bytes(content[:at] + b"\xff" + content[at + 1 :])
@@ -202,3 +202,13 @@ for path in sys.argv[1:]:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     for reason in ("a member is compressed", "no table of tensors", "data.pkl is too large"):
         assert reason in done.stdout
+
+
+def test_a_member_that_claims_to_be_larger_than_the_file_is_refused(path):
+    content = bytearray(write_archive(path, table(a=tensor(OF_FOUR, (4,))), FOUR).read_bytes())
+    for offset in (20, 24):  # The two sizes of a member in the table of contents.
+        claim = content.copy()
+        claim[content.index(b"PK\1\2") + offset + 3] = 127
+        path.write_bytes(claim)
+        with pytest.raises(InputError, match="a member is compressed"):
+            read_tensors(path)

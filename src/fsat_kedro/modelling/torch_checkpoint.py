@@ -54,12 +54,12 @@ def read_tensors(path: Path | str) -> dict[str, np.ndarray]:
             table = _interpret(content, read_storage)
     except (
         *(OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, _Refused),
-        *(ValueError, TypeError, KeyError, IndexError, OverflowError),
+        *(ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError),
     ) as error:
         raise InputError(
             f"{path} is damaged, or no checkpoint of PyTorch with only tensors: "
-            f"{type(error).__name__} {error}. Download it again, or set model.weights to another "
-            "file"
+            f"{type(error).__name__} {error}. Remove it and download it again, or set "
+            "model.weights to another file"
         ) from error
     return table
 
@@ -68,8 +68,10 @@ def _open(archive: zipfile.ZipFile, n_bytes: int) -> tuple[bytes, ReadStorage]:
     """Return the pickle of an archive, and the function that reads a storage by its name."""
     members = {member.filename: member for member in archive.infolist()}
     # PyTorch compresses nothing. So no member is larger than the file, nor are all together.
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members.values()):
-        raise _Refused("a member is compressed")
+    for member in archive.infolist():
+        stored = member.compress_type == zipfile.ZIP_STORED
+        if not stored or member.compress_size != member.file_size:
+            raise _Refused("a member is compressed")
     if sum(member.file_size for member in archive.infolist()) > n_bytes:
         raise _Refused("the members are larger than the file")
     described = [name for name in members if name.count("/") == 1 and name.endswith("/data.pkl")]
