@@ -37,7 +37,7 @@ from fsat_kedro.parameters import LogMel
 from fsat_kedro.pipelines.features import nodes
 
 SOURCE = Path(__file__).parents[1] / "src"
-LOG_MEL = {"sample_rate": 22_050, "n_fft": 1764, "hop_length": 220, "n_mels": 64}
+LOG_MEL = {"kind": "librosa", "sample_rate": 22_050, "n_fft": 1764, "hop_length": 220, "n_mels": 64}
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,15 @@ class Run:
         from fsat_kedro.modelling.networks import load_network
 
         momentum = {"backbone": 0.9, "others": 0.9}
-        model = Model(weights=None, width=width, momentum=momentum, precision="float32")
+        model = Model(
+            encoder="mobilenet_v2",
+            weights=None,
+            width=width,
+            momentum=momentum,
+            frozen_stages=0,
+            freeze_normalisation=False,
+            precision="float32",
+        )
         return load_network(
             model,
             self._models / f"fold_{fold}" / "mel_pca.weights.h5",

@@ -19,9 +19,9 @@ PAGE = ROOT / "docs" / "configuration.md"
 HEAD = """# Configuration
 
 Every parameter, with its default in `conf/base` (of `demo`, in `conf/demo`) and its description. \
-`conf/demo` and `conf/esc50` (`--env demo`, `--env esc50`) change some of them. To set parameters \
-on the command line: `--params training.batch_size=32,seed=1`. An unknown name or a wrong value is \
-an error before anything runs.
+`conf/demo`, `conf/esc50` and `conf/audioset` (`--env demo` and so on) change some of them. To set \
+parameters on the command line: `--params training.batch_size=32,seed=1`. An unknown name or a \
+wrong value is an error before anything runs.
 
 `conf/base/mlflow.yml` says where MLflow writes and which parameters it logs. \
 `conf/base/catalog.yml` says where each output is and what MLflow logs of it.

@@ -89,12 +89,21 @@ def tagger_settings() -> Any:
     return TaggerSettings(
         decoding={"max_seconds": 2},
         trim={"top_db": 60},
-        log_mel={"sample_rate": 22050, "n_fft": 1764, "hop_length": 220, "n_mels": 32},
+        log_mel={
+            "kind": "librosa",
+            "sample_rate": 22050,
+            "n_fft": 1764,
+            "hop_length": 220,
+            "n_mels": 32,
+        },
         model={
             "weights": None,
             "width": 0.35,
             "momentum": {"backbone": 0.9, "others": 0.9},
             "precision": "float32",
+            "encoder": "mobilenet_v2",
+            "frozen_stages": 0,
+            "freeze_normalisation": False,
         },
         test_time_crops={"n_lengths": 2, "crops_per_length": 2, "subset": "all", "batch_size": 4},
         inference={"runtime": "keras"},
@@ -128,7 +137,7 @@ def tiny_backbone() -> Callable[[], AbstractContextManager[Callable]]:
     @contextmanager
     def context() -> Iterator[Callable]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("fsat_kedro.modelling.encoders._load_backbone", build_tiny_backbone)
+            patch.setattr("fsat_kedro.modelling.mobilenet_v2._load_backbone", build_tiny_backbone)
             yield build_tiny_backbone
 
     return context

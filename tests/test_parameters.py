@@ -11,7 +11,14 @@ from fsat_kedro.parameters import RENAMED, Model, NetworkSettings, Parameters
 from fsat_kedro.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[1] / "conf"
-MOMENTUM = {"backbone": 0.9, "others": 0.9}
+MODEL = {
+    "encoder": "mobilenet_v2",
+    "width": 1,
+    "momentum": {"backbone": 0.9, "others": 0.9},
+    "frozen_stages": 0,
+    "freeze_normalisation": False,
+    "precision": "float32",
+}
 ENVIRONMENTS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
 
 
@@ -46,6 +53,7 @@ def test_base_has_the_numbers_of_the_published_solution():
     assert SAMPLE_RATE == 44_100
     assert recipe.trim.top_db == 60  # librosa's default
     assert recipe.log_mel.model_dump() == {
+        "kind": "librosa",
         "sample_rate": 22_050,
         "n_fft": 1764,
         "hop_length": 220,
@@ -56,9 +64,12 @@ def test_base_has_the_numbers_of_the_published_solution():
     assert recipe.seed == 20180629
     assert recipe.crop_lengths.percentiles == (25, 75)
     assert recipe.model.model_dump() == {
+        "encoder": "mobilenet_v2",
         "weights": "imagenet",
         "width": 1,
         "momentum": {"backbone": 0.999, "others": 0.99},
+        "frozen_stages": 0,
+        "freeze_normalisation": False,
         "precision": "float32",
     }
     training = recipe.training
@@ -156,6 +167,7 @@ def test_a_missing_key_is_refused_by_its_name(base):
         ("seed", "tomorrow"),
         ("trim.top_db", 0),
         ("log_mel.n_mels", 16),
+        ("log_mel.kind", "htk"),
         ("folds.source", "random"),
         ("folds.n_folds", 1),
         ("crop_lengths.percentiles", [75, 25]),
@@ -163,6 +175,7 @@ def test_a_missing_key_is_refused_by_its_name(base):
         ("crop_lengths.percentiles", [25]),
         ("model.width", -1),
         ("model.width", 0.6),
+        ("model.frozen_stages", -1),
         ("training.batch_size", 0),
         ("training.batch_size", 1.5),
         ("training.selection", "worst"),
@@ -207,14 +220,16 @@ def test_parameters_cannot_be_changed(base):
 
 @pytest.mark.parametrize("weights", [None, "none", "None", "null", ""])
 def test_weights_may_be_none_in_any_spelling(weights):
-    assert Model(weights=weights, width=1, momentum=MOMENTUM, precision="float32").weights is None
+    assert Model(**{**MODEL, "weights": weights}).weights is None
 
 
 def test_weights_may_be_imagenet_or_a_file_that_exists(tmp_path):
     path = tmp_path / "mine.weights.h5"
-    with pytest.raises(ValidationError, match="neither none, imagenet nor a file that exists"):
-        Model(weights=str(path), width=1, momentum=MOMENTUM, precision="float32")
+    with pytest.raises(
+        ValidationError, match="neither none, imagenet, audioset nor a file that exists"
+    ):
+        Model(**{**MODEL, "weights": str(path)})
     path.touch()
     for weights in (path, str(path), "imagenet"):
-        model = Model(weights=weights, width=1, momentum=MOMENTUM, precision="float32")
+        model = Model(**{**MODEL, "weights": weights})
         assert model.weights == str(weights)

@@ -17,6 +17,12 @@ Positive = Annotated[float, Field(gt=0)]
 IMAGENET_WIDTHS = (0.35, 0.5, 0.75, 1.0, 1.3, 1.4)
 """Widths of MobileNetV2 that Keras has ImageNet weights for."""
 
+KALDI_WINDOW = 0.025
+"""Seconds of a window of the log-mel `kaldi`."""
+
+LOG_MEL_RANGES: dict[str, tuple[float, float] | None] = {"librosa": None, "kaldi": (-4.5, 0.5)}
+"""Values of each kind of log-mel that become 0 and 1; None for those of the training clips."""
+
 RENAMED = {
     "lengths": "is now crop_lengths",
     "views": "is now test_time_crops (n_lengths, crops_per_length instead of n_spans, batch_size)",
@@ -42,8 +48,8 @@ def _ascending(values: tuple[float, float]) -> tuple[float, float]:
 def _none_or_weights(value: object) -> object:
     if value is None or str(value).lower() in {"none", "null", ""}:
         return None
-    if value != "imagenet" and not Path(str(value)).is_file():
-        raise ValueError(f"'{value}' is neither none, imagenet nor a file that exists")
+    if value not in {"imagenet", "audioset"} and not Path(str(value)).is_file():
+        raise ValueError(f"'{value}' is neither none, imagenet, audioset nor a file that exists")
     return str(value)
 
 
@@ -75,6 +81,10 @@ class Rejection(_Group):
 class LogMel(_Group):
     """The log-mel spectrogram."""
 
+    kind: Literal["librosa", "kaldi"]
+    """`librosa`: in dB, scaled by the range of the training clips. `kaldi`: the log-mel of mn04,
+    mn10 and mn20: pre-emphasis 0.97, windows of 25 ms, Kaldi's mel bands to 15 kHz, ln(power +
+    1e-5), scaled so that −4.5 and 0.5 become 0 and 1."""
     sample_rate: Count
     """Hz; clips are resampled to it."""
     n_fft: Count
@@ -83,6 +93,13 @@ class LogMel(_Group):
     """Samples between the starts of consecutive windows."""
     n_mels: Annotated[int, Field(ge=32)]
     """Mel bands; the backbone halves them five times."""
+
+    @model_validator(mode="after")
+    def _has_room_for_a_window(self) -> "LogMel":
+        window = round(KALDI_WINDOW * self.sample_rate)
+        if self.kind == "kaldi" and self.n_fft < window:
+            raise ValueError(f"n_fft is {self.n_fft}, less than the {window} samples of a window")
+        return self
 
 
 class Pca(_Group):
@@ -112,7 +129,8 @@ class Momentum(_Group):
     """Momentum of batch normalisation."""
 
     backbone: Fraction
-    """Fraction of the running mean that a step keeps, in the backbone's batch normalisations."""
+    """Fraction of the running mean that a step keeps, in the batch normalisations of mobilenet_v2's
+    backbone; 0.99 in those of mn04, mn10 and mn20."""
     others: Fraction
     """The same in all other batch normalisations."""
 
@@ -120,12 +138,20 @@ class Momentum(_Group):
 class Model(_Group):
     """The networks."""
 
+    encoder: str
+    """mobilenet_v2, or mn04, mn10, mn20 (`--env audioset`), of 1, 5 and 18 million parameters."""
     weights: Annotated[str | None, BeforeValidator(_none_or_weights)]
-    """Initial weights of the backbone: imagenet, which Keras downloads; the path of a `.h5` file of
-    MobileNetV2 without top; or null for random ones."""
+    """Initial weights of the encoder: imagenet for mobilenet_v2, audioset for mn04, mn10 and mn20,
+    downloaded once; the path of a file of them (`.h5` of MobileNetV2 without top, `.pt` of
+    EfficientAT); or null for random ones."""
     width: Positive
-    """Width multiplier of the backbone; ImageNet weights exist for 0.35, 0.5, 0.75, 1, 1.3, 1.4."""
+    """Width multiplier of mobilenet_v2; ImageNet weights exist for 0.35, 0.5, 0.75, 1, 1.3, 1.4."""
     momentum: Momentum
+    frozen_stages: Annotated[int, Field(ge=0)]
+    """First stages of mn04, mn10 or mn20 that are not trained, of 17: the first convolution, 15
+    blocks, the last convolution."""
+    freeze_normalisation: bool
+    """Whether the batch normalisations of mn04, mn10 or mn20 keep their weights and statistics."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
     """Precision of the layers' arithmetic; weights and probabilities are always float32."""
 
@@ -288,6 +314,7 @@ class NetworkSettings(_Group):
     test_time_crops: TestTimeCrops
     inference: Inference
     seed: int
+    cache_dir: str
 
 
 class Report(_Group):
@@ -327,7 +354,8 @@ class Parameters(_Group):
     data_dir: str
     """Folder of all outputs, relative to the project, or a url (s3://…)."""
     cache_dir: str
-    """Folder of local copies if data_dir is a url, relative to the project."""
+    """Folder of downloaded weights, and of local copies if data_dir is a url, relative to the
+    project."""
     tag_dir: str | None
     """Folder of sounds for pipeline tag, relative to the project."""
     n_jobs: Annotated[int, AfterValidator(_not_zero)]

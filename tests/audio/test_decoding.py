@@ -16,7 +16,7 @@ from fsat_kedro.errors import UnreadableError
 
 SHARED = Path(os.environ.get("FSAT_SHARED", Path(__file__).parents[3] / "shared"))
 REFERENCE = SHARED / "reference" / "seed_features.npz"
-LOG_MEL = {"sample_rate": 22050, "n_fft": 1764, "hop_length": 220, "n_mels": 64}
+LOG_MEL = {"kind": "librosa", "sample_rate": 22050, "n_fft": 1764, "hop_length": 220, "n_mels": 64}
 
 
 def tone(frequency, seconds, sample_rate=decoding.SAMPLE_RATE, amplitude=0.5):

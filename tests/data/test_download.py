@@ -21,7 +21,7 @@ import pytest
 from kill_and_resume import make_project
 
 from fsat_kedro.data import download
-from fsat_kedro.data.download import DOWNLOAD_FOLDER, download_release
+from fsat_kedro.data.download import DOWNLOAD_FOLDER, download_release, fetch_file
 from fsat_kedro.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -481,3 +481,48 @@ def test_a_kedro_run_downloads_into_the_raw_folder_and_saves_a_list(release, tmp
     assert table["file"].tolist() == list(release.files)
     assert "Downloading Set.audio.zip" in finished.stdout
     assert "%|" not in finished.stderr  # No progress bar unless stderr is a terminal.
+
+
+def fetch(release, folder, *, size=None, sha256=None):
+    return fetch_file(f"{release.url}/a.pt", folder, size=size, sha256=sha256, remedy="Set it.")
+
+
+def test_a_single_file_is_fetched_once(release, tmp_path):
+    release.files["a.pt"] = content = bytes(range(200))
+    digest = hashlib.sha256(content).hexdigest()
+    path = fetch(release, tmp_path / "cache", size=200, sha256=digest)
+    assert path == tmp_path / "cache" / "a.pt"
+    assert path.read_bytes() == content
+    assert release.pop_requests() == [("a.pt", None)]
+    assert fetch(release, tmp_path / "cache", size=200, sha256=digest) == path
+    assert release.pop_requests() == []
+    assert visible(tmp_path / "cache") == ["a.pt"]
+
+
+def test_a_single_file_of_unknown_size_resumes(release, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "_BACKOFF", 0)
+    release.files["a.pt"] = content = os.urandom(200_000)
+    release.limits = [0, 2**16]  # The first request only asks for the size.
+    assert fetch(release, tmp_path).read_bytes() == content
+    assert [asked for _, asked in release.pop_requests()] == [None, None, "bytes=65536-"]
+
+
+def test_a_single_file_that_differs_is_refused(release, tmp_path):
+    release.files["a.pt"] = content = bytes(200)
+    with pytest.raises(InputError, match=r"the SHA256 .* instead of 0000.*again later\. Set it"):
+        fetch(release, tmp_path, sha256="0" * 64)
+    with pytest.raises(InputError, match=r"200 bytes instead of 199"):
+        fetch(release, tmp_path, size=199)
+    assert not (tmp_path / "a.pt").exists()
+    (tmp_path / "a.pt").write_bytes(content[1:])
+    with pytest.raises(InputError, match=r"a\.pt has 199 bytes instead of 200: remove it"):
+        fetch(release, tmp_path, size=200)
+
+
+def test_a_single_file_without_a_network_is_an_error_with_a_remedy(release, tmp_path):
+    for size in (None, 200):
+        with pytest.raises(InputError, match=r"404.*Set it\."):
+            fetch(release, tmp_path, size=size)
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot be saved in .*Set it\."):
+        fetch(release, tmp_path / "file")

@@ -22,7 +22,7 @@ from fsat_kedro.parameters import LogMel, Report
 LABELS = ["Bark", "Flute", "Meow", "Siren"]
 ATTACK = '"><img src=x onerror="window.hacked=1"></script><script>window.hacked=1</script>'
 # A frame every 10 ms.
-LOG_MEL = LogMel(sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
+LOG_MEL = LogMel(kind="librosa", sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
 
 
 class Split(NamedTuple):

@@ -19,6 +19,9 @@ MODEL = {
     "width": 1.0,
     "momentum": {"backbone": 0.9, "others": 0.9},
     "precision": "float32",
+    "encoder": "mobilenet_v2",
+    "frozen_stages": 0,
+    "freeze_normalisation": False,
 }
 
 
@@ -36,6 +39,7 @@ def catalog(tmp_path):
     names = ("audio", "mels", "weights", "pca_weights")
     datasets = {name: JSONDataset(filepath=str(tmp_path / f"{name}.json")) for name in names}
     parameters = {"model": MODEL, "data_dir": str(tmp_path), "spool_dir": str(tmp_path)}
+    parameters["cache_dir"] = str(tmp_path)
     datasets |= {f"params:{name}": MemoryDataset(value) for name, value in parameters.items()}
     catalog = DataCatalog(datasets)
     catalog.save("audio", "sound")
@@ -46,7 +50,7 @@ def catalog(tmp_path):
 def fetched(monkeypatch):
     """The weights that were fetched."""
     weights = []
-    monkeypatch.setattr(encoders, "fetch_weights", lambda model, x: weights.append(x))
+    monkeypatch.setattr(encoders, "fetch_weights", lambda model, _: weights.append(model.weights))
     return weights
 
 
@@ -91,7 +95,7 @@ def test_a_finished_stage_needs_none_unless_it_is_trained_again(start, catalog, 
 
 
 def test_weights_that_are_not_at_hand_stop_the_run_as_one_message(start, monkeypatch):
-    def fail(model, weights):
+    def fail(model, cache_dir):
         raise InputError("no network")
 
     monkeypatch.setattr(encoders, "fetch_weights", fail)

@@ -57,7 +57,7 @@ def test_a_url_stays_one_and_has_a_local_folder_for_temporary_files(tmp_path):
     [
         ("demo", {"trim": {"topdb": 1}}, "unknown parameter 'trim.topdb'"),
         ("demo", {"seed": -1}, "parameter 'seed' is -1"),
-        ("nowhere", {}, "unknown environment 'nowhere': .* has base, demo, esc50"),
+        ("nowhere", {}, "unknown environment 'nowhere': .* has audioset, base, demo, esc50"),
         ("demo", {"raw_dir": "s3://bucket"}, "raw_dir is s3://bucket, but has to be a folder"),
         ("demo", {"cache_dir": "s3://bucket"}, "cache_dir is s3://bucket, but has to be a folder"),
         ("base", {"data_dir": "~/out"}, "data_dir is ~/out: write the full path"),
@@ -78,7 +78,7 @@ def test_a_wrong_value_is_refused(tmp_path, env, parameters, message):
         (
             Model,
             {"weights": "nowhere.h5", "width": 1, "momentum": {"backbone": 0.9, "others": 0.9}},
-            "'nowhere.h5' is neither none, imagenet nor a file that exists",
+            "'nowhere.h5' is neither none, imagenet, audioset nor a file that exists",
         ),
     ],
 )

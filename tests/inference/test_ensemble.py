@@ -102,7 +102,13 @@ def test_clips_get_the_mean_logarithm_over_their_crops_and_others_nan(rng, batch
 # One fold
 
 NARROW = Model(
-    weights=None, width=0.35, momentum={"backbone": 0.9, "others": 0.9}, precision="float32"
+    encoder="mobilenet_v2",
+    frozen_stages=0,
+    freeze_normalisation=False,
+    weights=None,
+    width=0.35,
+    momentum={"backbone": 0.9, "others": 0.9},
+    precision="float32",
 )
 
 

@@ -22,7 +22,13 @@ from fsat_kedro.parameters import Inference, Model
 def network():
     keras.utils.set_random_seed(3)
     settings = Model(
-        weights=None, width=0.35, momentum={"backbone": 0.9, "others": 0.9}, precision="float32"
+        encoder="mobilenet_v2",
+        frozen_stages=0,
+        freeze_normalisation=False,
+        weights=None,
+        width=0.35,
+        momentum={"backbone": 0.9, "others": 0.9},
+        precision="float32",
     )
     return build_network(settings, weights=None, n_mels=32, n_classes=4, n_components=6)
 

@@ -1,4 +1,4 @@
-"""The tests of a stage, run again with every other Keras backend that is installed."""
+"""The tests of a stage and of an encoder, run again with each other backend that is installed."""
 
 import os
 import subprocess
@@ -10,11 +10,12 @@ import pytest
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_a_stage_trains_and_resumes_with_another_backend(backend):
+def test_stages_and_encoders_work_with_another_backend(backend):
     if find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    tests = Path(__file__).with_name("test_training.py")
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tests)]
+    files = ("test_training.py", "test_mobilenet_v3.py")
+    tests = [str(Path(__file__).with_name(file)) for file in files]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests]
     finished = subprocess.run(
         command, env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True
     )

@@ -386,6 +386,15 @@ def test_only_levels_beyond_those_of_the_training_clips_become_0_or_1():
     np.testing.assert_array_equal(found[~inside], (levels > 0)[~inside])
 
 
+def test_levels_of_a_fixed_range_are_not_bounded():
+    statistics = {"minimum": -4.5, "maximum": 0.5, "bounded": False, "shortest": 9, "longest": 9}
+    levels = np.linspace(-11.5, 10, 9 * N_MELS, dtype=np.float32).reshape(9, N_MELS)
+    clips = Clips(np.array([0]), ["a"], RaggedArray(levels, np.array([0, 9])), None, statistics)
+    settings = TestTimeCrops(n_lengths=1, crops_per_length=1, subset="all", batch_size=1)
+    ((mel,),) = CropBatches(clips, settings, seed=(1,))[0]
+    np.testing.assert_allclose(mel[0, ..., 0].T, (levels + 4.5) / 5, rtol=1e-5, atol=1e-6)
+
+
 def test_the_thinned_subset_is_one_crop_of_every_other_length():
     lengths = [5, 10, 15, 20, 25, 30]
     every = crop_batches_of(clips_of([4, 1, 2]), lengths=lengths, crops_per_length=5)

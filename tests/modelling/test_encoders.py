@@ -1,121 +1,135 @@
-import re
+"""The table of encoders: what fits together, and where the weights come from."""
+
+import copy
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 
 import numpy as np
 import pytest
+from kedro.config import OmegaConfigLoader
+from torch_files import write_tensors
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.modelling import encoders
-from fsat_kedro.modelling.encoders import build_encoder, copy_encoder_weights, fetch_weights
+from fsat_kedro.modelling.encoders import (
+    ENCODERS,
+    build_encoder,
+    copy_encoder_weights,
+    fetch_weights,
+    require_fitting,
+)
 from fsat_kedro.modelling.networks import build_network
-from fsat_kedro.parameters import IMAGENET_WIDTHS, Model
+from fsat_kedro.parameters import Model, Parameters
+from fsat_kedro.settings import CONFIG_LOADER_ARGS
 
+CONF = Path(__file__).parents[2] / "conf"
 NARROW = Model(
-    weights=None, width=0.35, momentum={"backbone": 0.9, "others": 0.9}, precision="float32"
+    encoder="mobilenet_v2",
+    frozen_stages=0,
+    freeze_normalisation=False,
+    weights=None,
+    width=0.35,
+    momentum={"backbone": 0.9, "others": 0.9},
+    precision="float32",
 )
 
 
-def test_a_trained_backbone_starts_from_a_grayscale_input(tmp_path, rng):
-    import keras
-
-    backbone = keras.applications.MobileNetV2((None, None, 3), 0.35, False, weights=None)
-    backbone.save_weights(tmp_path / "backbone.weights.h5")
-    encoder = build_encoder(NARROW, weights=str(tmp_path / "backbone.weights.h5"), n_mels=32)
-    adapter = keras.Model(encoder.inputs, encoder.get_layer("conv_3").output)
-    images = rng.uniform(-2, 2, (2, 32, 40, 1)).astype(np.float32)
-    adapted = np.asarray(adapter(images))
-    assert np.abs(adapted - (images + 3)).max() < 1
-    for channel in range(3):
-        assert np.corrcoef(adapted[..., channel].ravel(), images.ravel())[0, 1] > 0.99
-    assert np.ptp(adapted, axis=-1).max() > 1e-3
-    ours, published = encoder.get_layer(backbone.name), backbone
-    for one, other in zip(ours.get_weights(), published.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    # A plain backbone can load the weights of ours.
-    ours.save_weights(tmp_path / "ours.weights.h5")
-    published.load_weights(tmp_path / "ours.weights.h5")
+MN04 = NARROW.model_copy(update={"encoder": "mn04", "frozen_stages": 2})
 
 
-def test_a_file_that_is_no_weights_is_an_error_with_a_remedy(tmp_path):
-    path = tmp_path / "backbone.weights.h5"
-    path.write_bytes(b"no weights")
-    with pytest.raises(InputError, match=rf"loaded from {path}.* of width 0.35. Replace it, or"):
-        build_encoder(NARROW, weights=str(path), n_mels=32)
+def configured(env, **model):
+    loader = OmegaConfigLoader(conf_source=str(CONF), env=env, **CONFIG_LOADER_ARGS)
+    parameters = copy.deepcopy(loader["parameters"])
+    parameters["model"] |= model
+    return Parameters.model_validate(parameters)
 
 
-@pytest.fixture
-def published(tmp_path, monkeypatch):
-    """A folder of weights, served in place of Keras' own, and an empty cache of Keras."""
-    import keras
-
-    folder = tmp_path / "published"
-    folder.mkdir()
-    (tmp_path / "cache").mkdir()
-    monkeypatch.setattr(keras.src.backend.config, "_KERAS_DIR", str(tmp_path / "cache"))
-    server = ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)
-    )
-    Thread(target=server.serve_forever).start()
-    url = f"http://127.0.0.1:{server.server_port}/width_{{width}}.h5"
-    monkeypatch.setattr(encoders, "_IMAGENET_WEIGHTS", url)
-    yield folder
-    server.shutdown()
-    server.server_close()
+@pytest.mark.parametrize("env", ["base", "demo", "esc50", "audioset"])
+def test_the_parameters_of_an_environment_fit_together(env):
+    require_fitting(configured(env))
 
 
-def test_imagenet_weights_are_downloaded_once(published, tmp_path):
-    import keras
-
-    backbone = keras.applications.MobileNetV2((None, None, 3), 0.35, False, weights=None)
-    backbone.save(published / "width_0.35.h5")  # In the format of the published files.
-    encoder = build_encoder(NARROW, weights="imagenet", n_mels=32)
-    ours = encoder.get_layer(backbone.name).get_weights()
-    for one, other in zip(ours, backbone.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
-    (published / "width_0.35.h5").unlink()
-    path = fetch_weights(NARROW, "imagenet")
-    assert path == str(tmp_path / "cache" / "models" / "width_0.35.h5")
-    # A file that was brought by hand can also stand elsewhere.
-    build_encoder(NARROW, weights=path, n_mels=32)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_environment_of_an_encoder_has_settings_that_fit(encoder):
+    require_fitting(configured(ENCODERS[encoder].environment, encoder=encoder))
 
 
-def test_imagenet_weights_that_cannot_be_downloaded_are_an_error_with_a_remedy(published):
-    with pytest.raises(InputError, match=r"width_1.0.h5.* into ~/.keras/models, or set"):
-        fetch_weights(NARROW.model_copy(update={"width": 1}), "imagenet")
+@pytest.mark.parametrize(
+    ("env", "model", "message"),
+    [
+        ("base", {"encoder": "mn40"}, "mn40, which is none of mobilenet_v2, mn04"),
+        (
+            "base",
+            {"encoder": "mn04"},
+            "weights is imagenet, but mn04 has audioset, .* --env audioset",
+        ),
+        (
+            "audioset",
+            {"encoder": "mobilenet_v2"},
+            "audioset, but mobilenet_v2 has imagenet.* --env b",
+        ),
+        (
+            "esc50",
+            {"encoder": "mn10", "weights": None},
+            r"mn10, which needs log_mel.kind=kaldi \(not librosa\), log_mel.sample_rate=32000 "
+            r"\(not 22050\), log_mel.n_fft=1024 \(not 1764\), log_mel.hop_length=320 \(not 440\). "
+            "--env audioset has the settings of mn10",
+        ),
+        ("audioset", {"frozen_stages": 18}, "18, but mn04 has 17 stages"),
+        ("base", {"frozen_stages": 1}, "1, but mobilenet_v2 has 0 stages"),
+        ("base", {"freeze_normalisation": True}, "mobilenet_v2 has to learn its normalisation"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(env, model, message):
+    with pytest.raises(InputError, match=message):
+        require_fitting(configured(env, **model))
 
 
-def test_other_weights_need_no_download(published):
-    assert fetch_weights(NARROW, None) is None
-    assert fetch_weights(NARROW, "mine.h5") == "mine.h5"
+def test_other_weights_need_no_download(tmp_path):
+    assert fetch_weights(NARROW, str(tmp_path)) is None
+    (tmp_path / "mine.h5").touch()
+    mine = NARROW.model_copy(update={"weights": "mine.h5"})
+    assert fetch_weights(mine, str(tmp_path)) == "mine.h5"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.h5"]
 
 
-def test_the_url_is_that_of_keras(monkeypatch):
-    import keras
+def test_weights_of_audioset_are_downloaded_once(tmp_path, monkeypatch):
+    (tmp_path / "published").mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path / "published")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/mn04.pt"
+        fetch = encoders._published(url, size=None, sha256=None)
+        entry = encoders.Encoder(ENCODERS["mn04"].build, {"audioset": fetch}, "audioset")
+        monkeypatch.setitem(ENCODERS, "mn04", entry)
+        settings = MN04.model_copy(update={"weights": "audioset"})
+        with pytest.raises(InputError, match=r"404.*and set model\.weights to its path"):
+            fetch_weights(settings, str(tmp_path / "cache"))
+        (tmp_path / "published" / "mn04.pt").write_bytes(b"weights")
+        path = fetch_weights(settings, str(tmp_path / "cache"))
+        server.shutdown()
+    assert Path(path).read_bytes() == b"weights"
+    assert fetch_weights(settings, str(tmp_path / "cache")) == path
 
-    used = []
-    module = keras.src.applications.mobilenet_v2
-    monkeypatch.setattr(module.file_utils, "get_file", lambda *args, **_: used.append(args))
-    monkeypatch.setattr(module.Functional, "load_weights", lambda *_: None)
-    for width in (0.35, 1.0):
-        keras.applications.MobileNetV2((224, 224, 3), width, False, weights="imagenet")
-        url = encoders._IMAGENET_WEIGHTS.format(width=width)
-        assert used.pop() == (url.rpartition("/")[2], url)
-    with pytest.raises(ValueError, match="alpha must be one of") as error:
-        keras.applications.MobileNetV2((224, 224, 3), 0.6, False, weights="imagenet")
-    widths = re.findall(r"`([\d.]+)`", str(error.value))
-    assert tuple(map(float, widths)) == IMAGENET_WIDTHS
 
-
-def test_the_backbone_has_the_momentum_that_is_set():
-    from keras.layers import BatchNormalization
-
-    encoder = build_encoder(NARROW, weights=None, n_mels=32)
-    backbone = next(layer for layer in encoder.layers if layer.name.startswith("mobilenet"))
-    norms = [layer for layer in backbone.layers if isinstance(layer, BatchNormalization)]
-    assert len(norms) > 50
-    assert {layer.momentum for layer in norms} == {0.9}
+def test_an_encoder_is_built_with_weights_of_a_file_and_frozen_stages(tmp_path, rng):
+    tensors = {}
+    for layer in build_encoder(MN04, weights=None, n_mels=128).layers:
+        for variable in layer.weights:
+            axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(len(variable.shape), (0,))
+            if type(layer).__name__ == "DepthwiseConv2D":
+                axes = (2, 3, 0, 1)
+            name = {"kernel": "weight", "gamma": "weight", "beta": "bias"}.get(variable.name)
+            name = name or variable.name.replace("moving", "running").replace("variance", "var")
+            shape = [variable.shape[axis] for axis in axes]
+            tensors[f"{layer.name}.{name}"] = np.full(shape, 0.25, np.float32)
+    path = str(write_tensors(tmp_path / "mn04.pt", tensors))
+    encoder = build_encoder(MN04, weights=path, n_mels=128)
+    assert all((weights == 0.25).all() for weights in encoder.get_weights())
+    frozen = [layer for layer in encoder.layers if layer.weights and not layer.trainable]
+    assert {layer.name.split(".")[1] for layer in frozen} == {"0", "1"}
 
 
 def test_the_encoder_weights_are_copied_and_no_others():

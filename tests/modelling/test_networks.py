@@ -7,7 +7,13 @@ from fsat_kedro.modelling.networks import build_network, compiles_with_xla, load
 from fsat_kedro.parameters import Model
 
 NARROW = Model(
-    weights=None, width=0.35, momentum={"backbone": 0.9, "others": 0.9}, precision="float32"
+    encoder="mobilenet_v2",
+    frozen_stages=0,
+    freeze_normalisation=False,
+    weights=None,
+    width=0.35,
+    momentum={"backbone": 0.9, "others": 0.9},
+    precision="float32",
 )
 SIZES = {"n_mels": 32, "n_classes": 3}
 
@@ -39,7 +45,13 @@ def mels(n, length):
 
 def test_the_full_network_has_the_published_number_of_parameters():
     settings = Model(
-        weights=None, width=1, momentum={"backbone": 0.999, "others": 0.99}, precision="float32"
+        encoder="mobilenet_v2",
+        frozen_stages=0,
+        freeze_normalisation=False,
+        weights=None,
+        width=1,
+        momentum={"backbone": 0.999, "others": 0.99},
+        precision="float32",
     )
     sizes = {"n_mels": 64, "n_classes": 41, "n_components": 350}
     network = build_network(settings, weights=None, **sizes)

@@ -432,6 +432,14 @@ def test_the_checkpoint_of_another_stage_has_another_fingerprint(tmp_path, chang
     assert checkpoint.load(fingerprint(setup, settings)) is None
 
 
+def test_a_stage_with_frozen_layers_has_another_fingerprint():
+    setup = Setup()
+    arguments = (setup.network, setup.batches, setup.validation, STAGE)
+    before = training._fingerprint(*arguments)
+    setup.network.get_layer(ENCODER).layers[1].trainable = False
+    assert training._fingerprint(*arguments) != before
+
+
 def test_a_stage_does_not_resume_from_the_checkpoint_of_another(tmp_path):
     checkpoint = tmp_path / "mel.checkpoint.npz"
     settings = changed(STAGE, epochs=2)

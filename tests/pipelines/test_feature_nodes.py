@@ -10,7 +10,7 @@ from fsat_kedro.errors import InputError
 from fsat_kedro.parameters import CropLengths, LogMel, Pca
 from fsat_kedro.pipelines.features import nodes
 
-LOG_MEL = LogMel(sample_rate=22050, n_fft=1764, hop_length=220, n_mels=64)
+LOG_MEL = LogMel(kind="librosa", sample_rate=22050, n_fft=1764, hop_length=220, n_mels=64)
 
 
 def test_log_mels_are_frames_by_bands_without_frames_for_a_rejected_clip(tmp_path, rng):
@@ -58,14 +58,23 @@ def test_statistics_are_the_range_and_the_percentiles_of_usable_clips():
     values = np.array([[-80.0, 3.0]] * 110 + [[-20.0, 12.0]] * 110, np.float32)
     lengths = [40, 0, 50, 60, 0, 70]
     mels = RaggedArray(values, np.cumsum([0, *lengths]))
-    statistics = nodes.fit_mel_statistics(mels, CropLengths(percentiles=(0, 100)))
-    assert statistics == {"minimum": -80, "maximum": 12, "shortest": 40, "longest": 70}
+    statistics = nodes.fit_mel_statistics(mels, CropLengths(percentiles=(0, 100)), LOG_MEL)
+    lengths = {"shortest": 40, "longest": 70}
+    assert statistics == {"minimum": -80, "maximum": 12, "bounded": True, **lengths}
+
+
+def test_the_range_of_kaldi_is_that_of_its_encoders():
+    mels = RaggedArray(np.full((9, 128), -11.5, np.float32), np.array([0, 9]))
+    kaldi = LogMel(kind="kaldi", sample_rate=32_000, n_fft=1024, hop_length=320, n_mels=128)
+    statistics = nodes.fit_mel_statistics(mels, CropLengths(percentiles=(0, 100)), kaldi)
+    lengths = {"shortest": 9, "longest": 9}
+    assert statistics == {"minimum": -4.5, "maximum": 0.5, "bounded": False, **lengths}
 
 
 def test_no_usable_clip_is_an_error():
     mels = RaggedArray(np.zeros((0, 64), np.float32), np.array([0, 0, 0]))
     with pytest.raises(InputError, match="no usable training clip"):
-        nodes.fit_mel_statistics(mels, CropLengths(percentiles=(25, 75)))
+        nodes.fit_mel_statistics(mels, CropLengths(percentiles=(25, 75)), LOG_MEL)
 
 
 def test_a_rejected_clip_does_not_affect_the_projection_and_has_no_components(rng):

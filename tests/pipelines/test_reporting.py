@@ -17,7 +17,7 @@ LABELS = ["Bell", "Drum", "Wind"]
 CLASSES = {"labels": LABELS, "prior": [0.4, 0.4, 0.2]}
 PHASES = {"cyclic": 4, "low": 2, "high": 3}
 # A frame every 10 ms.
-LOG_MEL = LogMel(sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
+LOG_MEL = LogMel(kind="librosa", sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
 # Rows are clips: Bell, Bell, Drum, Drum, rejected, Wind.
 PROBABILITIES = np.array(
     [
@@ -394,6 +394,17 @@ def test_the_gallery_has_an_exemplar_of_each_class_over_its_length(reports):
         "3.0 s",
         "6.0 s",
     ]
+
+
+def test_the_gallery_shows_80_db_of_any_log_mel():
+    kaldi = LogMel(kind="kaldi", sample_rate=20_000, n_fft=1024, hop_length=200, n_mels=64)
+    mels = make_ragged([40] * 3, LOG_MEL.n_mels)
+    predictions = Predictions(np.eye(3), make_clips(LABELS, verified=[None] * 3), LABELS)
+    for log_mel, decibels in ((LOG_MEL, 1), (kaldi, 10 / np.log(10))):
+        for row, axes in enumerate(nodes.draw_mel_gallery(predictions, mels, log_mel).axes[:3]):
+            (image,) = axes.get_images()
+            np.testing.assert_allclose(image.get_array(), mels[row].T * decibels, rtol=1e-6)
+            assert np.ptp(image.get_clim()) == pytest.approx(80)
 
 
 def test_labels_are_drawn_literally_not_as_formulas():

@@ -29,6 +29,9 @@ SETTINGS = NetworkSettings(
         "width": 0.35,
         "momentum": {"backbone": 0.9, "others": 0.9},
         "precision": "float32",
+        "encoder": "mobilenet_v2",
+        "frozen_stages": 0,
+        "freeze_normalisation": False,
     },
     training={
         "batch_size": 2,
@@ -57,6 +60,7 @@ SETTINGS = NetworkSettings(
     },
     inference={"runtime": "keras"},
     seed=7,
+    cache_dir="cache",
 )
 STATISTICS = {"minimum": 0.0, "maximum": 1.0, "shortest": 32, "longest": 40}
 VALUES = np.random.default_rng(0).random((60 * N_CLIPS, N_MELS), dtype=np.float32)

@@ -449,7 +449,11 @@ def test_the_registry_lists_all_pipelines(project):
         (["--env", "nowhere"], {}, "unknown environment 'nowhere'"),
         ([], {"folds.n_fold": 5}, "unknown parameter 'folds.n_fold'"),
         ([], {"folds.n_folds": 1}, "parameter 'folds.n_folds' is 1"),
-        ([], {"model.weights": "gone.h5"}, "'gone.h5' is neither none, imagenet nor a file"),
+        (
+            [],
+            {"model.weights": "gone.h5"},
+            "'gone.h5' is neither none, imagenet, audioset nor a file",
+        ),
         (
             [],
             {"raw_dir": "nothing/here", "model.weights": "null"},

@@ -1,4 +1,4 @@
-"""Resumable, verified download of a published data set: the files of a Zenodo record.
+"""Resumable, verified downloads: the files of a Zenodo record, or a single file.
 
 Incomplete files are in the hidden folder `.download` of the raw folder. A file or folder moves to
 the raw folder itself once it is complete.
@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import urljoin
 
 import pandas as pd
+import portalocker
 import requests
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
@@ -31,7 +32,7 @@ MARKER = ".unpacked.md5"
 """File in an unpacked folder with checksum and name of its archive, as `md5sum` writes them."""
 
 _RECORD = "record.json"
-_MANUALLY = "or put the files into raw_dir yourself (docs/data.md)"
+_REMEDY = "Or put the files into raw_dir yourself (docs/data.md)"
 
 _CHUNK = 2**16
 _TIMEOUT = 60  # Seconds without a byte.
@@ -41,14 +42,19 @@ _BUSY = (429, 500, 502, 503, 504)
 
 
 class ReleaseFile(NamedTuple):
-    """A file of a record."""
+    """A file to download."""
 
     name: str
     size: int
     """Bytes."""
-    md5: str
-    """32 hex digits."""
+    checksum: str
+    """`md5:` or `sha256:` with its hex digits; "" if it is not known."""
     url: str
+
+    @property
+    def md5(self) -> str:
+        """Return the 32 hex digits of the MD5, which all files of a record have."""
+        return self.checksum.removeprefix("md5:")
 
     @property
     def is_archive(self) -> bool:
@@ -88,9 +94,57 @@ def download_release(record: str, raw_dir: Path | str) -> pd.DataFrame:
             f"the download into {raw_dir} stopped: {error}: correct that and run again to resume"
         ) from error
     logger.info("All files of %s are in %s", record, raw_dir)
-    table = pd.DataFrame(files, columns=["file", "bytes", "md5", "url"])
+    rows = [(file.name, file.size, file.md5, file.url) for file in files]
+    table = pd.DataFrame(rows, columns=["file", "bytes", "md5", "url"])
     paths = [_find_complete(file, raw_dir) for file in files]
     return table.assign(path=[path and path.name for path in paths])
+
+
+def fetch_file(
+    url: str, folder: Path, *, size: int | None, sha256: str | None, remedy: str
+) -> Path:
+    """Download a file into a folder, unless it is there, and return its path.
+
+    An interrupted transfer resumes where it stopped, in this run or the next.
+
+    Args:
+        url: of the file, which ends with its name.
+        folder: created if missing.
+        size: bytes, or None if they are not known: then the server's word counts.
+        sha256: 64 hex digits, or None if they are not known.
+        remedy: what else the user can do, for errors.
+
+    Raises:
+        InputError: the file cannot be downloaded, or differs from its size or checksum.
+    """
+    path = folder / url.rpartition("/")[2]
+    checksum = f"sha256:{sha256}" if sha256 else ""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Processes that need the same file wait for the one that downloads it.
+        with (folder / f".{path.name}.lock").open("w") as lock, _session() as session:
+            portalocker.lock(lock, portalocker.LockFlags.EXCLUSIVE)
+            if not path.exists():
+                file = ReleaseFile(
+                    path.name, size or _ask_size(url, session, remedy), checksum, url
+                )
+                partial = folder / f".{path.name}.partial"
+                _transfer_verified(file, partial, session, remedy).replace(path)
+        mismatch = _describe_mismatch(path, size or path.stat().st_size, checksum)
+    except OSError as error:
+        raise InputError(f"{url} cannot be saved in {folder}: {error}. {remedy}") from error
+    if mismatch:
+        raise InputError(f"{path} has {mismatch}: remove it to download it again. {remedy}")
+    return path
+
+
+def _ask_size(url: str, session: requests.Session, remedy: str) -> int:
+    try:
+        with session.get(url, stream=True, timeout=_TIMEOUT) as response:
+            response.raise_for_status()
+            return int(response.headers["Content-Length"])
+    except (requests.RequestException, KeyError, ValueError) as error:
+        raise InputError(f"{url} cannot be downloaded: {_root_cause(error)}. {remedy}") from error
 
 
 def _session() -> requests.Session:
@@ -126,7 +180,7 @@ def _read_record(record: str, session: requests.Session) -> list[ReleaseFile]:
     except requests.RequestException as error:
         raise InputError(
             f"the record {record} cannot be read: {_root_cause(error)}: check the network and "
-            f"download.record, {_MANUALLY}"
+            f"download.record. {_REMEDY}"
         ) from error
     try:
         files = [_parse_entry(entry, record) for entry in response.json()["files"]]
@@ -148,7 +202,7 @@ def _parse_entry(entry: dict, record: str) -> ReleaseFile:
     checksum = re.fullmatch("md5:([0-9a-f]{32})", entry["checksum"].lower())
     if checksum is None:
         raise ValueError(f"checksum {entry['checksum']!r} of {name}")
-    return ReleaseFile(name, size, checksum[1], url)
+    return ReleaseFile(name, size, checksum[0], url)
 
 
 def _save_record(record: str, files: list[ReleaseFile], raw_dir: Path) -> None:
@@ -172,20 +226,25 @@ def _find_complete(file: ReleaseFile, raw_dir: Path) -> Path | None:
         markers = raw_dir.glob(f"*/{MARKER}")
         return next((path.parent for path in markers if file.md5 in path.read_text()), None)
     path = raw_dir / file.name
-    return path if path.exists() and not _describe_mismatch(path, file) else None
+    if path.exists() and not _describe_mismatch(path, file.size, file.checksum):
+        return path
+    return None
 
 
-def _describe_mismatch(path: Path, file: ReleaseFile) -> str:
-    """Describe how a file differs from the record; "" if it does not."""
-    size = path.stat().st_size
-    if size != file.size:
-        return f"{size} bytes instead of {file.size}"
-    digest = hashlib.md5(usedforsecurity=False)
+def _describe_mismatch(path: Path, size: int, checksum: str) -> str:
+    """Describe how a file differs from what it should be; "" if it does not."""
+    n_bytes = path.stat().st_size
+    if n_bytes != size:
+        return f"{n_bytes} bytes instead of {size}"
+    algorithm, _, expected = checksum.partition(":")
+    if not expected:
+        return ""
+    digest = hashlib.new(algorithm, usedforsecurity=False)
     with path.open("rb") as content:
         while chunk := content.read(2**20):
             digest.update(chunk)
     found = digest.hexdigest()
-    return "" if found == file.md5 else f"the MD5 {found} instead of {file.md5}"
+    return "" if found == expected else f"the {algorithm.upper()} {found} instead of {expected}"
 
 
 def _get_files(missing: list[ReleaseFile], session: requests.Session, raw_dir: Path) -> None:
@@ -207,7 +266,7 @@ def _get_files(missing: list[ReleaseFile], session: requests.Session, raw_dir: P
 def _require_no_conflict(file: ReleaseFile, raw_dir: Path) -> None:
     """Raise an error if the user has another file or folder where this one belongs."""
     path = raw_dir / file.name
-    if path.exists() and (mismatch := _describe_mismatch(path, file)):
+    if path.exists() and (mismatch := _describe_mismatch(path, file.size, file.checksum)):
         raise InputError(f"{path} has {mismatch}: move it away to download it again")
     if file.is_archive:
         _require_absent(raw_dir / path.stem, file)
@@ -247,20 +306,26 @@ def _download(file: ReleaseFile, session: requests.Session, raw_dir: Path) -> Pa
     if complete.exists():
         return complete
     complete.parent.mkdir(exist_ok=True)
+    return _transfer_verified(file, partial, session, _REMEDY).replace(complete)
+
+
+def _transfer_verified(
+    file: ReleaseFile, partial: Path, session: requests.Session, remedy: str
+) -> Path:
+    """Complete a partial file, and verify its size and checksum; return its path."""
     for _ in range(2):
-        _transfer(file, partial, session)
-        mismatch = _describe_mismatch(partial, file)
+        _transfer(file, partial, session, remedy)
+        mismatch = _describe_mismatch(partial, file.size, file.checksum)
         if not mismatch:
-            return partial.replace(complete)
+            return partial
         partial.unlink()
         logger.warning("%s has %s: discarded", file.name, mismatch)
     raise InputError(
-        f"{file.name} from {file.url} has {mismatch} and was discarded: try again later, "
-        f"{_MANUALLY}"
+        f"{file.name} from {file.url} has {mismatch} and was discarded: try again later. {remedy}"
     )
 
 
-def _transfer(file: ReleaseFile, partial: Path, session: requests.Session) -> None:
+def _transfer(file: ReleaseFile, partial: Path, session: requests.Session, remedy: str) -> None:
     """Complete a partial file; give up after several attempts in a row without a new byte."""
     partial.touch()
     n_received, n_failed = _size(partial), 0
@@ -271,20 +336,22 @@ def _transfer(file: ReleaseFile, partial: Path, session: requests.Session) -> No
     ) as bar:
         while _size(partial) < file.size:
             previous = n_received
-            reason = _receive(file, partial, session, bar)
+            reason = _receive(file, partial, session, bar, remedy)
             n_received = max(n_received, _size(partial))
             n_failed = 0 if n_received > previous else n_failed + 1
             if n_failed == _MAX_ATTEMPTS:
                 raise InputError(
                     f"{file.url} broke off {_MAX_ATTEMPTS} times in a row ({reason}) after "
-                    f"{_size(partial)} of {file.size} bytes of {file.name}. Run again to resume, "
-                    f"{_MANUALLY}"
+                    f"{_size(partial)} of {file.size} bytes of {file.name}. Run again to resume. "
+                    f"{remedy}"
                 )
             if n_received < file.size:
                 time.sleep(_BACKOFF * 2**n_failed)
 
 
-def _receive(file: ReleaseFile, partial: Path, session: requests.Session, bar: tqdm) -> str:
+def _receive(
+    file: ReleaseFile, partial: Path, session: requests.Session, bar: tqdm, remedy: str
+) -> str:
     """Append the bytes of one request to a partial file, and return why it ended."""
     size = _size(partial)
     headers = {"Range": f"bytes={size}-"} if size else {}
@@ -304,7 +371,7 @@ def _receive(file: ReleaseFile, partial: Path, session: requests.Session, bar: t
                         return "it is too long"
     except requests.HTTPError as error:
         raise InputError(
-            f"{file.name} cannot be downloaded: {_root_cause(error)}: try again later, {_MANUALLY}"
+            f"{file.name} cannot be downloaded: {_root_cause(error)}: try again later. {remedy}"
         ) from error
     except requests.RequestException as error:
         return _root_cause(error)

@@ -14,6 +14,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from fsat_kedro.audio.decoding import SAMPLE_RATE
+from fsat_kedro.audio.log_mel import decibels
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified
 from fsat_kedro.evaluation.predictions import Predictions
@@ -52,7 +53,7 @@ def preview_clips(
     """Preview the clips of a split that the report may show.
 
     They are the most confident misclassifications and, out-of-fold, an exemplar of each class.
-    Item i of `audio` is (n_i,), trimmed, at 44.1 kHz; item i of `mels` is (t_i, m), dB.
+    Item i of `audio` is (n_i,), trimmed, at 44.1 kHz; item i of `mels` is (t_i, m).
     """
     hop_seconds = log_mel.hop_length / log_mel.sample_rate
     exemplars = [] if predictions.folds is None else find_exemplars(predictions)
@@ -60,7 +61,7 @@ def preview_clips(
     for row in {*find_misclassified(predictions)["row"].head(report.max_clips), *exemplars}:
         wave = audio.reader(row)()[: round(report.max_seconds * SAMPLE_RATE)]
         seconds = len(wave) / SAMPLE_RATE
-        mel = mels.reader(row)()[: max(1, round(seconds / hop_seconds))]
+        mel = decibels(mels.reader(row)()[: max(1, round(seconds / hop_seconds))], log_mel.kind)
         previews[row] = AudioPreview(encode_mel(mel), encode_audio(wave), seconds)
     return PreviewedPredictions(predictions, previews)
 

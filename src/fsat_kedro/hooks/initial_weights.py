@@ -1,4 +1,4 @@
-"""Download of the backbone's initial weights before the first node."""
+"""Download of the encoder's initial weights before the first node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class InitialWeightsHooks:
-    """Download the backbone's initial weights before a run that trains stage mel.
+    """Download the encoder's initial weights before a run that trains stage mel.
 
     Without a network the run stops at once, and not after hours of preprocessing and features.
     """
@@ -34,7 +34,7 @@ class InitialWeightsHooks:
         from fsat_kedro.modelling.encoders import fetch_weights
 
         try:
-            fetch_weights(model, model.weights)
+            fetch_weights(model, catalog.load("params:cache_dir"))
         except InputError as error:
             raise ClickException(str(error)) from error
 

@@ -10,7 +10,9 @@ from kedro.config import MissingConfigException
 from kedro.framework.hooks import hook_impl
 from pydantic import ValidationError
 
+from fsat_kedro.errors import InputError
 from fsat_kedro.files import is_url, local_path
+from fsat_kedro.modelling.encoders import require_fitting
 from fsat_kedro.parameters import RENAMED, NetworkSettings, Parameters
 
 if TYPE_CHECKING:
@@ -34,9 +36,11 @@ class ParameterHooks:
                 f"unknown environment '{context.env}': {conf_source} has {', '.join(known)}"
             ) from error
         try:
-            Parameters.model_validate(parameters)
+            require_fitting(Parameters.model_validate(parameters))
         except ValidationError as error:
             raise ClickException(_readable(error)) from error
+        except InputError as error:
+            raise ClickException(str(error)) from error
         for folder in ("raw_dir", "data_dir", "cache_dir", "tag_dir"):
             parameters[folder] = _absolute(folder, parameters[folder], context.project_path)
         # The catalog's paths begin with them.

@@ -96,6 +96,7 @@ class _MelStatistics(BaseModel):
 
     minimum: FiniteFloat
     maximum: FiniteFloat
+    bounded: bool = True
     shortest: PositiveInt
     longest: PositiveInt
 
@@ -125,7 +126,7 @@ class ExtractedFeatures(NamedTuple):
     """The features of a sound; of a rejected one, only the reason.
 
     Attributes:
-        mel: log-mel spectrogram (t, m) in dB.
+        mel: log-mel spectrogram (t, m).
         summary: summary features.
         reason: of the rejection; "" for none.
         warning: what is odd about the sound; "" for nothing.

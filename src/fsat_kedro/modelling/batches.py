@@ -92,7 +92,7 @@ class TrainingBatches(keras.utils.PyDataset):
     def _augmented_crops(
         self, rows: np.ndarray, length: int, rng: np.random.Generator
     ) -> Iterator[np.ndarray]:
-        """Draw a random crop of each row, augmented, as a new array (t, m) in dB."""
+        """Draw a random crop of each row, augmented, as a new array (t, m)."""
         settings, n_frames = self._augmentation, self._clips.mels.lengths[rows]
         frames = augment.source_frames(
             n_frames,

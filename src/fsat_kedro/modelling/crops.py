@@ -24,10 +24,11 @@ class Clips:
     Attributes:
         rows: (k,) rows of these clips in the split.
         fnames: names of all clips; test-time crops are drawn by them.
-        mels: log-mels in dB of all clips, item i (t_i, m).
+        mels: log-mels of all clips, item i (t_i, m).
         components: (clips, p), or None for the network of stage mel.
-        mel_statistics: of the training clips: minimum and maximum in dB, which become 0 and 1;
-            shortest and longest crop in frames.
+        mel_statistics: of the training clips: minimum and maximum, which become 0 and 1; bounded,
+            whether predictions clip values beyond them (true if missing); shortest and longest
+            crop in frames.
         targets: (clips, c) float32 one-hot labels, or None for predictions.
     """
 
@@ -42,14 +43,14 @@ class Clips:
         return len(self.rows)
 
     def gather(self, row: int, frames: np.ndarray) -> np.ndarray:
-        """Return frames (t,) of a clip as a new array (t, m) in dB."""
+        """Return frames (t,) of a clip as a new array (t, m)."""
         # To check every index would double the time; none lies outside, so none is clipped.
         return np.take(self.mels[row], frames, axis=0, mode="clip")
 
     def join(self, crops: Iterable[np.ndarray], n: int, length: int) -> np.ndarray:
-        """Join n crops (t, m) in dB to the input mel (n, m, t, 1), float32, scaled to 0..1.
+        """Join n crops (t, m) to the input mel (n, m, t, 1), float32, scaled to 0..1.
 
-        Of clips beyond the range of the training clips, values are below 0 or above 1.
+        Values beyond minimum and maximum are below 0 or above 1.
         """
         mel = np.empty((n, self.mels.values.shape[1], length, 1), np.float32)
         smallest, largest = self.mel_statistics["minimum"], self.mel_statistics["maximum"]
@@ -115,8 +116,9 @@ class CropBatches:
         length = self.lengths[crops[0]]
         mels = (self._crop(row, crop) for crop in crops for row in rows)
         mel = self.clips.join(mels, len(rows) * len(crops), length)
-        # A network that meets other numbers than it was trained on is certain of anything.
-        np.clip(mel, 0, 1, out=mel)
+        if self.clips.mel_statistics.get("bounded", True):
+            # A network that meets other numbers than it was trained on is certain of anything.
+            np.clip(mel, 0, 1, out=mel)
         vectors = self.clips.vectors(self.rows(index))
         if self.clips.targets is None:
             return ((mel, *vectors),)

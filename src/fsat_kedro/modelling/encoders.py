@@ -1,47 +1,77 @@
-"""The encoder: from a log-mel spectrogram to a map of features, for both networks.
+"""The encoders: from a log-mel spectrogram to a map of features, for both networks.
+
+Every command checks its parameters here, so that this module imports Keras only to build.
 
 Axes: n clips, m mel bands, t frames.
 """
 
-import keras
-import numpy as np
-from keras import layers
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 from fsat_kedro.errors import InputError
-from fsat_kedro.modelling.normalisation import BatchNormalization
-from fsat_kedro.parameters import Model
+from fsat_kedro.parameters import LogMel, Model, Parameters
+
+if TYPE_CHECKING:
+    import keras
 
 ENCODER = "encoder"
-_IMAGENET_WEIGHTS = (
-    "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
-    "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{width}_224_no_top.h5"
-)
-"""Where `keras.applications` downloads them from."""
+
+
+class Build(Protocol):
+    """A function that builds an encoder."""
+
+    def __call__(
+        self, settings: Model, *, weights: str | None, n_mels: int, name: str
+    ) -> keras.Model:
+        """Build it from a file of initial weights, or None for random ones."""
+
+
+class Fetch(Protocol):
+    """A function that downloads initial weights unless they are there, and returns their path."""
+
+    def __call__(self, settings: Model, cache_dir: str) -> str:
+        """Return the path of the file."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An entry of the table of encoders.
+
+    Attributes:
+        build: builds a model from mel (n, m, t, 1), scaled, to a map (n, …, …, features).
+        weights: the initial weights that have a name, and what fetches them.
+        environment: environment with the settings of this encoder.
+        log_mel: the only log-mel that it can use; None for any.
+        n_stages: stages that can be frozen, 0 if none can.
+    """
+
+    build: Build
+    weights: Mapping[str, Fetch]
+    environment: str
+    log_mel: LogMel | None = None
+    n_stages: int = 0
 
 
 def build_encoder(settings: Model, *, weights: str | None, n_mels: int) -> keras.Model:
-    """Build the mel normalisation, two 1×1 convolutions and the MobileNetV2 backbone.
+    """Build the encoder that `model.encoder` names.
 
     Args:
-        settings: width and momentum of the backbone.
-        weights: initial weights of the backbone: None, "imagenet" or a path.
+        settings: of the encoder.
+        weights: file of initial weights, see `fetch_weights`; None for random ones.
         n_mels: m.
 
     Returns:
-        A model from mel (n, m, t, 1) in 0..1 to a map (n, m / 32, t / 32, features).
+        A model from mel (n, m, t, 1), scaled, to a map (n, m / 32, t / 32, features).
 
     Raises:
-        InputError: the weights cannot be downloaded or loaded.
+        InputError: the weights cannot be loaded.
     """
-    mel = keras.Input((n_mels, None, 1), name="mel")
-    channels = BatchNormalization(momentum=settings.momentum.others, name="mel_normalisation")(mel)
-    channels = layers.Conv2D(10, 1, activation="relu", name="conv_10")(channels)
-    channels = layers.Conv2D(3, 1, activation="relu", name="conv_3")(channels)
-    backbone = _fuse_normalisation(_load_backbone(settings, weights), settings.momentum.backbone)
-    encoder = keras.Model(mel, backbone(channels), name=ENCODER)
-    if weights is not None:
-        init_grayscale_adapter(encoder)
-    return encoder
+    return _find(settings).build(settings, weights=weights, n_mels=n_mels, name=ENCODER)
 
 
 def copy_encoder_weights(source: keras.Model, target: keras.Model) -> None:
@@ -49,76 +79,138 @@ def copy_encoder_weights(source: keras.Model, target: keras.Model) -> None:
     target.get_layer(ENCODER).set_weights(source.get_layer(ENCODER).get_weights())
 
 
-def fetch_weights(settings: Model, weights: str | None) -> str | None:
-    """Return the path of the backbone's initial weights, or None for random ones.
+def fetch_weights(settings: Model, cache_dir: str) -> str | None:
+    """Return the path of the initial weights, or None for random ones.
 
-    Those of ImageNet are downloaded to Keras' cache, unless they are there.
+    Those with a name are downloaded, unless they are there.
+
+    Args:
+        settings: encoder and weights.
+        cache_dir: folder of downloaded weights. Those of ImageNet are in Keras' own cache.
 
     Raises:
         InputError: they cannot be downloaded.
     """
-    if weights != "imagenet":
-        return weights
-    url = _IMAGENET_WEIGHTS.format(width=float(settings.width))
-    name = url.rpartition("/")[2]
-    try:
-        return keras.utils.get_file(name, url, cache_subdir="models")
-    except Exception as error:  # Of many types: Keras raises a plain Exception.
-        raise InputError(
-            f"the ImageNet weights of the backbone could not be downloaded: {error}. Download "
-            f"{url} with another machine. Put the file into ~/.keras/models, or set model.weights "
-            "to its path. To train from random weights, set model.weights to null"
-        ) from error
+    fetch = _find(settings).weights.get(str(settings.weights))
+    return settings.weights if fetch is None else fetch(settings, cache_dir)
 
 
-def init_grayscale_adapter(encoder: keras.Model) -> None:
-    """Set the 1×1 convolutions so that a trained backbone starts from a grayscale mel image.
+def require_fitting(parameters: Parameters) -> None:
+    """Check that the encoder can use its weights, the log-mel and the frozen stages.
 
-    From the random initial weights alone, the backbone would get coloured images unlike those
-    that it was trained on, some of them black. A tenth of the random weights
-    is kept, so that the channels differ.
+    Raises:
+        InputError: it cannot.
     """
-    for name, kernel, bias in [
-        # Five channels of the normalised mel above its mean, five below: together, the mel …
-        ("conv_10", np.repeat([1.0, -1.0], 5)[None, :], np.zeros(10)),
-        # … plus three standard deviations, so that only the faintest values are below zero.
-        ("conv_3", np.repeat([0.2, -0.2], 5)[:, None] * np.ones(3), np.full(3, 3.0)),
-    ]:
-        layer = encoder.get_layer(name)
-        initial, _ = layer.get_weights()
-        layer.set_weights([kernel[None, None] + initial / 10, bias])
-
-
-def _load_backbone(settings: Model, weights: str | None) -> keras.Model:
-    path = fetch_weights(settings, weights)
-    try:
-        return keras.applications.MobileNetV2(
-            # Given one side alone, Keras 3 fails on the other; it needs the sizes for padding only.
-            input_shape=(None, None, 3),
-            alpha=settings.width,
-            include_top=False,
-            weights=path,
-        )
-    except Exception as error:  # Of many types.
-        if path is None:
-            raise
+    model = parameters.model
+    encoder = _find(model)
+    remedy = f"--env {encoder.environment} has the settings of {model.encoder}"
+    names = {name for each in ENCODERS.values() for name in each.weights}
+    if model.weights in names - set(encoder.weights):
         raise InputError(
-            f"the backbone's weights could not be loaded from {path}: {error}. It has to be a "
-            f"complete file of MobileNetV2 without top, of width {settings.width:g}. Replace it, "
-            "or set model.weights to another file or to null"
-        ) from error
+            f"model.weights is {model.weights}, but {model.encoder} has "
+            f"{' and '.join(encoder.weights)}, or a file, or null for random weights. {remedy}"
+        )
+    if encoder.log_mel is not None and parameters.log_mel != encoder.log_mel:
+        needed, given = encoder.log_mel.model_dump(), parameters.log_mel.model_dump()
+        different = [name for name in needed if needed[name] != given[name]]
+        raise InputError(
+            f"model.encoder is {model.encoder}, which needs "
+            + ", ".join(f"log_mel.{name}={needed[name]} (not {given[name]})" for name in different)
+            + f". {remedy}"
+        )
+    if model.frozen_stages > encoder.n_stages:
+        raise InputError(
+            f"model.frozen_stages is {model.frozen_stages}, but {model.encoder} has "
+            f"{encoder.n_stages} stages that can be frozen"
+        )
+    if model.freeze_normalisation and not encoder.n_stages:
+        raise InputError(
+            f"model.freeze_normalisation is true, but {model.encoder} has to learn its "
+            "normalisation: set it to false"
+        )
 
 
-def _fuse_normalisation(backbone: keras.Model, momentum: float) -> keras.Model:
-    """Return a copy with fused batch normalisations of the given momentum."""
+def _find(settings: Model) -> Encoder:
+    if settings.encoder not in ENCODERS:
+        raise InputError(
+            f"model.encoder is {settings.encoder}, which is none of {', '.join(ENCODERS)}"
+        )
+    return ENCODERS[settings.encoder]
 
-    def copy(layer: keras.Layer) -> keras.Layer:
-        config = layer.get_config()
-        if isinstance(layer, layers.BatchNormalization):
-            config["momentum"] = momentum
-            return BatchNormalization.from_config(config)
-        return type(layer).from_config(config)
 
-    fused = keras.models.clone_model(backbone, clone_function=copy)
-    fused.set_weights(backbone.get_weights())
-    return fused
+def _build_mobilenet_v2(
+    settings: Model, *, weights: str | None, n_mels: int, name: str
+) -> keras.Model:
+    from fsat_kedro.modelling.mobilenet_v2 import build_mobilenet_v2
+
+    return build_mobilenet_v2(settings, weights=weights, n_mels=n_mels, name=name)
+
+
+def _fetch_imagenet(settings: Model, cache_dir: str) -> str:
+    from fsat_kedro.modelling.mobilenet_v2 import fetch_imagenet_weights
+
+    return fetch_imagenet_weights(settings.width)
+
+
+def _build_mobilenet_v3(
+    width: float, settings: Model, *, weights: str | None, n_mels: int, name: str
+) -> keras.Model:
+    from fsat_kedro.modelling import mobilenet_v3
+
+    encoder = mobilenet_v3.build_mobilenet_v3(width, n_mels=n_mels, name=name)
+    if weights is not None:
+        mobilenet_v3.load_published_weights(encoder, weights, encoder=settings.encoder)
+    mobilenet_v3.freeze(
+        encoder, n_stages=settings.frozen_stages, normalisation=settings.freeze_normalisation
+    )
+    return encoder
+
+
+def _published(url: str, *, size: int | None, sha256: str | None) -> Fetch:
+    """Return a function that downloads a file.
+
+    Args:
+        url: of the file.
+        size: bytes, or None if they are not known: then the server's word counts.
+        sha256: 64 hex digits, or None if they are not known: then the file has to have the
+            encoder's structure.
+    """
+
+    def fetch(settings: Model, cache_dir: str) -> str:
+        from fsat_kedro.data.download import fetch_file
+
+        remedy = (
+            "Or download it with another machine, and set model.weights to its path. To train from "
+            "random weights, set model.weights to null"
+        )
+        folder = Path(cache_dir) / "weights"
+        return str(fetch_file(url, folder, size=size, sha256=sha256, remedy=remedy))
+
+    return fetch
+
+
+_EFFICIENTAT = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/"
+_EFFICIENTAT_LOG_MEL = LogMel(
+    kind="kaldi", sample_rate=32_000, n_fft=1024, hop_length=320, n_mels=128
+)
+
+
+def _mobilenet_v3(width: float, file: str) -> Encoder:
+    # EfficientAT publishes neither sizes nor checksums of its files.
+    return Encoder(
+        build=partial(_build_mobilenet_v3, width),
+        weights={"audioset": _published(_EFFICIENTAT + file, size=None, sha256=None)},
+        environment="audioset",
+        log_mel=_EFFICIENTAT_LOG_MEL,
+        n_stages=17,
+    )
+
+
+ENCODERS = {
+    "mobilenet_v2": Encoder(
+        build=_build_mobilenet_v2, weights={"imagenet": _fetch_imagenet}, environment="base"
+    ),
+    "mn04": _mobilenet_v3(0.4, "mn04_as_mAP_432.pt"),
+    "mn10": _mobilenet_v3(1.0, "mn10_as_mAP_471.pt"),
+    "mn20": _mobilenet_v3(2.0, "mn20_as_mAP_478.pt"),
+}

@@ -26,8 +26,8 @@ def build_network(
     """Build a network from spectrograms of any length to class probabilities.
 
     Args:
-        settings: width and momentum of the backbone, precision of the layers.
-        weights: initial weights of the backbone: None, "imagenet" or a path.
+        settings: of the encoder, and precision of the layers.
+        weights: file of initial weights of the encoder, or None for random ones.
         n_mels: m.
         n_classes: c.
         n_components: p, or None for the network of stage mel, which has no such input.

@@ -245,6 +245,7 @@ def _fingerprint(
     digest = hashlib.sha256(f"{versions} {settings.model_dump_json()}".encode())
     for array in network.get_weights():
         digest.update(array.tobytes())
+    digest.update(bytes(variable.trainable for variable in network.weights))
     for part in (batches, validation):
         for index in range(len(part)):
             inputs, targets = part[index]

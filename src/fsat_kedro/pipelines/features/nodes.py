@@ -14,13 +14,13 @@ from fsat_kedro.data.ragged import RaggedArray, gather
 from fsat_kedro.errors import InputError
 from fsat_kedro.modelling.crop_lengths import crop_length_range
 from fsat_kedro.parallel import map_clips
-from fsat_kedro.parameters import CropLengths, LogMel, Pca
+from fsat_kedro.parameters import LOG_MEL_RANGES, CropLengths, LogMel, Pca
 
 
 def compute_log_mels(
     audio: RaggedArray, clips: pd.DataFrame, log_mel: LogMel, n_jobs: int, spool_dir: str
 ) -> RaggedArray:
-    """Compute a log-mel per clip, item i (t_i, m) in dB; without frames for a rejected clip."""
+    """Compute a log-mel per clip, item i (t_i, m); without frames for a rejected clip."""
     function = partial(_log_mel_frames, settings=log_mel.model_dump())
     return gather(_map_waves(function, audio, clips, n_jobs, "log-mels"), spool_dir=spool_dir)
 
@@ -32,11 +32,15 @@ def compute_summary_features(audio: RaggedArray, clips: pd.DataFrame, n_jobs: in
     return pd.DataFrame(np.stack(rows), index=pd.Index(clips["fname"]), columns=feature_names())
 
 
-def fit_mel_statistics(mels: RaggedArray, crop_lengths: CropLengths) -> dict[str, float]:
+def fit_mel_statistics(
+    mels: RaggedArray, crop_lengths: CropLengths, log_mel: LogMel
+) -> dict[str, float]:
     """Compute the range of the training clips' log-mels, and the range of crop lengths.
 
     Returns:
-        minimum and maximum in dB; shortest and longest crop length in frames.
+        minimum and maximum, the values that become 0 and 1: of the training clips, or those of the
+        kind of log-mel; bounded, whether values beyond them are unknown to the networks; shortest
+        and longest crop length in frames.
     """
     usable = np.flatnonzero(mels.lengths)
     if len(usable) == 0:
@@ -44,11 +48,12 @@ def fit_mel_statistics(mels: RaggedArray, crop_lengths: CropLengths) -> dict[str
             "no usable training clip: see the reasons in 08_reporting/rejected_clips.csv"
         )
     shortest, longest = crop_length_range(mels.lengths[usable], crop_lengths.percentiles)
-    frames = (mels.reader(int(index))() for index in usable)
-    smallest, largest = np.transpose([(values.min(), values.max()) for values in frames])
+    fixed = LOG_MEL_RANGES[log_mel.kind]
+    smallest, largest = fixed or _find_range(mels, usable)
     return {
-        "minimum": float(smallest.min()),
-        "maximum": float(largest.max()),
+        "minimum": smallest,
+        "maximum": largest,
+        "bounded": fixed is None,
         "shortest": shortest,
         "longest": longest,
     }
@@ -70,6 +75,12 @@ def project_summary_features(summary: pd.DataFrame, projector: Projector) -> np.
     if usable.any():
         components[usable] = projector.transform(summary[usable].to_numpy(np.float64))
     return components
+
+
+def _find_range(mels: RaggedArray, rows: np.ndarray) -> tuple[float, float]:
+    frames = (mels.reader(int(row))() for row in rows)
+    smallest, largest = np.transpose([(values.min(), values.max()) for values in frames])
+    return float(smallest.min()), float(largest.max())
 
 
 def _map_waves(

@@ -11,7 +11,7 @@ def create_pipeline(splits: list[str]) -> Pipeline:
         [
             node(
                 nodes.fit_mel_statistics,
-                ["train_mels", "params:crop_lengths"],
+                ["train_mels", "params:crop_lengths", "params:log_mel"],
                 "mel_statistics",
                 name="fit_mel_statistics",
             ),
@@ -25,7 +25,7 @@ def create_pipeline(splits: list[str]) -> Pipeline:
         namespace="features.fit",
         inputs={"train_mels", "train_summary"},
         outputs={"mel_statistics", "projector"},
-        parameters={"crop_lengths", "pca"},
+        parameters={"crop_lengths", "log_mel", "pca"},
     )
     project = Pipeline(
         [

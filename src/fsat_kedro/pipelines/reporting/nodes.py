@@ -7,12 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import librosa
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from fsat_kedro.audio.decoding import SAMPLE_RATE
+from fsat_kedro.audio.log_mel import band_centers, decibels
 from fsat_kedro.audio.projection import Projector
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.evaluation import metrics, plots
@@ -246,10 +246,10 @@ def draw_explained_variance(projector: Projector) -> Figure:
 def draw_mel_gallery(predictions: Predictions, mels: RaggedArray, log_mel: LogMel) -> Figure:
     """Draw the log-mel spectrogram of the exemplar of each class."""
     return plots.plot_mel_gallery(
-        [mels[row] for row in find_exemplars(predictions)],
+        [decibels(mels[row], log_mel.kind) for row in find_exemplars(predictions)],
         predictions.labels,
         hop_seconds=log_mel.hop_length / log_mel.sample_rate,
-        frequencies=librosa.mel_frequencies(log_mel.n_mels, fmax=log_mel.sample_rate / 2),
+        frequencies=band_centers(log_mel.kind, log_mel.sample_rate, log_mel.n_mels),
     )
 
 

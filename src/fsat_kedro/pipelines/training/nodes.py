@@ -97,11 +97,13 @@ def train_mel(
     callbacks: Sequence[Callback],
 ) -> tuple[Network, pd.DataFrame]:
     """Train the network of stage mel on one fold; return it and its history."""
+    from fsat_kedro.modelling.encoders import fetch_weights
     from fsat_kedro.modelling.networks import build_network
 
     seed = _seed_stage(settings.seed, split["fold"], stage=1)
     sizes = {"n_mels": mels.values.shape[1], "n_classes": split["n_classes"]}
-    network = build_network(settings.model, weights=settings.model.weights, **sizes)
+    weights = fetch_weights(settings.model, settings.cache_dir)
+    network = build_network(settings.model, weights=weights, **sizes)
     return network, _train(network, split, mels, None, settings, seed, checkpoint, callbacks)
 
 
