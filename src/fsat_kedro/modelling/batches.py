@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from fsat_kedro.modelling import augmentation as augment
-from fsat_kedro.modelling.crops import Clips, CropBatches
+from fsat_kedro.modelling.crops import Batches, Clips
 from fsat_kedro.parameters import Augmentation
 
 _QUEUE = {"workers": 2, "max_queue_size": 2}
@@ -115,7 +115,7 @@ class TrainingBatches(keras.utils.PyDataset):
 class ValidationBatches(keras.utils.PyDataset):
     """The crops of held-out clips, in the form that Keras takes."""
 
-    def __init__(self, crops: CropBatches) -> None:
+    def __init__(self, crops: Batches) -> None:
         super().__init__(**_QUEUE)
         self._crops = crops
 
