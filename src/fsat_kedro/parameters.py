@@ -197,6 +197,15 @@ class Augmentation(_Group):
     flip: Fraction
     """Fraction of clips played backwards."""
     erase: Erase
+    roll: Fraction
+    """Fraction of crops that are rolled: cut at a random frame, and the parts exchanged."""
+    gain: Annotated[float, Field(ge=0)]
+    """Largest change of a crop's level, up or down, as a fraction of the range that becomes
+    0..1."""
+    time_mask: Fraction
+    """Largest fraction of a crop's frames in a mask, one for each crop."""
+    frequency_mask: Fraction
+    """Largest fraction of a crop's mel bands in a mask, one for each crop."""
 
 
 class MixupAlpha(_Group):
