@@ -17,6 +17,8 @@ MODEL = {
     "momentum": {"backbone": 0.9, "others": 0.9},
     "frozen_stages": 0,
     "freeze_normalisation": False,
+    "summary_features": True,
+    "head": "mlp",
     "precision": "float32",
 }
 ENVIRONMENTS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
@@ -62,7 +64,7 @@ def test_base_has_the_numbers_of_the_published_solution():
     assert recipe.pca.n_components == 350
     assert recipe.folds.model_dump() == {"source": "stratified", "n_folds": 10}
     assert recipe.seed == 20180629
-    assert recipe.crop_lengths.percentiles == (25, 75)
+    assert recipe.crop_lengths.model_dump() == {"percentiles": (25, 75), "seconds": None}
     assert recipe.model.model_dump() == {
         "encoder": "mobilenet_v2",
         "weights": "imagenet",
@@ -70,6 +72,8 @@ def test_base_has_the_numbers_of_the_published_solution():
         "momentum": {"backbone": 0.999, "others": 0.99},
         "frozen_stages": 0,
         "freeze_normalisation": False,
+        "summary_features": True,
+        "head": "mlp",
         "precision": "float32",
     }
     training = recipe.training
@@ -82,6 +86,7 @@ def test_base_has_the_numbers_of_the_published_solution():
         "erase": {"probability": 0.5, "area": (0.02, 0.4), "aspect": 0.3},
     }
     assert training.mixup_alpha.model_dump() == {"mel": 1, "mel_pca": 0.5}
+    assert (training.weight_decay, training.probe, training.probe_only) == (0, False, False)
     assert training.phases.model_dump() == {
         "cyclic": {
             "epochs": 100,
@@ -91,6 +96,7 @@ def test_base_has_the_numbers_of_the_published_solution():
         },
         "low": {"epochs": 100, "rate": 1e-5},
         "high": {"epochs": 100, "rate": 1e-4},
+        "cosine": {"epochs": 0, "warm_up": 1, "rate": 1e-3},
     }
     assert training.plateau.model_dump() == {"min_delta": 1e-4, "patience": 3, "factor": 0.1}
     assert training.early_stopping.model_dump() == {"min_delta": 0, "patience": 10}

@@ -34,6 +34,7 @@ def catalog(tmp_path, tagger_settings):
     datasets["tagger"] = TaggerDataset(filepath=str(tmp_path / "tagger.json"))
     datasets["tagger"].save(tagger_settings)
     datasets["params:data_dir"] = MemoryDataset(str(tmp_path))
+    datasets["params:model"] = MemoryDataset(tagger_settings.model.model_dump())
     return DataCatalog(datasets)
 
 

@@ -37,10 +37,14 @@ STAGE = Training(
         "erase": {"probability": 0.5, "area": (0.02, 0.2), "aspect": 0.3},
     },
     mixup_alpha={"mel": 0.2, "mel_pca": 0.2},
+    weight_decay=0,
+    probe=False,
+    probe_only=False,
     phases={
         "cyclic": {"epochs": 2, "half_cycle": 1, "minimum_rate": 1e-4, "maximum_rate": 1e-3},
         "low": {"epochs": 9, "rate": 30},
         "high": {"epochs": 2, "rate": 30},
+        "cosine": {"epochs": 0, "warm_up": 0, "rate": 1e-3},
     },
     plateau={"min_delta": 10, "patience": 1, "factor": 0.1},
     early_stopping={"min_delta": 10, "patience": 2},
@@ -157,7 +161,7 @@ def test_map_at_3_from_fractions_is_that_of_the_ranks(rng):
 
 def test_the_metrics_of_a_network_give_the_map_at_3_of_its_predictions(rng):
     network = keras.Sequential([keras.Input((4,)), layers.Dense(6, activation="softmax")])
-    training._compile(network)
+    training._compile(network, STAGE)
     features = rng.normal(size=(40, 4)).astype(np.float32)
     targets = rng.integers(6, size=40)
     found = network.evaluate(features, np.eye(6)[targets], verbose=0, return_dict=True)
@@ -223,7 +227,7 @@ def test_every_so_many_epochs_and_the_last_end_with_a_validation(epochs, every, 
 def phase_callback(phase, *, n_batches, n_epochs=0):
     """Make the callback of a phase that has had some epochs, with a network of its own."""
     network = small_network()
-    training._compile(network)
+    training._compile(network, STAGE)
     rows = [{"phase": phase, "val_loss": 1.0, "seconds": 1.0}] * n_epochs
     stage = training._Stage(network, STAGE, "fold_1 mel", None, "", rows)
     callback = training._PhaseCallback(stage, phase, getattr(STAGE.phases, phase), n_batches)

@@ -32,6 +32,8 @@ SETTINGS = NetworkSettings(
         "encoder": "mobilenet_v2",
         "frozen_stages": 0,
         "freeze_normalisation": False,
+        "summary_features": True,
+        "head": "mlp",
     },
     training={
         "batch_size": 2,
@@ -44,10 +46,14 @@ SETTINGS = NetworkSettings(
         "selection": "best",
         "validate_every": 1,
         "mixup_alpha": {"mel": 0.0, "mel_pca": 1.0},
+        "weight_decay": 0.0,
+        "probe": False,
+        "probe_only": False,
         "phases": {
             "cyclic": {"epochs": 1, "half_cycle": 1, "minimum_rate": 1e-4, "maximum_rate": 1e-3},
             "low": {"epochs": 0, "rate": 1e-5},
             "high": {"epochs": 0, "rate": 1e-4},
+            "cosine": {"epochs": 0, "warm_up": 1, "rate": 1e-3},
         },
         "plateau": {"min_delta": 0.0, "patience": 3, "factor": 0.1},
         "early_stopping": {"min_delta": 0.0, "patience": 10},
@@ -162,7 +168,9 @@ def outputs(trained, folder):
         catalog[name.format("checkpoint")] = MemoryDataset(name.format("checkpoint"))
         path = str(folder / name.format("weights")) + ".weights.h5"
         catalog[name.format("weights")] = KerasWeightsDataset(filepath=path)
-    wanted = create_pipeline(2).to_outputs("oof_probabilities", "training_history")
+    wanted = create_pipeline(2, ("mel", "mel_pca")).to_outputs(
+        "oof_probabilities", "training_history"
+    )
     outputs = SequentialRunner().run(wanted, catalog)
     return {name: output.load() for name, output in outputs.items()}
 
@@ -204,7 +212,7 @@ def test_every_clip_is_predicted_by_the_network_of_its_fold_which_did_not_see_it
 def test_out_of_fold_predictions_are_of_held_out_clips_with_crops_of_the_fold(outputs, folder):
     path, split = folder / "mel_pca_weights_2.weights.h5", split_of(2)
     ours, others = (
-        nodes.predict_out_of_fold(path, {**split, "fold": fold}, MELS, COMPONENTS, SETTINGS)
+        nodes.predict_out_of_fold(path, {**split, "fold": fold}, SETTINGS, MELS, COMPONENTS)
         for fold in (2, 3)
     )
     for logs in (ours, others):
