@@ -1,6 +1,5 @@
 """The table of encoders: what fits together, and where the weights come from."""
 
-import copy
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -41,11 +40,12 @@ NARROW = Model(
 MN04 = NARROW.model_copy(update={"encoder": "mn04", "frozen_stages": 2})
 
 
-def configured(env, **model):
-    loader = OmegaConfigLoader(conf_source=str(CONF), env=env, **CONFIG_LOADER_ARGS)
-    parameters = copy.deepcopy(loader["parameters"])
-    parameters["model"] |= model
-    return Parameters.model_validate(parameters)
+def configured(env, **changes):
+    """Return the parameters of an environment, changed as those of a command are."""
+    loader = OmegaConfigLoader(
+        conf_source=str(CONF), env=env, runtime_params=changes, **CONFIG_LOADER_ARGS
+    )
+    return Parameters.model_validate(loader["parameters"])
 
 
 @pytest.mark.parametrize("env", ["base", "demo", "esc50", "audioset"])
@@ -55,7 +55,7 @@ def test_the_parameters_of_an_environment_fit_together(env):
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_the_environment_of_an_encoder_has_settings_that_fit(encoder):
-    require_fitting(configured(ENCODERS[encoder].environment, encoder=encoder))
+    require_fitting(configured(ENCODERS[encoder].environment, model={"encoder": encoder}))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,53 @@ def test_the_environment_of_an_encoder_has_settings_that_fit(encoder):
 )
 def test_settings_that_do_not_fit_are_refused(env, model, message):
     with pytest.raises(InputError, match=message):
-        require_fitting(configured(env, **model))
+        require_fitting(configured(env, model=model))
+
+
+PROBE = {"probe": True}
+NO_EPOCHS = {"phases": {name: {"epochs": 0} for name in ("cyclic", "low", "high", "cosine")}}
+
+
+@pytest.mark.parametrize(
+    ("env", "changes", "message"),
+    [
+        (
+            "audioset",
+            {"model": {"weights": None}},
+            "probe is true, which needs the weights of a pretrained encoder and a linear head: "
+            "set model.weights .*, or training.probe to false",
+        ),
+        ("audioset", {"model": {"head": "mlp"}}, "needs .* a linear head: .*model.head=linear"),
+        ("base", {"training": PROBE}, "needs .* a linear head: .* --env base has the settings of"),
+        (
+            "audioset",
+            {"model": {"summary_features": True}, "training": {"probe_only": True}},
+            "stage mel_pca has no probe: set model.summary_features to false, or training.probe_o",
+        ),
+        (
+            "audioset",
+            {"model": {"summary_features": True}, "training": NO_EPOCHS},
+            "a probe and no phase, but stage mel_pca has no probe",
+        ),
+    ],
+)
+def test_a_probe_that_cannot_be_is_refused(env, changes, message):
+    with pytest.raises(InputError, match=message):
+        require_fitting(configured(env, **changes))
+
+
+@pytest.mark.parametrize(
+    ("env", "changes"),
+    [
+        ("audioset", {"training": {"probe_only": True}}),
+        ("audioset", {"training": NO_EPOCHS}),
+        ("audioset", {"training": {"probe": False}, "model": {"weights": None, "head": "mlp"}}),
+        ("audioset", {"model": {"summary_features": True}}),
+        ("base", {"training": PROBE, "model": {"head": "linear"}}),
+    ],
+)
+def test_a_probe_that_can_be_is_not_refused(env, changes):
+    require_fitting(configured(env, **changes))
 
 
 def test_other_weights_need_no_download(tmp_path):
