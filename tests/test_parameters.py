@@ -179,6 +179,12 @@ def test_a_missing_key_is_refused_by_its_name(base):
         ("crop_lengths.percentiles", [75, 25]),
         ("crop_lengths.percentiles", [25, 175]),
         ("crop_lengths.percentiles", [25]),
+        ("crop_lengths.seconds", [3, 1]),
+        ("crop_lengths.seconds", [0, 1]),
+        ("model.head", "deep"),
+        ("training.weight_decay", -0.1),
+        ("training.phases.cosine.warm_up", -1),
+        ("training.probe_only", True),
         ("model.width", -1),
         ("model.width", 0.6),
         ("model.frozen_stages", -1),
@@ -212,10 +218,28 @@ def test_a_wrong_value_is_refused(base, name, value):
 
 
 def test_a_stage_without_an_epoch_is_refused(base):
-    for phase in ("cyclic", "low", "high"):
+    for phase in ("cyclic", "low", "high", "cosine"):
         base = changed(base, f"training.phases.{phase}.epochs", 0)
     with pytest.raises(ValidationError, match="no phase has an epoch"):
         Parameters.model_validate(base)
+    Parameters.model_validate(changed(base, "training.probe", True))
+    Parameters.model_validate(changed(base, "training.phases.cosine.epochs", 1))
+
+
+def test_the_planned_phases_are_those_with_epochs_in_order_and_none_after_a_probe_only(base):
+    for phase in ("low", "high"):
+        base = changed(base, f"training.phases.{phase}.epochs", 0)
+    base = changed(base, "training.phases.cosine.epochs", 5)
+    training = Parameters.model_validate(base).training
+    phases = [("cyclic", training.phases.cyclic), ("cosine", training.phases.cosine)]
+    assert training.planned_phases() == phases
+    base = changed(changed(base, "training.probe", True), "training.probe_only", True)
+    assert Parameters.model_validate(base).training.planned_phases() == []
+
+
+def test_the_stages_follow_from_the_summary_features():
+    assert Model(**MODEL, weights=None).stages == ("mel", "mel_pca")
+    assert Model(**{**MODEL, "summary_features": False}, weights=None).stages == ("mel",)
 
 
 def test_parameters_cannot_be_changed(base):
