@@ -16,6 +16,7 @@ from fsat_kedro.modelling.mobilenet_v3 import (
     load_published_weights,
 )
 from fsat_kedro.modelling.normalisation import BatchNormalization
+from fsat_kedro.modelling.optimizer import Adam
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -151,6 +152,29 @@ def test_a_frozen_normalisation_keeps_its_statistics_in_training(rng):
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the published weights")
+def test_frozen_stages_and_normalisations_stay_equal_to_the_bit_in_a_training_step(rng):
+    encoder = build(0.1)
+    freeze(encoder, n_stages=7, normalisation=True)
+    features = keras.layers.GlobalAveragePooling2D()(encoder.output)
+    network = keras.Model(encoder.input, keras.layers.Dense(3, activation="softmax")(features))
+    network.compile(Adam(0.1, weight_decay=0.1), "categorical_crossentropy", run_eagerly=True)
+    before = {x.path: keras.ops.convert_to_numpy(x) for x in network.weights}
+    mel = rng.random((4, 128, 64, 1), np.float32)
+    network.train_on_batch(mel, np.eye(3, dtype=np.float32)[[0, 1, 2, 0]])
+    changed, kept = set(), set()
+    for variable in network.weights:
+        same = np.array_equal(keras.ops.convert_to_numpy(variable), before[variable.path])
+        (kept if same else changed).add(variable.path)
+    trained = {f"features.{stage}." for stage in range(7, 17)}
+    assert {next((x for x in trained if x in path), "head") for path in changed} == {
+        *trained,
+        "head",
+    }
+    normalisations = ("gamma", "beta", "moving_mean", "moving_variance")
+    assert {path for path in before if path.endswith(normalisations)} <= kept
+    assert {path for path in before if any(f"features.{n}." in path for n in range(7))} <= kept
+
+
 def test_values_are_those_of_the_published_code():
     import librosa
 
