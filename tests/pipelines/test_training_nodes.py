@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from fsat_kedro.errors import InputError
+from fsat_kedro.inference.tagger import parts
 from fsat_kedro.parameters import Folds
 from fsat_kedro.pipelines.training import create_pipeline, nodes
 
@@ -129,6 +130,21 @@ def test_histories_are_joined_fold_by_fold_and_stage_by_stage():
     assert joined["stage"].tolist() == ["mel", *["mel_pca"] * 2, "mel", *["mel_pca"] * 3]
     assert joined["epoch"].tolist() == [1, 1, 2, 1, 1, 2, 3]
     assert joined["loss"].tolist() == [1, 2, 2, 1, 3, 3, 3]
+
+
+def test_histories_of_a_single_stage_are_one_of_each_fold():
+    histories = [pd.DataFrame({"epoch": range(1, 1 + n), "loss": float(n)}) for n in (2, 1)]
+    joined = nodes.join_histories(*histories, stages=("mel",))
+    assert joined["fold"].tolist() == [1, 1, 2]
+    assert joined["stage"].tolist() == ["mel"] * 3
+
+
+def test_an_ensemble_is_described_after_all_its_parts_are_saved():
+    for stages in (STAGES, ("mel",)):
+        pipeline = create_pipeline(2, stages)
+        (describe,) = pipeline.only_nodes_with_outputs("tagger").nodes
+        inputs = {name for name in describe.inputs if not name.startswith("params:")}
+        assert inputs == {*parts(2, stages[-1])}
 
 
 def test_all_nodes_are_in_one_namespace_with_one_for_each_fold_in_it():
