@@ -8,7 +8,7 @@ from threading import Thread
 import numpy as np
 import pytest
 from kedro.config import OmegaConfigLoader
-from torch_files import write_tensors
+from torch_files import tensors_of, write_tensors
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.modelling import encoders
@@ -163,16 +163,8 @@ def test_weights_of_audioset_are_downloaded_once(tmp_path, monkeypatch):
 
 
 def test_an_encoder_is_built_with_weights_of_a_file_and_frozen_stages(tmp_path, rng):
-    tensors = {}
-    for layer in build_encoder(MN04, weights=None, n_mels=128).layers:
-        for variable in layer.weights:
-            axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(len(variable.shape), (0,))
-            if type(layer).__name__ == "DepthwiseConv2D":
-                axes = (2, 3, 0, 1)
-            name = {"kernel": "weight", "gamma": "weight", "beta": "bias"}.get(variable.name)
-            name = name or variable.name.replace("moving", "running").replace("variance", "var")
-            shape = [variable.shape[axis] for axis in axes]
-            tensors[f"{layer.name}.{name}"] = np.full(shape, 0.25, np.float32)
+    network = build_encoder(MN04, weights=None, n_mels=128)
+    tensors = tensors_of(network, lambda variable: np.full(variable.shape, 0.25))
     path = str(write_tensors(tmp_path / "mn04.pt", tensors))
     encoder = build_encoder(MN04, weights=path, n_mels=128)
     assert all((weights == 0.25).all() for weights in encoder.get_weights())

@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from torch_files import write_tensors
+from torch_files import tensors_of, write_tensors
 
 from fsat_kedro.audio.log_mel import kaldi_log_mel
 from fsat_kedro.errors import InputError
@@ -32,20 +32,7 @@ def encoder():
 
 def published(network, rng):
     """Return tensors of random values for a network, as PyTorch names and shapes them."""
-    tensors = {}
-    for layer in network.layers:
-        for variable in layer.weights:
-            value = rng.uniform(0.5, 1.5, variable.shape).astype(np.float32)
-            kind = type(layer).__name__
-            name = {"gamma": "weight", "kernel": "weight", "beta": "bias"}.get(variable.name)
-            if variable.name == "kernel":
-                axes = {"DepthwiseConv2D": (2, 3, 0, 1), "Conv2D": (3, 2, 0, 1), "Dense": (1, 0)}
-                value = value.transpose(axes[kind])
-            name = name or variable.name.replace("moving", "running").replace("variance", "var")
-            tensors[f"{layer.name}.{name}"] = value
-        if isinstance(layer, BatchNormalization):
-            tensors[f"{layer.name}.num_batches_tracked"] = np.array(9)
-    return tensors
+    return tensors_of(network, lambda variable: rng.uniform(0.5, 1.5, variable.shape))
 
 
 def test_the_widths_have_the_published_numbers_of_parameters():
