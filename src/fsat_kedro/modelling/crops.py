@@ -142,7 +142,8 @@ class WholeBatches(Batches):
             n_frames = len(clips.mels[row])
             ends = np.linspace(0, n_frames, 1 - -n_frames // _LONGEST_PIECE).round().astype(int)
             for start, end in pairwise(ends):
-                by_length.setdefault(int(end - start), []).append((int(row), int(start)))
+                length = max(int(end - start), MINIMUM)
+                by_length.setdefault(length, []).append((int(row), int(start)))
         # Keras takes the shape of all batches from the first two, which have to differ if any do.
         self._batches: list[tuple[int, list[tuple[int, int]]]] = []
         for round_ in range(max(map(len, by_length.values()), default=0)):
@@ -165,14 +166,14 @@ class WholeBatches(Batches):
     def fractions(self, index: int) -> np.ndarray:
         """Return which part of its clip each item of batch `index` is, (n,)."""
         length, pieces = self._batches[index]
-        return np.array([length / len(self.clips.mels[row]) for row, _ in pieces])
+        # Only a whole clip is shorter than its piece.
+        return np.array([min(1, length / len(self.clips.mels[row])) for row, _ in pieces])
 
     def _mels(self, index: int) -> list[np.ndarray]:
         length, pieces = self._batches[index]
-        padded = max(length, MINIMUM)
         return [
             self.clips.gather(
-                row, augment.source_frames(len(self.clips.mels[row]), padded, start=start)
+                row, augment.source_frames(len(self.clips.mels[row]), length, start=start)
             )
             for row, start in pieces
         ]

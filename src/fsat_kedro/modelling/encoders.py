@@ -128,10 +128,11 @@ def require_fitting(parameters: Parameters) -> None:
             "training.probe is true, which needs the weights of a pretrained encoder and a linear "
             f"head: set model.weights and model.head=linear, or training.probe to false. {remedy}"
         )
-    if parameters.training.probe_only and model.summary_features:
+    if model.summary_features and not parameters.training.planned_phases():
         raise InputError(
-            "training.probe_only is true, but stage mel_pca has no probe: set "
-            "model.summary_features to false"
+            "training has a probe and no phase, but stage mel_pca has no probe: set "
+            "model.summary_features to false, or training.probe_only to false and the epochs of a "
+            "phase"
         )
     if model.freeze_normalisation and not encoder.n_stages:
         raise InputError(
