@@ -13,7 +13,7 @@ import requests
 from fsat_kedro.inference.server import Server
 from fsat_kedro.inference.service import Limits
 
-LIMITS = Limits(max_rows=3, max_request_seconds=1, max_request_megabytes=0.001, max_requests=2)
+LIMITS = Limits(max_rows=3, max_request_seconds=1, max_request_megabytes=0.01, max_requests=2)
 ROWS = {"dataframe_records": [{"fname": "a.wav", "audio": "x"}, {"fname": None}, {}]}
 
 
@@ -77,7 +77,7 @@ def test_rows_reach_the_service_and_its_table_comes_back(url):
     [
         *("", "no json", "[]", "5", "null", "{}", '{"dataframe_records": 5}'),
         *('{"dataframe_records": [5]}', '{"dataframe_records": {"a": 1}}', '{"a": '),
-        *("[" * 900, '{"dataframe_records": [null]}', b"\xff\xfe\x00"),
+        *("[" * 9000, '{"dataframe_records": [null]}', b"\xff\xfe\x00"),
     ],
 )
 def test_another_form_is_refused_in_one_line(url, body):
@@ -99,16 +99,16 @@ def test_a_request_with_too_many_rows_is_refused_at_once(url, service):
 def test_a_request_that_is_too_large_is_refused_before_it_has_arrived(url, service):
     def chunks():
         for _ in range(100):
-            yield b" " * 100
+            yield b" " * 1000
             time.sleep(0.001)
 
-    for body in (b" " * 1001, chunks()):
+    for body in (b" " * 10_001, chunks()):
         answer = requests.post(f"{url}/invocations", data=body)
         assert (answer.status_code, answer.json()["error"]) == (
             413,
-            "the request is larger than 0.001 MB: send fewer sounds",
+            "the request is larger than 0.01 MB: send fewer sounds",
         )
-    text = json.dumps(ROWS).ljust(1000)
+    text = json.dumps(ROWS).ljust(10_000)
     assert requests.post(f"{url}/invocations", data=text).status_code == 200
 
 
