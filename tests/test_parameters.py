@@ -84,6 +84,7 @@ def test_base_has_the_numbers_of_the_published_solution():
         "shift": 0.6,
         "flip": 0.5,
         "erase": {"probability": 0.5, "area": (0.02, 0.4), "aspect": 0.3},
+        **dict.fromkeys(("roll", "gain", "time_mask", "frequency_mask"), 0),
     }
     assert training.mixup_alpha.model_dump() == {"mel": 1, "mel_pca": 0.5}
     assert (training.weight_decay, training.probe, training.probe_only) == (0, False, False)
