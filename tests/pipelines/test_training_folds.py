@@ -42,6 +42,7 @@ SETTINGS = NetworkSettings(
             "shift": 0.1,
             "flip": 0.5,
             "erase": {"probability": 0.5, "area": (0.02, 0.2), "aspect": 0.3},
+            **dict.fromkeys(("roll", "gain", "time_mask", "frequency_mask"), 0),
         },
         "selection": "best",
         "validate_every": 1,
