@@ -112,14 +112,17 @@ def test_no_clips_have_no_batches():
     assert (len(batches), batches.n_crops) == (0, 0)
 
 
-@pytest.mark.parametrize(("subset", "kind"), [("whole", WholeBatches), ("all", CropBatches)])
+@pytest.mark.parametrize(
+    ("subset", "kind"),
+    [("whole", WholeBatches), ("all", CropBatches), ("thinned", CropBatches)],
+)
 def test_a_fold_predicts_whole_clips_or_crops(subset, kind):
     settings = TestTimeCrops(n_lengths=2, crops_per_length=3, subset=subset, batch_size=4)
     clips = clips_of([40, 50], [0, 1])
     clips.mel_statistics.update(shortest=32, longest=40)
     batches = crops.test_time_batches(clips, settings, seed=(1,))
     assert type(batches) is kind
-    assert batches.n_crops == {"whole": 2, "all": 12}[subset]
+    assert batches.n_crops == {"whole": 2, "all": 12, "thinned": 2}[subset]
     assert max(len(batches.rows(index)) for index in range(len(batches))) <= 4
     per_clip = predictions_per_clip(settings, n_folds=5)
     assert per_clip == 5 * batches.n_crops / 2
