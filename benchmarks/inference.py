@@ -84,6 +84,8 @@ class Run:
             momentum=momentum,
             frozen_stages=0,
             freeze_normalisation=False,
+            summary_features=True,
+            head="mlp",
             precision="float32",
         )
         return load_network(

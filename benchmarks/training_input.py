@@ -67,7 +67,8 @@ def settings_of(batch_size: int, n_epochs: int, precision: str) -> tuple[Model, 
 
     recipe = OmegaConf.to_container(OmegaConf.load(CONF))
     phases = recipe["training"]["phases"]
-    phases["cyclic"]["epochs"], phases["low"]["epochs"], phases["high"]["epochs"] = n_epochs, 0, 0
+    for name, phase in phases.items():
+        phase["epochs"] = n_epochs if name == "cyclic" else 0
     changes = {"selection": "last", "validate_every": n_epochs, "batch_size": batch_size}
     model = Model(**{**recipe["model"], "precision": precision})
     return model, Training(**{**recipe["training"], **changes})

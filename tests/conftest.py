@@ -104,6 +104,8 @@ def tagger_settings() -> Any:
             "encoder": "mobilenet_v2",
             "frozen_stages": 0,
             "freeze_normalisation": False,
+            "summary_features": True,
+            "head": "mlp",
         },
         test_time_crops={"n_lengths": 2, "crops_per_length": 2, "subset": "all", "batch_size": 4},
         inference={"runtime": "keras"},

@@ -17,6 +17,8 @@ MODEL = {
     "momentum": {"backbone": 0.9, "others": 0.9},
     "frozen_stages": 0,
     "freeze_normalisation": False,
+    "summary_features": True,
+    "head": "mlp",
     "precision": "float32",
 }
 ENVIRONMENTS = sorted(path.name for path in CONF.iterdir() if path.is_dir())
@@ -62,7 +64,7 @@ def test_base_has_the_numbers_of_the_published_solution():
     assert recipe.pca.n_components == 350
     assert recipe.folds.model_dump() == {"source": "stratified", "n_folds": 10}
     assert recipe.seed == 20180629
-    assert recipe.crop_lengths.percentiles == (25, 75)
+    assert recipe.crop_lengths.model_dump() == {"percentiles": (25, 75), "seconds": None}
     assert recipe.model.model_dump() == {
         "encoder": "mobilenet_v2",
         "weights": "imagenet",
@@ -70,6 +72,8 @@ def test_base_has_the_numbers_of_the_published_solution():
         "momentum": {"backbone": 0.999, "others": 0.99},
         "frozen_stages": 0,
         "freeze_normalisation": False,
+        "summary_features": True,
+        "head": "mlp",
         "precision": "float32",
     }
     training = recipe.training
@@ -80,8 +84,10 @@ def test_base_has_the_numbers_of_the_published_solution():
         "shift": 0.6,
         "flip": 0.5,
         "erase": {"probability": 0.5, "area": (0.02, 0.4), "aspect": 0.3},
+        **dict.fromkeys(("roll", "gain", "time_mask", "frequency_mask"), 0),
     }
     assert training.mixup_alpha.model_dump() == {"mel": 1, "mel_pca": 0.5}
+    assert (training.weight_decay, training.probe, training.probe_only) == (0, False, False)
     assert training.phases.model_dump() == {
         "cyclic": {
             "epochs": 100,
@@ -91,6 +97,7 @@ def test_base_has_the_numbers_of_the_published_solution():
         },
         "low": {"epochs": 100, "rate": 1e-5},
         "high": {"epochs": 100, "rate": 1e-4},
+        "cosine": {"epochs": 0, "warm_up": 1, "rate": 1e-3},
     }
     assert training.plateau.model_dump() == {"min_delta": 1e-4, "patience": 3, "factor": 0.1}
     assert training.early_stopping.model_dump() == {"min_delta": 0, "patience": 10}
@@ -173,6 +180,12 @@ def test_a_missing_key_is_refused_by_its_name(base):
         ("crop_lengths.percentiles", [75, 25]),
         ("crop_lengths.percentiles", [25, 175]),
         ("crop_lengths.percentiles", [25]),
+        ("crop_lengths.seconds", [3, 1]),
+        ("crop_lengths.seconds", [0, 1]),
+        ("model.head", "deep"),
+        ("training.weight_decay", -0.1),
+        ("training.phases.cosine.warm_up", -1),
+        ("training.probe_only", True),
         ("model.width", -1),
         ("model.width", 0.6),
         ("model.frozen_stages", -1),
@@ -206,10 +219,28 @@ def test_a_wrong_value_is_refused(base, name, value):
 
 
 def test_a_stage_without_an_epoch_is_refused(base):
-    for phase in ("cyclic", "low", "high"):
+    for phase in ("cyclic", "low", "high", "cosine"):
         base = changed(base, f"training.phases.{phase}.epochs", 0)
     with pytest.raises(ValidationError, match="no phase has an epoch"):
         Parameters.model_validate(base)
+    Parameters.model_validate(changed(base, "training.probe", True))
+    Parameters.model_validate(changed(base, "training.phases.cosine.epochs", 1))
+
+
+def test_the_planned_phases_are_those_with_epochs_in_order_and_none_after_a_probe_only(base):
+    for phase in ("low", "high"):
+        base = changed(base, f"training.phases.{phase}.epochs", 0)
+    base = changed(base, "training.phases.cosine.epochs", 5)
+    training = Parameters.model_validate(base).training
+    phases = [("cyclic", training.phases.cyclic), ("cosine", training.phases.cosine)]
+    assert training.planned_phases() == phases
+    base = changed(changed(base, "training.probe", True), "training.probe_only", True)
+    assert Parameters.model_validate(base).training.planned_phases() == []
+
+
+def test_the_stages_follow_from_the_summary_features():
+    assert Model(**MODEL, weights=None).stages == ("mel", "mel_pca")
+    assert Model(**{**MODEL, "summary_features": False}, weights=None).stages == ("mel",)
 
 
 def test_parameters_cannot_be_changed(base):

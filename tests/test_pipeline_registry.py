@@ -1,19 +1,35 @@
 from pathlib import Path
 
 import pytest
+from kedro.config import OmegaConfigLoader
 
 from fsat_kedro import pipeline_registry
-from fsat_kedro.pipeline_registry import configured_parameters, register_pipelines
+from fsat_kedro.pipeline_registry import register_pipelines
+from fsat_kedro.settings import CONFIG_LOADER_ARGS
+
+CONF = Path(__file__).parents[1] / "conf"
 
 
-@pytest.mark.parametrize("env", ["base", "esc50"])
-def test_predictions_are_all_that_follows_the_training_and_train_nothing(env, monkeypatch):
-    monkeypatch.chdir(Path(__file__).parents[1])
-    parameters = configured_parameters(env)
-    monkeypatch.setattr(pipeline_registry, "_run_parameters", parameters)
-    pipelines = register_pipelines()
+@pytest.fixture
+def registered(monkeypatch):
+    """Return a function that registers the pipelines of an environment."""
+
+    def register(env, **changes):
+        loader = OmegaConfigLoader(conf_source=str(CONF), env=env, **CONFIG_LOADER_ARGS)
+        parameters = {**loader["parameters"], **changes}
+        monkeypatch.setattr(pipeline_registry, "_run_parameters", parameters)
+        return parameters, register_pipelines()
+
+    return register
+
+
+@pytest.mark.parametrize(
+    ("env", "stage"), [("base", "mel_pca"), ("esc50", "mel_pca"), ("audioset", "mel")]
+)
+def test_predictions_are_all_that_follows_the_training_and_train_nothing(env, stage, registered):
+    parameters, pipelines = registered(env)
     folds = range(1, parameters["folds"]["n_folds"] + 1)
-    weights = {f"mel_pca_weights_{fold}" for fold in folds}
+    weights = {f"{stage}_weights_{fold}" for fold in folds}
     predictions = pipelines["predictions"]
     assert weights <= predictions.inputs()
     dependent = {node.name for node in pipelines["__default__"].from_inputs(*weights).nodes}
@@ -23,3 +39,23 @@ def test_predictions_are_all_that_follows_the_training_and_train_nothing(env, mo
         node.name for node in pipelines["reporting"].nodes if node.name not in dependent
     }
     assert "training.describe_tagger" in names
+
+
+@pytest.mark.parametrize("dataset", ["fsdkaggle2018", "esc50"])
+def test_without_summary_features_nothing_computes_fits_or_reads_them(dataset, registered):
+    marks = ("summary", "components", "projector", "pca")
+    full = registered("base", dataset=dataset)[1]["__default__"]
+    without = registered("audioset", dataset=dataset)[1]["__default__"]
+
+    def marked(names):
+        return {name for name in names if any(mark in name for mark in marks)}
+
+    for pipeline, has_any in ((full, True), (without, False)):
+        assert bool(marked(node.name for node in pipeline.nodes)) == has_any
+        assert bool(marked(pipeline.datasets())) == has_any
+    assert without.inputs() - {"callbacks"} < full.inputs() - {"callbacks"}
+    # Nothing is left that no node makes.
+    names = {name for name in without.inputs() if not name.startswith("params:")}
+    checkpoints = {f"mel_checkpoint_{fold}" for fold in range(1, 6)}
+    assert names - checkpoints <= {"raw_folder", "callbacks"}
+    assert {f"mel_weights_{fold}" for fold in range(1, 6)} <= without.all_outputs()

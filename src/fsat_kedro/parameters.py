@@ -5,7 +5,7 @@ names a group (`params:log_mel`) gets it as the class of the same name.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -123,6 +123,9 @@ class CropLengths(_Group):
 
     percentiles: Annotated[tuple[Percentile, Percentile], AfterValidator(_ascending)]
     """Shortest and longest crop, as percentiles of the training clips' lengths."""
+    seconds: Annotated[tuple[Positive, Positive], AfterValidator(_ascending)] | None
+    """Shortest and longest crop in seconds, whatever the clips' lengths; null for the
+    percentiles."""
 
 
 class Momentum(_Group):
@@ -152,6 +155,11 @@ class Model(_Group):
     blocks, the last convolution."""
     freeze_normalisation: bool
     """Whether the batch normalisations of mn04, mn10 or mn20 keep their weights and statistics."""
+    summary_features: bool
+    """Whether there is a second stage, whose network has the projected summary features as a second
+    input. If not, they are not computed."""
+    head: Literal["mlp", "linear"]
+    """The layers from pooled features to classes: `mlp` of 1536 and 384 units, or `linear`."""
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"]
     """Precision of the layers' arithmetic; weights and probabilities are always float32."""
 
@@ -163,6 +171,11 @@ class Model(_Group):
                 f"{', '.join(map(str, IMAGENET_WIDTHS))}, or weights to null or to a file"
             )
         return self
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The names of the stages, in order; the networks of the last one predict."""
+        return ("mel", "mel_pca") if self.summary_features else ("mel",)
 
 
 class Erase(_Group):
@@ -184,6 +197,15 @@ class Augmentation(_Group):
     flip: Fraction
     """Fraction of clips played backwards."""
     erase: Erase
+    roll: Fraction
+    """Fraction of crops that are rolled: cut at a random frame, and the parts exchanged."""
+    gain: Annotated[float, Field(ge=0)]
+    """Largest change of a crop's level, up or down, as a fraction of the range that becomes
+    0..1."""
+    time_mask: Fraction
+    """Largest fraction of a crop's frames in a mask, one for each crop."""
+    frequency_mask: Fraction
+    """Largest fraction of a crop's mel bands in a mask, one for each crop."""
 
 
 class MixupAlpha(_Group):
@@ -222,18 +244,27 @@ class SteadyPhase(_Group):
     """The initial learning rate."""
 
 
+class CosinePhase(_Group):
+    """A phase whose rate rises linearly from 0, and then falls to 0 as half a cosine."""
+
+    epochs: Annotated[int, Field(ge=0)]
+    """Number of epochs."""
+    warm_up: Annotated[float, Field(ge=0)]
+    """Epochs in which the rate rises."""
+    rate: Positive
+    """The highest learning rate."""
+
+
+Phase: TypeAlias = CyclicPhase | SteadyPhase | CosinePhase
+
+
 class Phases(_Group):
-    """The three phases of a stage, in order."""
+    """The phases of a stage, in order. One of 0 epochs is left out."""
 
     cyclic: CyclicPhase
     low: SteadyPhase
     high: SteadyPhase
-
-    @model_validator(mode="after")
-    def _not_empty(self) -> "Phases":
-        if self.cyclic.epochs + self.low.epochs + self.high.epochs == 0:
-            raise ValueError("no phase has an epoch")
-        return self
+    cosine: CosinePhase
 
 
 class Plateau(_Group):
@@ -269,6 +300,14 @@ class Training(_Group):
     validate_every: Count
     """Epochs from one validation to the next; 1 if selection is best."""
     mixup_alpha: MixupAlpha
+    weight_decay: Annotated[float, Field(ge=0)]
+    """Fraction of the weights of dense layers and convolutions that a step takes off, times the
+    learning rate (AdamW); 0 for Adam."""
+    probe: bool
+    """Whether to begin with a logistic regression on the pooled features of a pretrained encoder:
+    its weights become those of the head, which has to be linear."""
+    probe_only: bool
+    """Whether to end with it: a tagger in seconds, and no phase."""
     phases: Phases
     plateau: Plateau
     early_stopping: EarlyStopping
@@ -278,6 +317,18 @@ class Training(_Group):
         if self.selection == "best" and self.validate_every > 1:
             raise ValueError("selection best needs a validation after every epoch")
         return self
+
+    @model_validator(mode="after")
+    def _trains(self) -> "Training":
+        if self.probe_only and not self.probe:
+            raise ValueError("probe_only needs probe: true")
+        if not self.probe and not self.planned_phases():
+            raise ValueError("no phase has an epoch")
+        return self
+
+    def planned_phases(self) -> list[tuple[str, Phase]]:
+        """Return the names and settings of the phases that have epochs, in order."""
+        return [] if self.probe_only else [phase for phase in self.phases if phase[1].epochs]
 
 
 class TestTimeCrops(_Group):
@@ -289,8 +340,9 @@ class TestTimeCrops(_Group):
     """Number of crop lengths, at equal steps from the shortest to the longest."""
     crops_per_length: Count
     """Random crops of each length."""
-    subset: Literal["all", "thinned"]
-    """`all` of these crops, or `thinned`: one crop of every other length."""
+    subset: Literal["all", "thinned", "whole"]
+    """`all` of these crops; `thinned`: one crop of every other length; `whole`: the whole clip
+    once, in equal pieces if it is longer than 3,000 frames."""
     batch_size: Count
     """Crops in a batch."""
 

@@ -8,6 +8,7 @@ from kedro.config import OmegaConfigLoader
 from kedro.framework.project import settings
 from kedro.pipeline import Pipeline
 
+from fsat_kedro.parameters import Model
 from fsat_kedro.pipelines import (
     demo_data,
     download,
@@ -41,15 +42,17 @@ def register_pipelines() -> dict[str, Pipeline]:
     splits = _SPLITS[parameters["dataset"]]
     n_folds = parameters["folds"]["n_folds"]
     demo = parameters["demo"] is not None
+    summary_features = parameters["model"]["summary_features"]
+    stages = Model.model_validate(parameters["model"]).stages
     demo_pipeline = demo_data.create_pipeline()
     steps = {
         "preprocessing": preprocessing.create_pipeline(splits, demo=demo),
-        "features": features.create_pipeline(splits),
-        "training": training.create_pipeline(n_folds),
-        "inference": inference.create_pipeline(n_folds if "test" in splits else 0),
-        "reporting": reporting.create_pipeline(splits),
+        "features": features.create_pipeline(splits, summary_features=summary_features),
+        "training": training.create_pipeline(n_folds, stages),
+        "inference": inference.create_pipeline(n_folds if "test" in splits else 0, stages),
+        "reporting": reporting.create_pipeline(splits, summary_features=summary_features),
     }
-    weights = [f"mel_pca_weights_{fold}" for fold in range(1, n_folds + 1)]
+    weights = [f"{stages[-1]}_weights_{fold}" for fold in range(1, n_folds + 1)]
     after_training = steps["training"].from_inputs(*weights)
     return {
         "download": download.create_pipeline(),

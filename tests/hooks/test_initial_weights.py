@@ -22,6 +22,8 @@ MODEL = {
     "encoder": "mobilenet_v2",
     "frozen_stages": 0,
     "freeze_normalisation": False,
+    "summary_features": True,
+    "head": "mlp",
 }
 
 

@@ -61,6 +61,7 @@ def test_a_url_stays_one_and_has_a_local_folder_for_temporary_files(tmp_path):
         ("demo", {"raw_dir": "s3://bucket"}, "raw_dir is s3://bucket, but has to be a folder"),
         ("demo", {"cache_dir": "s3://bucket"}, "cache_dir is s3://bucket, but has to be a folder"),
         ("base", {"data_dir": "~/out"}, "data_dir is ~/out: write the full path"),
+        ("demo", {"training": {"probe": True}}, "training.probe is true, which needs the weights"),
     ],
 )
 def test_a_wrong_value_is_refused(tmp_path, env, parameters, message):

@@ -34,6 +34,7 @@ def catalog(tmp_path, tagger_settings):
     datasets["tagger"] = TaggerDataset(filepath=str(tmp_path / "tagger.json"))
     datasets["tagger"].save(tagger_settings)
     datasets["params:data_dir"] = MemoryDataset(str(tmp_path))
+    datasets["params:model"] = MemoryDataset(tagger_settings.model.model_dump())
     return DataCatalog(datasets)
 
 
@@ -88,3 +89,21 @@ def test_hooks_of_a_worker_check_nothing(catalog):
     sent = pickle.loads(pickle.dumps(hooks.for_worker(PREDICT, set())))
     catalog.save("projector", "fitted by this run")
     sent.before_node_run(PREDICT)
+
+
+def test_weights_of_stage_mel_are_checked_where_it_is_the_last(tmp_path, tagger_settings):
+    model = tagger_settings.model.model_copy(update={"summary_features": False})
+    names = parts(2, "mel").items()
+    datasets = {name: TextDataset(filepath=str(tmp_path / file)) for name, file in names}
+    for dataset in datasets.values():
+        dataset.save("of the first training")
+    datasets["tagger"] = TaggerDataset(filepath=str(tmp_path / "tagger.json"))
+    datasets["tagger"].save(tagger_settings.model_copy(update={"model": model}))
+    datasets["params:data_dir"] = MemoryDataset(str(tmp_path))
+    datasets["params:model"] = MemoryDataset(model.model_dump())
+    catalog = DataCatalog(datasets)
+    predict = node(use, ["mel_weights_1", "mels"], "test_1", name="predict")
+    start(catalog, predict)
+    catalog.save("classes", "of a second training")
+    with pytest.raises(ClickException, match="not of one training: classes"):
+        start(catalog, predict)

@@ -99,12 +99,33 @@ def test_clips_get_the_mean_logarithm_over_their_crops_and_others_nan(rng, batch
     np.testing.assert_allclose(logs[[1, 2, 4], 1], np.log([0.2, 0.3, 0.5]), rtol=1e-6)
 
 
+def test_pieces_of_whole_clips_count_by_their_frames(rng, monkeypatch):
+    from fsat_kedro.modelling import crops
+
+    monkeypatch.setattr(crops, "_LONGEST_PIECE", 40)
+    clips = crops.Clips(
+        np.array([2, 0]),
+        [f"{clip}.wav" for clip in range(3)],
+        RaggedArray(rng.random((40 + 9 + 79, 3)), np.array([0, 40, 49, 128])),
+        np.array([[0.1], [0.2], [0.3]]),
+        {"minimum": 0.0, "maximum": 1.0},
+    )
+    logs = predict_crops(LengthNetwork(), crops.WholeBatches(clips, batch_size=2))
+    assert np.isnan(logs[1]).all()
+    # A piece of 40 frames, and for the long clip one of 39 too.
+    both = (40 * np.log(0.4) + 39 * np.log(0.39)) / 79
+    np.testing.assert_allclose(logs[[0, 2], 0], [np.log(0.4), both], rtol=1e-6)
+    np.testing.assert_allclose(logs[[0, 2], 1], np.log([0.1, 0.3]), rtol=1e-6)
+
+
 # One fold
 
 NARROW = Model(
     encoder="mobilenet_v2",
     frozen_stages=0,
     freeze_normalisation=False,
+    summary_features=True,
+    head="mlp",
     weights=None,
     width=0.35,
     momentum={"backbone": 0.9, "others": 0.9},

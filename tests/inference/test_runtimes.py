@@ -25,6 +25,8 @@ def network():
         encoder="mobilenet_v2",
         frozen_stages=0,
         freeze_normalisation=False,
+        summary_features=True,
+        head="mlp",
         weights=None,
         width=0.35,
         momentum={"backbone": 0.9, "others": 0.9},

@@ -322,3 +322,110 @@ def test_an_ensemble_of_an_earlier_version_has_to_be_trained_again(copy, tagger_
     (copy / "tagger.json").write_text(tagger_settings.model_dump_json())
     with pytest.raises(InputError, match=r"earlier version .* Train again: kedro run"):
         Tagger.load(copy)
+
+
+# Without summary features
+
+
+@pytest.fixture(scope="module")
+def mel_folder(tmp_path_factory, tagger_settings, _with_tiny_backbone):
+    """Write the files of a training of stage mel, whose networks predict whole clips."""
+    import keras
+
+    from fsat_kedro.modelling.networks import build_network
+
+    changes = {
+        "model": {"summary_features": False, "head": "linear"},
+        "test_time_crops": {"subset": "whole"},
+    }
+    groups = {name: {**tagger_settings.model_dump()[name], **x} for name, x in changes.items()}
+    settings = TaggerSettings(**{**tagger_settings.model_dump(), **groups})
+    folder = tmp_path_factory.mktemp("06_models")
+    rng = np.random.default_rng(0)
+    statistics = {"minimum": -80.0, "maximum": 40.0, "shortest": 32, "longest": 64}
+    (folder / "mel_statistics.json").write_text(json.dumps(statistics))
+    (folder / "classes.json").write_text(json.dumps({"labels": ["Bark", "Knock", "Meow", "Purr"]}))
+    keras.utils.set_random_seed(0)
+    network = build_network(settings.model, weights=None, n_mels=32, n_classes=4)
+    for file in weight_files(2, "mel"):
+        classes = network.get_layer("classes")
+        classes.set_weights([rng.normal(0, 2, weights.shape) for weights in classes.get_weights()])
+        (folder / file).parent.mkdir()
+        network.save_weights(folder / file)
+    TaggerDataset(filepath=str(folder / "tagger.json")).save(settings)
+    return folder
+
+
+MEL_PARTS = {
+    "mel_statistics": "mel_statistics.json",
+    "classes": "classes.json",
+    "mel_weights_1": "fold_1/mel.weights.h5",
+    "mel_weights_2": "fold_2/mel.weights.h5",
+}
+
+
+def test_an_ensemble_of_stage_mel_has_neither_projector_nor_weights_of_another_stage(mel_folder):
+    assert parts(2, "mel") == MEL_PARTS
+    assert TaggerDataset(filepath=str(mel_folder / "tagger.json")).parts() == MEL_PARTS
+    digests = json.loads((mel_folder / "tagger.json").read_text())["digests"]
+    assert {*digests} == {*MEL_PARTS.values()}
+    assert Tagger.load(mel_folder).files() == ["tagger.json", *MEL_PARTS.values()]
+
+
+def test_its_tags_are_the_mean_over_folds_of_whole_clips(mel_folder, sounds, monkeypatch):
+    from fsat_kedro.modelling.networks import load_network
+
+    monkeypatch.setattr("fsat_kedro.inference.tagger.summary_features", None)
+    tagger = Tagger.load(mel_folder)
+    tags = tagger.tag(sounds)
+    assert (tags["reason"] == "").tolist() == [True, False, True, False, True]
+    assert (tags["warning"] == "").all()
+    networks = [
+        load_network(tagger.settings.model, mel_folder / file, n_mels=32, n_classes=4)
+        for file in weight_files(2, "mel")
+    ]
+    probabilities = tagger.probabilities(sounds)
+    for index in (0, 2, 4):
+        mel = extract_features(sounds[index], settings=tagger.settings).mel
+        scaled = np.clip((mel.T + 80) / 120, 0, 1)[None, ..., None]
+        # The shortest sound has fewer frames than the networks need.
+        padded = np.pad(scaled, [(0, 0), (0, 0), (0, max(0, 32 - len(mel))), (0, 0)], "symmetric")
+        roots = np.prod([network.predict_on_batch(padded)[0] for network in networks], axis=0)
+        expected = np.sqrt(roots) / np.sqrt(roots).sum()
+        np.testing.assert_allclose(probabilities[index], expected, rtol=1e-4)
+        assert tags["tag_1"][index] == tagger.labels[expected.argmax()]
+
+
+def test_noise_gets_no_warning_from_a_projector_that_there_is_not(mel_folder):
+    file = BytesIO()
+    soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 22050), 44_100, format="WAV")
+    (row,) = Tagger.load(mel_folder).tag([Sound("noise.wav", file.getvalue())]).itertuples()
+    assert (row.warning, row.reason) == ("", "")
+
+
+@pytest.mark.parametrize("file", MEL_PARTS.values())
+def test_each_of_its_parts_is_checked(mel_folder, tmp_path, file):
+    copy = Path(shutil.copytree(mel_folder, tmp_path / "copy"))
+    (copy / file).write_bytes((copy / file).read_bytes() + b" ")
+    with pytest.raises(InputError, match=f"not of one training: {file} changed"):
+        Tagger.load(copy)
+    (copy / file).unlink()
+    with pytest.raises(InputError, match=f"incomplete: {file} missing"):
+        Tagger.load(copy)
+
+
+def test_its_converted_networks_are_kept_and_tag_the_same(mel_folder, sounds, tmp_path):
+    pytest.importorskip("openvino")
+    models = copy_with_openvino(mel_folder, tmp_path / "models")
+    tagger = Tagger.load(models)
+    tagger.prepare()
+    converted = [f"fold_{fold}/mel.openvino.zip" for fold in (1, 2)]
+    assert tagger.files() == ["tagger.json", *MEL_PARTS.values(), *converted]
+    copy = tmp_path / "copy"
+    for file in tagger.files():
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(models / file, copy / file)
+    found = Tagger.load(copy)
+    assert found.is_converted()
+    expected = Tagger.load(mel_folder).tag(sounds)
+    pd.testing.assert_frame_equal(found.tag(sounds), expected, rtol=1e-3)

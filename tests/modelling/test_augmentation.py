@@ -133,6 +133,17 @@ def test_boxes_are_wide_and_high_and_reach_both_ends_of_both_axes(rng):
         assert max(side.stop for side in axis) > 380
 
 
+# Masks
+
+
+def test_a_mask_lies_anywhere_on_the_axis_and_is_no_longer_than_its_limit(rng):
+    masks = [augment.draw_mask(10, 0.3, rng) for _ in range(500)]
+    assert {mask.stop - mask.start for mask in masks} == {0, 1, 2, 3}
+    longest = [mask for mask in masks if mask.stop - mask.start == 3]
+    assert {mask.start for mask in longest} == set(range(8))
+    assert {augment.draw_mask(10, 0, rng).stop for _ in range(200)} == set(range(11))
+
+
 # Mixup
 
 

@@ -10,9 +10,15 @@ from fsat_kedro.modelling.crops import Clips, CropBatches
 from fsat_kedro.parameters import Augmentation, TestTimeCrops
 
 N_CLIPS, N_MELS = 11, 4
-PLAIN = Augmentation(shift=0, flip=0, erase={"probability": 0, "area": (0, 0), "aspect": 1})
-FULL = Augmentation(
-    shift=0.6, flip=0.5, erase={"probability": 0.5, "area": (0.02, 0.4), "aspect": 0.3}
+OFF = dict.fromkeys(("shift", "flip", "roll", "gain", "time_mask", "frequency_mask"), 0)
+PLAIN = Augmentation(**OFF, erase={"probability": 0, "area": (0, 0), "aspect": 1})
+FULL = Augmentation.model_validate(
+    {
+        **OFF,
+        "shift": 0.6,
+        "flip": 0.5,
+        "erase": {"probability": 0.5, "area": (0.02, 0.4), "aspect": 0.3},
+    }
 )
 
 
@@ -186,8 +192,12 @@ def test_a_partner_has_a_crop_of_its_own():
             {"erase": {"probability": 1, "area": (0.1, 0.4), "aspect": 0.3}},
             lambda crop: len(np.unique(crop)) < len(np.unique(crop[0])) * N_MELS,
         ),
+        ({"roll": 1}, lambda crop: (np.diff(crop[0]) < 0).sum() == 1),
+        ({"gain": 0.2}, lambda crop: crop.max() > 1 or crop.min() < 0),
+        ({"time_mask": 0.5}, lambda crop: (crop == 0).all(axis=0).any()),
+        ({"frequency_mask": 0.5}, lambda crop: (crop == 0).all(axis=1).any()),
     ],
-    ids=["shift", "flip", "erase"],
+    ids=["shift", "flip", "erase", "roll", "gain", "time_mask", "frequency_mask"],
 )
 def test_each_augmentation_changes_the_crops_and_only_if_it_is_on(changes, differs):
     clips = clips_of(range(N_CLIPS), targets=np.eye(N_CLIPS, dtype=np.float32))
@@ -206,6 +216,7 @@ def test_each_augmentation_changes_the_crops_and_only_if_it_is_on(changes, diffe
 
 
 RAMP = np.linspace(0, 1, 20, dtype=np.float32)
+RAMPS = np.tile(RAMP, (N_MELS, 1))
 
 
 def ramp_crops(**augmentation):
@@ -234,6 +245,39 @@ def test_every_clip_of_every_batch_is_shifted_and_flipped_by_itself():
     assert not np.array_equal(first, second)
     rising = [np.diff(crops)[:, 0, 0] > 0 for crops in ramp_crops(flip=0.5)]
     assert all(any(batch) and not all(batch) for batch in rising)
+
+
+def test_a_roll_keeps_every_frame_and_their_order_around_the_end():
+    for crop in np.concatenate(ramp_crops(roll=1)):
+        first = int(crop[0].argmin())
+        np.testing.assert_allclose(
+            np.roll(crop, -first, axis=1), np.tile(RAMP, (N_MELS, 1)), atol=1e-6
+        )
+
+
+def test_a_gain_shifts_all_values_of_a_crop_by_no_more_than_its_limit():
+    gains = []
+    for crop in np.concatenate(ramp_crops(gain=0.25)):
+        gain = crop - RAMP
+        assert np.ptp(gain) < 1e-5
+        gains.append(gain.mean())
+    assert max(map(abs, gains)) <= 0.25
+    assert min(gains) < -0.1
+    assert max(gains) > 0.1
+
+
+def test_masks_have_the_lowest_value_and_leave_the_rest_as_it_is():
+    for changes, axis in (({"time_mask": 0.5}, 0), ({"frequency_mask": 0.5}, 1)):
+        sizes = []
+        for crop in np.concatenate(ramp_crops(**changes)):
+            masked = (crop == 0) & (RAMPS != 0)
+            whole = masked.any(axis=axis)
+            np.testing.assert_allclose(
+                crop[~masked], np.tile(RAMP, (N_MELS, 1))[~masked], atol=1e-6
+            )
+            sizes.append(whole.sum())
+        assert max(sizes) <= crop.shape[1 - axis] * 0.5
+        assert len(set(sizes)) > 1
 
 
 def test_erasing_sets_a_part_of_a_crop_to_one_value_between_the_lowest_and_the_highest():

@@ -5,20 +5,34 @@ from hypothesis import strategies as st
 
 from fsat_kedro.modelling import crop_lengths
 from fsat_kedro.modelling.crop_lengths import crop_length_range, training_lengths
-from fsat_kedro.parameters import TestTimeCrops
+from fsat_kedro.parameters import CropLengths, TestTimeCrops
+
+
+def between(lengths, *percentiles):
+    settings = CropLengths(percentiles=percentiles, seconds=None)
+    return crop_length_range(np.array(lengths), settings, frames_per_second=1)
 
 
 def test_the_range_lies_between_percentiles():
     lengths = np.arange(101) * 10
-    assert crop_length_range(lengths, (25, 75)) == (250, 750)
-    assert crop_length_range(lengths[::-1], (5, 100)) == (50, 1000)
+    assert between(lengths, 25, 75) == (250, 750)
+    assert between(lengths[::-1], 5, 100) == (50, 1000)
     # 101.75 and 103.25 of 101, 102, 103, 104
-    assert crop_length_range(np.array([101, 102, 103, 104]), (25, 75)) == (102, 103)
+    assert between([101, 102, 103, 104], 25, 75) == (102, 103)
+
+
+def test_a_range_in_seconds_does_not_depend_on_the_clips():
+    settings = CropLengths(percentiles=(25, 75), seconds=(0.5, 2.25))
+    for lengths in ([40], [500, 900]):
+        found = crop_length_range(np.array(lengths), settings, frames_per_second=100)
+        assert found == (50, 225)
 
 
 def test_no_length_is_below_one_column_of_the_backbone():
-    assert crop_length_range(np.array([0, 0, 1]), (0, 50)) == (32, 32)
-    assert crop_length_range(np.array([1, 31, 33]), (0, 100)) == (32, 33)
+    assert between([0, 0, 1], 0, 50) == (32, 32)
+    assert between([1, 31, 33], 0, 100) == (32, 33)
+    short = CropLengths(percentiles=(25, 75), seconds=(0.1, 0.2))
+    assert crop_length_range(np.array([500]), short, frames_per_second=100) == (32, 32)
 
 
 def test_test_time_lengths_have_equal_steps_and_include_both_ends():

@@ -1,6 +1,5 @@
 """The table of encoders: what fits together, and where the weights come from."""
 
-import copy
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,7 +8,7 @@ from threading import Thread
 import numpy as np
 import pytest
 from kedro.config import OmegaConfigLoader
-from torch_files import write_tensors
+from torch_files import tensors_of, write_tensors
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.modelling import encoders
@@ -29,6 +28,8 @@ NARROW = Model(
     encoder="mobilenet_v2",
     frozen_stages=0,
     freeze_normalisation=False,
+    summary_features=True,
+    head="mlp",
     weights=None,
     width=0.35,
     momentum={"backbone": 0.9, "others": 0.9},
@@ -39,11 +40,12 @@ NARROW = Model(
 MN04 = NARROW.model_copy(update={"encoder": "mn04", "frozen_stages": 2})
 
 
-def configured(env, **model):
-    loader = OmegaConfigLoader(conf_source=str(CONF), env=env, **CONFIG_LOADER_ARGS)
-    parameters = copy.deepcopy(loader["parameters"])
-    parameters["model"] |= model
-    return Parameters.model_validate(parameters)
+def configured(env, **changes):
+    """Return the parameters of an environment, changed as those of a command are."""
+    loader = OmegaConfigLoader(
+        conf_source=str(CONF), env=env, runtime_params=changes, **CONFIG_LOADER_ARGS
+    )
+    return Parameters.model_validate(loader["parameters"])
 
 
 @pytest.mark.parametrize("env", ["base", "demo", "esc50", "audioset"])
@@ -53,7 +55,7 @@ def test_the_parameters_of_an_environment_fit_together(env):
 
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_the_environment_of_an_encoder_has_settings_that_fit(encoder):
-    require_fitting(configured(ENCODERS[encoder].environment, encoder=encoder))
+    require_fitting(configured(ENCODERS[encoder].environment, model={"encoder": encoder}))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,53 @@ def test_the_environment_of_an_encoder_has_settings_that_fit(encoder):
 )
 def test_settings_that_do_not_fit_are_refused(env, model, message):
     with pytest.raises(InputError, match=message):
-        require_fitting(configured(env, **model))
+        require_fitting(configured(env, model=model))
+
+
+PROBE = {"probe": True}
+NO_EPOCHS = {"phases": {name: {"epochs": 0} for name in ("cyclic", "low", "high", "cosine")}}
+
+
+@pytest.mark.parametrize(
+    ("env", "changes", "message"),
+    [
+        (
+            "audioset",
+            {"model": {"weights": None}},
+            "probe is true, which needs the weights of a pretrained encoder and a linear head: "
+            "set model.weights .*, or training.probe to false",
+        ),
+        ("audioset", {"model": {"head": "mlp"}}, "needs .* a linear head: .*model.head=linear"),
+        ("base", {"training": PROBE}, "needs .* a linear head: .* --env base has the settings of"),
+        (
+            "audioset",
+            {"model": {"summary_features": True}, "training": {"probe_only": True}},
+            "stage mel_pca has no probe: set model.summary_features to false, or training.probe_o",
+        ),
+        (
+            "audioset",
+            {"model": {"summary_features": True}, "training": NO_EPOCHS},
+            "a probe and no phase, but stage mel_pca has no probe",
+        ),
+    ],
+)
+def test_a_probe_that_cannot_be_is_refused(env, changes, message):
+    with pytest.raises(InputError, match=message):
+        require_fitting(configured(env, **changes))
+
+
+@pytest.mark.parametrize(
+    ("env", "changes"),
+    [
+        ("audioset", {"training": {"probe_only": True}}),
+        ("audioset", {"training": NO_EPOCHS}),
+        ("audioset", {"training": {"probe": False}, "model": {"weights": None, "head": "mlp"}}),
+        ("audioset", {"model": {"summary_features": True}}),
+        ("base", {"training": PROBE, "model": {"head": "linear"}}),
+    ],
+)
+def test_a_probe_that_can_be_is_not_refused(env, changes):
+    require_fitting(configured(env, **changes))
 
 
 def test_other_weights_need_no_download(tmp_path):
@@ -115,16 +163,8 @@ def test_weights_of_audioset_are_downloaded_once(tmp_path, monkeypatch):
 
 
 def test_an_encoder_is_built_with_weights_of_a_file_and_frozen_stages(tmp_path, rng):
-    tensors = {}
-    for layer in build_encoder(MN04, weights=None, n_mels=128).layers:
-        for variable in layer.weights:
-            axes = {4: (3, 2, 0, 1), 2: (1, 0)}.get(len(variable.shape), (0,))
-            if type(layer).__name__ == "DepthwiseConv2D":
-                axes = (2, 3, 0, 1)
-            name = {"kernel": "weight", "gamma": "weight", "beta": "bias"}.get(variable.name)
-            name = name or variable.name.replace("moving", "running").replace("variance", "var")
-            shape = [variable.shape[axis] for axis in axes]
-            tensors[f"{layer.name}.{name}"] = np.full(shape, 0.25, np.float32)
+    network = build_encoder(MN04, weights=None, n_mels=128)
+    tensors = tensors_of(network, lambda variable: np.full(variable.shape, 0.25))
     path = str(write_tensors(tmp_path / "mn04.pt", tensors))
     encoder = build_encoder(MN04, weights=path, n_mels=128)
     assert all((weights == 0.25).all() for weights in encoder.get_weights())

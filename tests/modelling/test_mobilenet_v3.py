@@ -5,7 +5,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from torch_files import write_tensors
+from torch_files import tensors_of, write_tensors
 
 from fsat_kedro.audio.log_mel import kaldi_log_mel
 from fsat_kedro.errors import InputError
@@ -16,6 +16,7 @@ from fsat_kedro.modelling.mobilenet_v3 import (
     load_published_weights,
 )
 from fsat_kedro.modelling.normalisation import BatchNormalization
+from fsat_kedro.modelling.optimizer import Adam
 
 SHARED = Path(__file__).parents[3] / "shared"
 
@@ -31,20 +32,7 @@ def encoder():
 
 def published(network, rng):
     """Return tensors of random values for a network, as PyTorch names and shapes them."""
-    tensors = {}
-    for layer in network.layers:
-        for variable in layer.weights:
-            value = rng.uniform(0.5, 1.5, variable.shape).astype(np.float32)
-            kind = type(layer).__name__
-            name = {"gamma": "weight", "kernel": "weight", "beta": "bias"}.get(variable.name)
-            if variable.name == "kernel":
-                axes = {"DepthwiseConv2D": (2, 3, 0, 1), "Conv2D": (3, 2, 0, 1), "Dense": (1, 0)}
-                value = value.transpose(axes[kind])
-            name = name or variable.name.replace("moving", "running").replace("variance", "var")
-            tensors[f"{layer.name}.{name}"] = value
-        if isinstance(layer, BatchNormalization):
-            tensors[f"{layer.name}.num_batches_tracked"] = np.array(9)
-    return tensors
+    return tensors_of(network, lambda variable: rng.uniform(0.5, 1.5, variable.shape))
 
 
 def test_the_widths_have_the_published_numbers_of_parameters():
@@ -151,6 +139,29 @@ def test_a_frozen_normalisation_keeps_its_statistics_in_training(rng):
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs the published weights")
+def test_frozen_stages_and_normalisations_stay_equal_to_the_bit_in_a_training_step(rng):
+    encoder = build(0.1)
+    freeze(encoder, n_stages=7, normalisation=True)
+    features = keras.layers.GlobalAveragePooling2D()(encoder.output)
+    network = keras.Model(encoder.input, keras.layers.Dense(3, activation="softmax")(features))
+    network.compile(Adam(0.1, weight_decay=0.1), "categorical_crossentropy", run_eagerly=True)
+    before = {x.path: keras.ops.convert_to_numpy(x) for x in network.weights}
+    mel = rng.random((4, 128, 64, 1), np.float32)
+    network.train_on_batch(mel, np.eye(3, dtype=np.float32)[[0, 1, 2, 0]])
+    changed, kept = set(), set()
+    for variable in network.weights:
+        same = np.array_equal(keras.ops.convert_to_numpy(variable), before[variable.path])
+        (kept if same else changed).add(variable.path)
+    trained = {f"features.{stage}." for stage in range(7, 17)}
+    assert {next((x for x in trained if x in path), "head") for path in changed} == {
+        *trained,
+        "head",
+    }
+    normalisations = ("gamma", "beta", "moving_mean", "moving_variance")
+    assert {path for path in before if path.endswith(normalisations)} <= kept
+    assert {path for path in before if any(f"features.{n}." in path for n in range(7))} <= kept
+
+
 def test_values_are_those_of_the_published_code():
     import librosa
 

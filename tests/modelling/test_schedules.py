@@ -9,7 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fsat_kedro.modelling.schedules import has_stalled, plateau_rate, triangular_rate
+from fsat_kedro.modelling.schedules import (
+    cosine_rate,
+    has_stalled,
+    plateau_rate,
+    triangular_rate,
+)
 from fsat_kedro.parameters import EarlyStopping, Plateau
 
 PLATEAU = Plateau(min_delta=0.1, patience=2, factor=0.1)
@@ -27,6 +32,27 @@ def test_the_rate_stays_between_its_bounds_and_repeats(step, half_cycle):
     assert 1e-4 - 1e-12 <= rate <= 1e-3 + 1e-12
     later = triangular_rate(step + 2 * half_cycle, half_cycle, 1e-4, 1e-3)
     assert later == pytest.approx(rate, abs=1e-9)
+
+
+def test_the_rate_warms_up_and_falls_as_half_a_cosine():
+    rates = [cosine_rate(step, warm_up=2, n_steps=6, maximum=0.4) for step in range(6)]
+    # 1 + cos of 0, 45, 90 and 135 degrees.
+    root = math.sqrt(0.5)
+    np.testing.assert_allclose(rates, [0.2, 0.4, 0.4, 0.2 * (1 + root), 0.2, 0.2 * (1 - root)])
+
+
+def test_without_a_warm_up_the_rate_begins_at_the_top_and_ends_near_0():
+    rates = [cosine_rate(step, warm_up=0, n_steps=500, maximum=1e-3) for step in range(500)]
+    assert rates[0] == 1e-3
+    assert rates == sorted(rates, reverse=True)
+    assert 0 < rates[-1] < 1e-3 * 1e-4
+    assert np.mean(rates) == pytest.approx(1e-3 / 2, rel=0.01)
+
+
+@pytest.mark.parametrize("warm_up", [4, 9])
+def test_a_phase_may_be_no_longer_than_its_warm_up(warm_up):
+    rates = [cosine_rate(step, warm_up=warm_up, n_steps=4, maximum=1) for step in range(4)]
+    np.testing.assert_allclose(rates, np.arange(1, 5) / warm_up)
 
 
 def test_a_rate_falls_after_every_patience_without_gain():

@@ -35,12 +35,20 @@ STAGE = Training(
         "shift": 0.1,
         "flip": 0.5,
         "erase": {"probability": 0.5, "area": (0.02, 0.2), "aspect": 0.3},
+        "roll": 0,
+        "gain": 0,
+        "time_mask": 0,
+        "frequency_mask": 0,
     },
     mixup_alpha={"mel": 0.2, "mel_pca": 0.2},
+    weight_decay=0,
+    probe=False,
+    probe_only=False,
     phases={
         "cyclic": {"epochs": 2, "half_cycle": 1, "minimum_rate": 1e-4, "maximum_rate": 1e-3},
         "low": {"epochs": 9, "rate": 30},
         "high": {"epochs": 2, "rate": 30},
+        "cosine": {"epochs": 0, "warm_up": 0, "rate": 1e-3},
     },
     plateau={"min_delta": 10, "patience": 1, "factor": 0.1},
     early_stopping={"min_delta": 10, "patience": 2},
@@ -157,7 +165,7 @@ def test_map_at_3_from_fractions_is_that_of_the_ranks(rng):
 
 def test_the_metrics_of_a_network_give_the_map_at_3_of_its_predictions(rng):
     network = keras.Sequential([keras.Input((4,)), layers.Dense(6, activation="softmax")])
-    training._compile(network)
+    training._compile(network, STAGE)
     features = rng.normal(size=(40, 4)).astype(np.float32)
     targets = rng.integers(6, size=40)
     found = network.evaluate(features, np.eye(6)[targets], verbose=0, return_dict=True)
@@ -220,13 +228,13 @@ def test_every_so_many_epochs_and_the_last_end_with_a_validation(epochs, every, 
     assert training._validated_epochs(settings) == validated
 
 
-def phase_callback(phase, *, n_batches, n_epochs=0):
+def phase_callback(phase, *, n_batches, n_epochs=0, settings=STAGE):
     """Make the callback of a phase that has had some epochs, with a network of its own."""
     network = small_network()
-    training._compile(network)
+    training._compile(network, settings)
     rows = [{"phase": phase, "val_loss": 1.0, "seconds": 1.0}] * n_epochs
-    stage = training._Stage(network, STAGE, "fold_1 mel", None, "", rows)
-    callback = training._PhaseCallback(stage, phase, getattr(STAGE.phases, phase), n_batches)
+    stage = training._Stage(network, settings, "fold_1 mel", None, "", rows)
+    callback = training._PhaseCallback(stage, phase, getattr(settings.phases, phase), n_batches)
     callback.set_model(network)
     return callback
 
@@ -248,6 +256,39 @@ def test_every_batch_of_a_cyclic_phase_has_its_rate(n_batches, n_epochs, rates):
         callback.on_train_batch_begin(batch)
         ours = callback.model.optimizer.learning_rate
         assert float(keras.ops.convert_to_numpy(ours)) == pytest.approx(rate, rel=1e-5)
+
+
+def test_every_batch_of_a_cosine_phase_has_its_rate():
+    phases = {**STAGE.phases.model_dump(), "cosine": {"epochs": 3, "warm_up": 0.5, "rate": 0.8}}
+    settings = Training.model_validate({**STAGE.model_dump(), "phases": phases})
+    for n_epochs, rates in (
+        # Of 12 batches, 2 for the warm-up.
+        (0, [0.4, 0.8, 0.8, 0.4 * (1 + np.cos(np.pi / 10))]),
+        (2, [0.4 * (1 + np.cos(np.pi * n / 10)) for n in (6, 7, 8, 9)]),
+    ):
+        callback = phase_callback("cosine", n_batches=4, n_epochs=n_epochs, settings=settings)
+        callback.on_epoch_begin(n_epochs)
+        for batch, rate in enumerate(rates):
+            callback.on_train_batch_begin(batch)
+            ours = callback.model.optimizer.learning_rate
+            assert float(keras.ops.convert_to_numpy(ours)) == pytest.approx(rate, rel=1e-5)
+
+
+@pytest.mark.parametrize("weight_decay", [0, 0.5])
+def test_weight_decay_is_of_kernels_alone(weight_decay):
+    network = small_network()
+    # Biases and normalisations begin with zeros and ones.
+    network.set_weights([weights + 1 for weights in network.get_weights()])
+    training._compile(network, STAGE.model_copy(update={"weight_decay": weight_decay}))
+    network.optimizer.learning_rate = 0.1
+    before = {x.path: keras.ops.convert_to_numpy(x) for x in network.trainable_variables}
+    zeros = [keras.ops.zeros_like(x) for x in network.trainable_variables]
+    network.optimizer.apply(zeros, network.trainable_variables)
+    assert {path.rpartition("/")[2] for path in before} == {"kernel", "bias", "gamma", "beta"}
+    for variable in network.trainable_variables:
+        kept = 1 - 0.1 * weight_decay * (variable.name == "kernel")
+        found = keras.ops.convert_to_numpy(variable)
+        np.testing.assert_allclose(found, kept * before[variable.path], rtol=1e-6)
 
 
 @pytest.mark.parametrize("selection", ["best", "last"])
@@ -409,6 +450,45 @@ def test_an_interrupted_stage_resumes_with_the_same_result(stage, tmp_path, capl
     again = Setup().train(checkpoint=checkpoint, interrupt_in=1 + len(stage.history))
     assert_same_stage(again, stage)
     assert again.history.equals(resumed.history)
+
+
+PROBE_ONLY = STAGE.model_copy(update={"probe": True, "probe_only": True})
+
+
+@pytest.mark.parametrize("selection", ["best", "last"])
+def test_a_stage_without_phases_is_validated_once_and_not_trained(selection, caplog):
+    setup = Setup()
+    before = setup.network.get_weights()
+    with caplog.at_level(logging.INFO, training.logger.name):
+        setup.train(PROBE_ONLY.model_copy(update={"selection": selection}))
+    assert_equal_arrays(setup.network.get_weights(), before)
+    probabilities = [
+        (setup.network.predict_on_batch(inputs[0]) * targets).sum(axis=1)
+        for inputs, targets in map(setup.validation.__getitem__, range(len(setup.validation)))
+    ]
+    (row,) = setup.history.to_dict("records")
+    assert (row["epoch"], row["phase"], row["learning_rate"]) == (1, "probe", 0)
+    assert row["val_loss"] == pytest.approx(-np.log(probabilities).mean(), rel=1e-5)
+    assert 0 < row["val_accuracy"] <= row["val_map_at_3"] <= 1
+    assert np.isnan([row["loss"], row["accuracy"]]).all()
+    ((epoch, logs),) = setup.reported
+    assert epoch == 0
+    names = ("val_loss", "val_accuracy", "val_map_at_3", "learning_rate", "seconds")
+    assert logs == {name: row[name] for name in names}
+    assert "epoch 1, probe: loss nan, val_loss" in caplog.messages[-1]
+    assert setup.phases.starts == []
+    assert setup.network.optimizer is None
+
+
+def test_a_stage_without_phases_is_not_validated_again_when_it_resumes(tmp_path, monkeypatch):
+    checkpoint = tmp_path / "mel.checkpoint.npz"
+    first = Setup().train(PROBE_ONLY, checkpoint=checkpoint)
+    monkeypatch.setattr(training._Stage, "validate", None)
+    again = Setup().train(PROBE_ONLY, checkpoint=checkpoint)
+    assert_same_stage(again, first)
+    assert again.history.equals(first.history)
+    with pytest.raises(TypeError, match="not callable"):
+        Setup(seed=1).train(PROBE_ONLY, checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize("change", ["network", "settings", "clips", "validation", "keras"])

@@ -59,3 +59,27 @@ def write_tensors(path, tensors):
         items[name] = tensor(storage(str(key), array.size, kind), array.shape)
         storages[str(key)] = np.ascontiguousarray(array).tobytes()
     return write_archive(path, table(**items), storages)
+
+
+KERNELS = {"DepthwiseConv2D": (2, 3, 0, 1), "Conv2D": (3, 2, 0, 1), "Dense": (1, 0)}
+
+
+def tensors_of(network, value_of):
+    """Return tensors for a Keras network, as PyTorch names and shapes them.
+
+    Args:
+        network: its layers have the names of their weights in PyTorch.
+        value_of: returns the value of a variable.
+    """
+    tensors = {}
+    for layer in network.layers:
+        for variable in layer.weights:
+            value = np.float32(value_of(variable))
+            if variable.name == "kernel":
+                value = value.transpose(KERNELS[type(layer).__name__])
+            name = {"gamma": "weight", "kernel": "weight", "beta": "bias"}.get(variable.name)
+            name = name or variable.name.replace("moving", "running").replace("variance", "var")
+            tensors[f"{layer.name}.{name}"] = value
+        if type(layer).__name__ == "BatchNormalization":
+            tensors[f"{layer.name}.num_batches_tracked"] = np.array(9)
+    return tensors

@@ -58,7 +58,9 @@ def test_statistics_are_the_range_and_the_percentiles_of_usable_clips():
     values = np.array([[-80.0, 3.0]] * 110 + [[-20.0, 12.0]] * 110, np.float32)
     lengths = [40, 0, 50, 60, 0, 70]
     mels = RaggedArray(values, np.cumsum([0, *lengths]))
-    statistics = nodes.fit_mel_statistics(mels, CropLengths(percentiles=(0, 100)), LOG_MEL)
+    statistics = nodes.fit_mel_statistics(
+        mels, CropLengths(percentiles=(0, 100), seconds=None), LOG_MEL
+    )
     lengths = {"shortest": 40, "longest": 70}
     assert statistics == {"minimum": -80, "maximum": 12, "bounded": True, **lengths}
 
@@ -66,7 +68,9 @@ def test_statistics_are_the_range_and_the_percentiles_of_usable_clips():
 def test_the_range_of_kaldi_is_that_of_its_encoders():
     mels = RaggedArray(np.full((40, 128), -11.5, np.float32), np.array([0, 40]))
     kaldi = LogMel(kind="kaldi", sample_rate=32_000, n_fft=1024, hop_length=320, n_mels=128)
-    statistics = nodes.fit_mel_statistics(mels, CropLengths(percentiles=(0, 100)), kaldi)
+    statistics = nodes.fit_mel_statistics(
+        mels, CropLengths(percentiles=(0, 100), seconds=None), kaldi
+    )
     lengths = {"shortest": 40, "longest": 40}
     assert statistics == {"minimum": -4.5, "maximum": 0.5, "bounded": False, **lengths}
 
@@ -74,7 +78,7 @@ def test_the_range_of_kaldi_is_that_of_its_encoders():
 def test_no_usable_clip_is_an_error():
     mels = RaggedArray(np.zeros((0, 64), np.float32), np.array([0, 0, 0]))
     with pytest.raises(InputError, match="no usable training clip"):
-        nodes.fit_mel_statistics(mels, CropLengths(percentiles=(25, 75)), LOG_MEL)
+        nodes.fit_mel_statistics(mels, CropLengths(percentiles=(25, 75), seconds=None), LOG_MEL)
 
 
 def test_a_rejected_clip_does_not_affect_the_projection_and_has_no_components(rng):

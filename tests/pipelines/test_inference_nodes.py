@@ -116,7 +116,7 @@ def test_without_any_label_no_fold_is_scored():
 
 
 def test_all_nodes_are_in_one_namespace_and_only_weights_are_inputs_by_fold():
-    pipeline = create_pipeline(3)
+    pipeline = create_pipeline(3, ("mel", "mel_pca"))
     folds = {f"inference.fold_{fold}" for fold in (1, 2, 3)}
     assert {node.namespace for node in pipeline.nodes} == {"inference", *folds}
     by_fold = {name for name in pipeline.inputs() if name[-1].isdigit()}

@@ -104,7 +104,7 @@ def make_inputs(n_folds, *, test=True):
         "projector": fit_projector(np.random.default_rng(0).normal(size=(9, 12)), 5),
         "mel_statistics": {"minimum": -80, "maximum": 30, "shortest": 100, "longest": 300},
         "params:log_mel": LOG_MEL,
-        "params:crop_lengths": CropLengths(percentiles=(25, 75)),
+        "params:crop_lengths": CropLengths(percentiles=(25, 75), seconds=None),
         "params:report": Report(max_clips=9, max_seconds=2, max_megabytes=9),
         "params:dataset": "fsdkaggle2018",
         "params:data_dir": "data/mine",
@@ -140,7 +140,7 @@ def make_inputs(n_folds, *, test=True):
 
 def run(inputs, splits):
     """Run the pipeline without the report, and return its outputs."""
-    pipeline = create_pipeline(splits)
+    pipeline = create_pipeline(splits, summary_features=True)
     pipeline -= pipeline.only_nodes("reporting.write_report")
     catalog = DataCatalog({name: MemoryDataset(data) for name, data in inputs.items()})
     outputs = SequentialRunner().run(pipeline, catalog)
@@ -152,7 +152,11 @@ def write_page(inputs, splits, folder):
     for plot in nodes.PLOTS:
         path = str(folder / f"{plot}.png")
         catalog[plot] = MatplotlibDataset(filepath=path, save_args={"dpi": 150})
-    return SequentialRunner().run(create_pipeline(splits), catalog)["report"].load()
+    return (
+        SequentialRunner()
+        .run(create_pipeline(splits, summary_features=True), catalog)["report"]
+        .load()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -330,7 +334,7 @@ def test_a_split_of_rejected_clips_has_no_lengths():
     figure = nodes.draw_clip_lengths(
         statistics,
         LOG_MEL,
-        CropLengths(percentiles=(25, 75)),
+        CropLengths(percentiles=(25, 75), seconds=None),
         train,
         test,
     )
@@ -477,7 +481,7 @@ def test_without_verified_and_without_a_test_split():
 
 
 def test_outputs_have_plain_names_and_nodes_one_namespace():
-    pipeline = create_pipeline(["train", "test"])
+    pipeline = create_pipeline(["train", "test"], summary_features=True)
     assert all("." not in name for name in pipeline.all_outputs())
     assert {node.namespace for node in pipeline.nodes} == {"reporting"}
     assert set(nodes.PLOTS) <= pipeline.all_outputs()
@@ -485,7 +489,7 @@ def test_outputs_have_plain_names_and_nodes_one_namespace():
 
 @pytest.mark.parametrize("splits", [["train"], ["train", "test"]])
 def test_no_node_has_more_than_seven_inputs_besides_plots(splits):
-    for node in create_pipeline(splits).nodes:
+    for node in create_pipeline(splits, summary_features=True).nodes:
         assert len(set(node.inputs) - set(nodes.PLOTS)) <= 7
 
 
@@ -500,7 +504,7 @@ def test_a_registered_plot_becomes_a_node_without_inputs_that_the_data_set_lacks
         (["train", "test"], ["train_clips", "test_clips"]),
         (["train"], ["train_clips"]),
     ):
-        pipeline = create_pipeline(splits)
+        pipeline = create_pipeline(splits, summary_features=True)
         (node,) = pipeline.only_nodes_with_outputs("new_plot").nodes
         assert node.inputs == inputs
         (page,) = pipeline.only_nodes_with_outputs("report").nodes

@@ -32,6 +32,8 @@ SETTINGS = NetworkSettings(
         "encoder": "mobilenet_v2",
         "frozen_stages": 0,
         "freeze_normalisation": False,
+        "summary_features": True,
+        "head": "mlp",
     },
     training={
         "batch_size": 2,
@@ -40,14 +42,19 @@ SETTINGS = NetworkSettings(
             "shift": 0.1,
             "flip": 0.5,
             "erase": {"probability": 0.5, "area": (0.02, 0.2), "aspect": 0.3},
+            **dict.fromkeys(("roll", "gain", "time_mask", "frequency_mask"), 0),
         },
         "selection": "best",
         "validate_every": 1,
         "mixup_alpha": {"mel": 0.0, "mel_pca": 1.0},
+        "weight_decay": 0.0,
+        "probe": False,
+        "probe_only": False,
         "phases": {
             "cyclic": {"epochs": 1, "half_cycle": 1, "minimum_rate": 1e-4, "maximum_rate": 1e-3},
             "low": {"epochs": 0, "rate": 1e-5},
             "high": {"epochs": 0, "rate": 1e-4},
+            "cosine": {"epochs": 0, "warm_up": 1, "rate": 1e-3},
         },
         "plateau": {"min_delta": 0.0, "patience": 3, "factor": 0.1},
         "early_stopping": {"min_delta": 0.0, "patience": 10},
@@ -89,6 +96,9 @@ def classes_of(part, fold):
     """Return the classes of the clips that a fold trains on or holds out."""
     held_out = np.equal(FOLDS, fold)
     return sorted(CLASS_OF[held_out if part == "validation" else ~held_out & (FOLDS > 0)])
+
+
+TRAIN_STAGE = training.train_stage
 
 
 class Stage:
@@ -162,7 +172,9 @@ def outputs(trained, folder):
         catalog[name.format("checkpoint")] = MemoryDataset(name.format("checkpoint"))
         path = str(folder / name.format("weights")) + ".weights.h5"
         catalog[name.format("weights")] = KerasWeightsDataset(filepath=path)
-    wanted = create_pipeline(2).to_outputs("oof_probabilities", "training_history")
+    wanted = create_pipeline(2, ("mel", "mel_pca")).to_outputs(
+        "oof_probabilities", "training_history"
+    )
     outputs = SequentialRunner().run(wanted, catalog)
     return {name: output.load() for name, output in outputs.items()}
 
@@ -204,7 +216,7 @@ def test_every_clip_is_predicted_by_the_network_of_its_fold_which_did_not_see_it
 def test_out_of_fold_predictions_are_of_held_out_clips_with_crops_of_the_fold(outputs, folder):
     path, split = folder / "mel_pca_weights_2.weights.h5", split_of(2)
     ours, others = (
-        nodes.predict_out_of_fold(path, {**split, "fold": fold}, MELS, COMPONENTS, SETTINGS)
+        nodes.predict_out_of_fold(path, {**split, "fold": fold}, SETTINGS, MELS, COMPONENTS)
         for fold in (2, 3)
     )
     for logs in (ours, others):
@@ -296,3 +308,84 @@ def test_stage_mel_starts_from_the_backbone_and_has_the_crop_lengths_that_are_se
     for one, other in zip(ours.get_weights(), backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
     assert {*trained.pop().lengths()} == {32, 40}
+
+
+# A probe alone, by the real training
+
+# Silent, loud, and some bands loud; the last class is in one fold alone.
+KINDS = np.array([0, 1, 0, 1, 0, 1, 0, 1, 2, 2, 2])
+KIND_FOLDS = np.array([1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2])
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory, build_backbone):
+    """Run the pipeline of stage mel with a probe and without phases, up to all predictions."""
+    folder = tmp_path_factory.mktemp("probe")
+    keras.utils.set_random_seed(5)
+    backbone = build_backbone(SETTINGS.model, None)
+    backbone.save_weights(folder / "backbone.weights.h5")
+    changes = {
+        "model": {
+            "weights": str(folder / "backbone.weights.h5"),
+            "summary_features": False,
+            "head": "linear",
+        },
+        "training": {"probe": True, "probe_only": True},
+        "test_time_crops": {"subset": "whole"},
+    }
+    groups = {name: {**SETTINGS.model_dump()[name], **x} for name, x in changes.items()}
+    settings = NetworkSettings(**{**SETTINGS.model_dump(), **groups})
+    rng = np.random.default_rng(0)
+    # Few features of the tiny backbone say more than how long a clip is.
+    lengths = np.full(len(KINDS), 90)
+    values = 0.1 * rng.random((lengths.sum(), N_MELS))
+    levels = np.array([[0.0, 0.0], [0.8, 0.8], [0.0, 0.8]])[np.repeat(KINDS, lengths)]
+    values += levels[:, np.arange(N_MELS) // 4 % 2]
+    clips = pd.DataFrame(
+        {
+            "fname": [f"{clip}.wav" for clip in range(len(KINDS))],
+            "label": pd.Series([*map("abc".__getitem__, KINDS)], dtype="string"),
+            "status": "ok",
+            "fold": pd.Series(KIND_FOLDS, dtype="Int64"),
+        }
+    )
+    parts = {
+        "train_clips": clips,
+        "train_mels": RaggedArray(values.astype(np.float32), np.cumsum([0, *lengths])),
+        "mel_statistics": STATISTICS,
+        "params:folds": Folds(source="given", n_folds=2),
+        "params:seed": 7,
+        "params:network_settings": settings,
+        "callbacks": [],
+        "mel_checkpoint_1": None,
+        "mel_checkpoint_2": None,
+    }
+    catalog = DataCatalog({name: MemoryDataset(part) for name, part in parts.items()})
+    for fold in (1, 2):
+        path = str(folder / f"fold_{fold}.weights.h5")
+        catalog[f"mel_weights_{fold}"] = KerasWeightsDataset(filepath=path)
+    wanted = create_pipeline(2, ("mel",)).to_outputs("oof_probabilities", "training_history")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "train_stage", TRAIN_STAGE)
+        outputs = SequentialRunner().run(wanted, catalog)
+    return {name: output.load() for name, output in outputs.items()}
+
+
+def test_a_probe_tells_held_out_clips_apart_without_any_epoch(probed):
+    probabilities, known = probed["oof_probabilities"], KINDS < 2
+    assert probabilities[known, :2].argmax(axis=1).tolist() == KINDS[known].tolist()
+    history = probed["training_history"]
+    assert history[["fold", "stage", "epoch", "phase"]].to_numpy().tolist() == [
+        [fold, "mel", 1, "probe"] for fold in (1, 2)
+    ]
+    # The validation of a stage is of whole clips too.
+    right = probabilities.argmax(axis=1) == KINDS
+    expected = [right[fold == KIND_FOLDS].mean() for fold in (1, 2)]
+    assert history["val_accuracy"].tolist() == pytest.approx(expected)
+
+
+def test_a_probe_has_not_seen_the_held_out_clips(probed):
+    # The third class is only in fold 2, whose network has never heard it.
+    unseen = probed["oof_probabilities"][:, 2]
+    assert (unseen[KIND_FOLDS == 2] < 1e-8).all()
+    assert (unseen[KIND_FOLDS == 1] > 1e-6).all()

@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 
 from fsat_kedro.errors import InputError
+from fsat_kedro.inference.tagger import parts
 from fsat_kedro.parameters import Folds
 from fsat_kedro.pipelines.training import create_pipeline, nodes
 
 CLASSES = {"labels": ["Bark", "Meow"], "prior": [0.5, 0.5]}
+STAGES = ("mel", "mel_pca")
 
 
 def clips_of(labels, rejected=(), folds=None):
@@ -122,7 +124,7 @@ def test_cross_validation_scores_match_a_worked_example():
 
 def test_histories_are_joined_fold_by_fold_and_stage_by_stage():
     histories = [pd.DataFrame({"epoch": range(1, 1 + n), "loss": float(n)}) for n in (1, 2, 1, 3)]
-    joined = nodes.join_histories(*histories)
+    joined = nodes.join_histories(*histories, stages=STAGES)
     assert list(joined) == ["fold", "stage", "epoch", "loss"]
     assert joined["fold"].tolist() == [1, 1, 1, 2, 2, 2, 2]
     assert joined["stage"].tolist() == ["mel", *["mel_pca"] * 2, "mel", *["mel_pca"] * 3]
@@ -130,8 +132,23 @@ def test_histories_are_joined_fold_by_fold_and_stage_by_stage():
     assert joined["loss"].tolist() == [1, 2, 2, 1, 3, 3, 3]
 
 
+def test_histories_of_a_single_stage_are_one_of_each_fold():
+    histories = [pd.DataFrame({"epoch": range(1, 1 + n), "loss": float(n)}) for n in (2, 1)]
+    joined = nodes.join_histories(*histories, stages=("mel",))
+    assert joined["fold"].tolist() == [1, 1, 2]
+    assert joined["stage"].tolist() == ["mel"] * 3
+
+
+def test_an_ensemble_is_described_after_all_its_parts_are_saved():
+    for stages in (STAGES, ("mel",)):
+        pipeline = create_pipeline(2, stages)
+        (describe,) = pipeline.only_nodes_with_outputs("tagger").nodes
+        inputs = {name for name in describe.inputs if not name.startswith("params:")}
+        assert inputs == {*parts(2, stages[-1])}
+
+
 def test_all_nodes_are_in_one_namespace_with_one_for_each_fold_in_it():
-    pipeline = create_pipeline(2)
+    pipeline = create_pipeline(2, STAGES)
     assert {node.namespace for node in pipeline.nodes} == {
         "training",
         "training.fold_1",
@@ -148,6 +165,6 @@ def test_all_nodes_are_in_one_namespace_with_one_for_each_fold_in_it():
 
 
 def test_the_stages_get_their_checkpoints_and_the_callbacks_from_the_catalog():
-    inputs = create_pipeline(2).inputs()
+    inputs = create_pipeline(2, STAGES).inputs()
     stages = [f"{stage}_checkpoint_{fold}" for fold in (1, 2) for stage in ("mel", "mel_pca")]
     assert inputs >= {"callbacks", *stages}

@@ -69,7 +69,8 @@ class TaggerDataset(AbstractDataset["TaggerSettings", "Tagger"]):
         """
         from fsat_kedro.inference.tagger import parts, read_manifest
 
-        return parts(read_manifest(local_copy(self._filepath, self._cache_dir).parent).n_folds)
+        manifest = read_manifest(local_copy(self._filepath, self._cache_dir).parent)
+        return parts(manifest.n_folds, manifest.model.stages[-1])
 
     def require_same(self, names: set[str]) -> None:
         """Raise an error if parts are not those that the ensemble was described with.
@@ -92,7 +93,8 @@ class TaggerDataset(AbstractDataset["TaggerSettings", "Tagger"]):
         """Write the settings and the digests of the parts, in place of what was there."""
         from fsat_kedro.inference.tagger import Manifest, digest, parts
 
-        digests = {name: digest(self._local_part(name)) for name in parts(data.n_folds).values()}
+        files = parts(data.n_folds, data.model.stages[-1]).values()
+        digests = {file: digest(self._local_part(file)) for file in files}
         manifest = Manifest(**{**data.model_dump(), "digests": digests})
         with open_atomic(self._filepath) as file:
             file.write((manifest.model_dump_json(indent=2) + "\n").encode())

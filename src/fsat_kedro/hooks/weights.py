@@ -9,6 +9,7 @@ from kedro.framework.hooks import hook_impl
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.hooks.marks import Marks
+from fsat_kedro.parameters import Model
 
 if TYPE_CHECKING:
     from kedro.io import CatalogProtocol
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from fsat_kedro.datasets import TaggerDataset
 
 _FITTED = {"mel_statistics", "projector", "classes"}
-_WEIGHTS = "mel_pca_weights_"
 
 
 class WeightsHooks:
@@ -39,8 +39,11 @@ class WeightsHooks:
         self._kept = set()
         only_missing = run_params["only_missing_outputs"]
         candidates = pipeline.datasets() if only_missing else pipeline.inputs()
-        weights = {name for name in candidates if name.startswith(_WEIGHTS)}
-        if not weights or "tagger" not in catalog:
+        if "tagger" not in catalog:
+            return
+        stage = Model.model_validate(catalog.load("params:model")).stages[-1]
+        weights = {name for name in candidates if name.startswith(f"{stage}_weights_")}
+        if not weights:
             return
         unfinished = Marks(catalog.load("params:data_dir")).unfinished()
         if "tagger" in unfinished or not catalog["tagger"].exists():

@@ -16,7 +16,7 @@ from fsat_kedro.parameters import NetworkSettings
 # Keras takes seconds to import, and commands that predict nothing import this module too.
 if TYPE_CHECKING:
     from fsat_kedro.inference.runtimes import Network
-    from fsat_kedro.modelling.crops import Clips, CropBatches
+    from fsat_kedro.modelling.crops import Batches, Clips
 
 
 def predict_fold(
@@ -35,10 +35,10 @@ def predict_fold(
         As `predict_crops`.
     """
     from fsat_kedro.inference.runtimes import OpenVINONetwork, convert, uses_openvino
-    from fsat_kedro.modelling.crops import CropBatches
+    from fsat_kedro.modelling.crops import test_time_batches
     from fsat_kedro.modelling.networks import load_network
 
-    batches = CropBatches(clips, settings.test_time_crops, seed=(settings.seed, fold))
+    batches = test_time_batches(clips, settings.test_time_crops, seed=(settings.seed, fold))
     network: Network = load_network(
         settings.model,
         weights,
@@ -51,7 +51,7 @@ def predict_fold(
     return predict_crops(network, batches)
 
 
-def predict_crops(network: "Network", batches: "CropBatches") -> np.ndarray:
+def predict_crops(network: "Network", batches: "Batches") -> np.ndarray:
     """Predict all crops of clips with one network.
 
     Args:
@@ -68,7 +68,8 @@ def predict_crops(network: "Network", batches: "CropBatches") -> np.ndarray:
     for index in range(len(batches)):
         inputs = batches[index][0]
         logs = log_probabilities(network.predict_on_batch(inputs))
-        np.add.at(means, batches.rows(index), logs / len(batches.lengths))
+        weighted = logs * batches.fractions(index)[:, None]
+        np.add.at(means, batches.rows(index), weighted)
     return means
 
 

@@ -16,7 +16,7 @@ from mlflow.types.schema import AnyType
 
 from fsat_kedro.evaluation.metrics import N_TAGS
 from fsat_kedro.inference.service import Limits, TaggingService, noise_in_base64
-from fsat_kedro.inference.tagger import Tagger, converted_files, model_files
+from fsat_kedro.inference.tagger import Tagger
 
 
 class TaggerModel(PythonModel):
@@ -48,7 +48,6 @@ def log_model(ensemble: Path, *, run_id: str, name: str) -> None:
     """
     tagger = Tagger.load(ensemble)
     tagger.prepare()
-    n_folds = tagger.settings.n_folds
     optional = partial(ColSpec, required=False)
     # MLflow would refuse a whole request for a value of another type.
     inputs = Schema([optional(AnyType(), "fname"), optional(AnyType(), "audio")])
@@ -59,8 +58,7 @@ def log_model(ensemble: Path, *, run_id: str, name: str) -> None:
     noise = pd.DataFrame({"fname": ["noise.wav"], "audio": [noise_in_base64()]})
     with TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
         # The model needs neither the histories nor the weights of stage mel.
-        converted = [file for file in converted_files(n_folds) if (ensemble / file).exists()]
-        for file in [*model_files(n_folds), *converted]:
+        for file in tagger.files():
             target = Path(folder, "ensemble", file)
             target.parent.mkdir(parents=True, exist_ok=True)
             copyfile(ensemble / file, target)

@@ -127,7 +127,7 @@ class ExtractedFeatures(NamedTuple):
 
     Attributes:
         mel: log-mel spectrogram (t, m).
-        summary: summary features.
+        summary: summary features; empty if the networks have no use for them.
         reason: of the rejection; "" for none.
         warning: what is odd about the sound; "" for nothing.
     """
@@ -152,7 +152,7 @@ class Tagger:
         manifest: "Manifest",
         labels: list[str],
         mel_statistics: dict[str, float],
-        projector: Projector,
+        projector: Projector | None,
     ) -> None:
         self.settings: TaggerSettings = manifest
         self.labels = labels
@@ -180,16 +180,13 @@ class Tagger:
                 or of another version of the project.
         """
         manifest = read_manifest(folder)
-        names = parts(manifest.n_folds)
+        names = parts(manifest.n_folds, manifest.model.stages[-1])
         manifest.require_same(folder, names.values())
         files = {name: folder / file for name, file in names.items()}
         try:
             statistics = _MelStatistics.model_validate_json(files["mel_statistics"].read_bytes())
             classes = _Classes.model_validate_json(files["classes"].read_bytes())
-            with files["projector"].open("rb") as file:
-                projector = load_projector(file)
-            if len(projector.mean) != len(feature_names()):
-                raise InputError(f"the projector is for {len(projector.mean)} features")
+            projector = _load_projector(files["projector"]) if "projector" in files else None
         except ValueError as error:
             raise InputError(
                 f"the ensemble in {folder} cannot be used: {_describe(error)}. Train again: kedro "
@@ -234,7 +231,7 @@ class Tagger:
         features: list[ExtractedFeatures] = []
 
         def mels() -> Iterator[np.ndarray]:
-            if n_jobs != 1:
+            if n_jobs != 1 and self.settings.model.summary_features:
                 compile_librosa()
             function = partial(extract_features, settings=self.settings)
             for each in map_clips(
@@ -248,22 +245,28 @@ class Tagger:
         usable = np.flatnonzero([not each.reason for each in features])
         probabilities = np.full((len(sounds), len(self.labels)), np.nan)
         if len(usable):
-            components = np.full((len(sounds), self._n_components), np.nan, np.float32)
-            summaries = np.stack([features[index].summary for index in usable]).astype(np.float64)
-            components[usable] = self._projector.transform(summaries)
-            for index in usable[self._projector.find_unlike(summaries)]:
-                features[index] = _add_warning(features[index], _UNLIKE)
+            components = self._project(features, usable) if self._projector else None
             names = [sound.name for sound in sounds]
             clips = Clips(usable, names, gathered, components, self._mel_statistics)
             probabilities[usable] = self._predict_clips(clips)[usable]
         return probabilities, features
 
+    def _project(self, features: list[ExtractedFeatures], usable: np.ndarray) -> np.ndarray:
+        """Return components (n, p), NaN for unusable sounds, and warn of sounds that are unlike."""
+        assert self._projector is not None
+        components = np.full((len(features), self._n_components or 0), np.nan, np.float32)
+        summaries = np.stack([features[index].summary for index in usable]).astype(np.float64)
+        components[usable] = self._projector.transform(summaries)
+        for index in usable[self._projector.find_unlike(summaries)]:
+            features[index] = _add_warning(features[index], _UNLIKE)
+        return components
+
     def _predict_clips(self, clips: "Clips") -> np.ndarray:
-        from fsat_kedro.modelling.crops import CropBatches
+        from fsat_kedro.modelling.crops import test_time_batches
 
         crops, seed = self.settings.test_time_crops, self.settings.seed
         folds = range(1, self.settings.n_folds + 1)
-        batches = [CropBatches(clips, crops, seed=(seed, fold)) for fold in folds]
+        batches = [test_time_batches(clips, crops, seed=(seed, fold)) for fold in folds]
         networks = self._networks(batches[0].n_crops)
         return geometric_mean(list(map(predict_crops, networks, batches)))
 
@@ -289,11 +292,18 @@ class Tagger:
         with self._working:
             if self.is_converted() or not uses_openvino(self.settings.inference, MANY_CROPS):
                 return
-            for file, model in zip(
-                converted_files(self.settings.n_folds), self._convert(), strict=True
-            ):
+            for file, model in zip(self._weight_files, self._convert(), strict=True):
                 with suppress(OSError):  # The folder may be read-only.
-                    save_converted(model, self._folder / file, origin=self._origin(file))
+                    save_converted(
+                        model, self._folder / _converted(file), origin=self._origin(file)
+                    )
+
+    def files(self) -> list[str]:
+        """Return the files of the ensemble, relative to its folder, with converted networks."""
+        kept = parts(self.settings.n_folds, self.settings.model.stages[-1]).values()
+        converted = map(_converted, self._weight_files)
+        found = [file for file in converted if (self._folder / file).exists()]
+        return [SETTINGS_FILE, *kept, *found]
 
     def is_converted(self) -> bool:
         """Return whether there are converted networks, which need no Keras. This loads them."""
@@ -302,8 +312,8 @@ class Tagger:
         if self._converted or self.settings.inference.runtime == "keras":
             return bool(self._converted)
         models = []
-        for file in converted_files(self.settings.n_folds):
-            model = load_converted(self._folder / file, origin=self._origin(file))
+        for file in self._weight_files:
+            model = load_converted(self._folder / _converted(file), origin=self._origin(file))
             if model is None:
                 return False
             models.append(model)
@@ -321,17 +331,16 @@ class Tagger:
         return models
 
     def _origin(self, file: str) -> str:
-        """Return a digest of what a file of `converted_files` is converted from."""
-        weights = self._digests[file.replace(_CONVERTED, _WEIGHTS)]
-        return sha256(f"{self.settings.model.model_dump_json()} {weights}".encode()).hexdigest()
+        """Return a digest of what the network of a weight file is converted from."""
+        described = f"{self.settings.model.model_dump_json()} {self._digests[file]}"
+        return sha256(described.encode()).hexdigest()
 
     def _keras_networks(self) -> "Iterator[keras.Model]":
         """Yield one network with the weights of one fold after the other: it is traced once."""
         from fsat_kedro.modelling.networks import load_network, load_weights
 
         if self._network is None:
-            files = [self._folder / file for file in weight_files(self.settings.n_folds)]
-            first, *others = files
+            first, *others = [self._folder / file for file in self._weight_files]
             network = load_network(
                 self.settings.model,
                 first,
@@ -349,33 +358,41 @@ class Tagger:
             yield self._network
 
     @property
-    def _n_components(self) -> int:
-        return len(self._projector.axes)
+    def _n_components(self) -> int | None:
+        return len(self._projector.axes) if self._projector else None
+
+    @property
+    def _weight_files(self) -> list[str]:
+        return weight_files(self.settings.n_folds, self.settings.model.stages[-1])
 
 
-def weight_files(n_folds: int) -> list[str]:
-    """Return the weight files of an ensemble, relative to its folder."""
-    return [f"fold_{fold}/mel_pca{_WEIGHTS}" for fold in range(1, n_folds + 1)]
+def weight_files(n_folds: int, stage: str = "mel_pca") -> list[str]:
+    """Return the weight files of an ensemble, relative to its folder.
+
+    Args:
+        n_folds: number of networks.
+        stage: the last one of the training.
+    """
+    return [f"fold_{fold}/{stage}{_WEIGHTS}" for fold in range(1, n_folds + 1)]
 
 
-def converted_files(n_folds: int) -> list[str]:
-    """Return the files where `Tagger.prepare` keeps converted networks, relative to the folder."""
-    return [file.replace(_WEIGHTS, _CONVERTED) for file in weight_files(n_folds)]
+def parts(n_folds: int, stage: str = "mel_pca") -> dict[str, str]:
+    """Return what an ensemble consists of besides `tagger.json`: file in its folder by dataset.
 
-
-def parts(n_folds: int) -> dict[str, str]:
-    """Return what an ensemble consists of besides `tagger.json`: file in its folder by dataset."""
+    Arguments as for `weight_files`.
+    """
+    files = enumerate(weight_files(n_folds, stage), start=1)
     return {
         "mel_statistics": "mel_statistics.json",
         "classes": "classes.json",
-        "projector": "projector.npz",
-        **{f"mel_pca_weights_{i}": file for i, file in enumerate(weight_files(n_folds), start=1)},
+        **({"projector": "projector.npz"} if stage == "mel_pca" else {}),
+        **{f"{stage}_weights_{fold}": file for fold, file in files},
     }
 
 
-def model_files(n_folds: int) -> list[str]:
-    """Return all files of an ensemble, relative to its folder."""
-    return [SETTINGS_FILE, *parts(n_folds).values()]
+def _converted(weight_file: str) -> str:
+    """Return where `Tagger.prepare` keeps the converted network of a weight file."""
+    return weight_file.replace(_WEIGHTS, _CONVERTED)
 
 
 def digest(path: Path) -> str:
@@ -416,6 +433,14 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
 
 
+def _load_projector(path: Path) -> Projector:
+    with path.open("rb") as file:
+        projector = load_projector(file)
+    if len(projector.mean) != len(feature_names()):
+        raise InputError(f"the projector is for {len(projector.mean)} features")
+    return projector
+
+
 def _describe(error: ValueError) -> str:
     """Describe an error in a line, which those of pydantic do not."""
     if not isinstance(error, ValidationError):
@@ -446,7 +471,7 @@ def extract_features(sound: Sound, *, settings: TaggerSettings) -> ExtractedFeat
     warning = "; ".join(clip.warnings)
     if reason:
         no_mel = np.zeros((0, settings.log_mel.n_mels), np.float32)
-        no_summary = np.full(len(feature_names()), np.nan, np.float32)
-        return ExtractedFeatures(no_mel, no_summary, reason, warning)
+        return ExtractedFeatures(no_mel, np.empty(0), reason, warning)
     mel = np.ascontiguousarray(log_mel(clip.samples, **settings.log_mel.model_dump()).T)
-    return ExtractedFeatures(mel, summary_features(clip.samples), reason, warning)
+    summary = summary_features(clip.samples) if settings.model.summary_features else np.empty(0)
+    return ExtractedFeatures(mel, summary, reason, warning)

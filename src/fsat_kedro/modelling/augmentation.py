@@ -87,6 +87,19 @@ def draw_box(
     return slice(0), slice(0)
 
 
+def draw_mask(size: int, limit: float, rng: np.random.Generator) -> slice:
+    """Draw a part of an axis, as in SpecAugment (Park et al., 2019).
+
+    Args:
+        size: of the axis.
+        limit: largest fraction of it.
+        rng: draws length, from 0 to the largest, and position.
+    """
+    length = int(rng.integers(round(limit * size) + 1))
+    start = int(rng.integers(size - length + 1))
+    return slice(start, start + length)
+
+
 def draw_mixup_weights(n: int, alpha: float, rng: np.random.Generator) -> np.ndarray:
     """Draw λ (n,) float32 in 0..1 from Beta(α, α): the weight of each clip (Zhang et al., 2017)."""
     return rng.beta(alpha, alpha, size=n).astype(np.float32)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from fsat_kedro.modelling import augmentation as augment
-from fsat_kedro.modelling.crops import Clips, CropBatches
+from fsat_kedro.modelling.crops import Batches, Clips
 from fsat_kedro.parameters import Augmentation
 
 _QUEUE = {"workers": 2, "max_queue_size": 2}
@@ -25,7 +25,7 @@ class TrainingBatches(keras.utils.PyDataset):
         clips: training clips, with targets.
         batch_size: clips in a batch, at most.
         lengths: crop lengths in frames to draw from, see `crop_lengths.training_lengths`.
-        augmentation: shift, flip and erasing.
+        augmentation: which changes are made, and how large they are.
         mixup_alpha: α, 0 for no mixup.
         seed: of all random draws.
 
@@ -101,6 +101,10 @@ class TrainingBatches(keras.utils.PyDataset):
             shift=augment.draw_shift(length, settings.shift, rng, len(rows)),
             flip=rng.random(len(rows)) < settings.flip,
         )
+        if settings.roll > 0:
+            rolled = rng.random(len(rows)) < settings.roll
+            offsets = np.where(rolled, rng.integers(length, size=len(rows)), 0)
+            frames = np.stack(list(map(np.roll, frames, offsets)))
         smallest, largest = (self._clips.mel_statistics[key] for key in ("minimum", "maximum"))
         erased = rng.random(len(rows)) < settings.erase.probability
         for row, shown, erases in zip(rows, frames, erased, strict=True):
@@ -109,13 +113,21 @@ class TrainingBatches(keras.utils.PyDataset):
                 area, aspect = settings.erase.area, settings.erase.aspect
                 box = augment.draw_box(crop.shape, area=area, aspect=aspect, rng=rng)
                 crop[box] = rng.uniform(smallest, largest)
+            # Nothing is drawn for what is off, so that it does not change the other draws.
+            if settings.gain > 0:
+                crop += rng.uniform(-settings.gain, settings.gain) * (largest - smallest)
+            if settings.frequency_mask > 0:
+                bands = augment.draw_mask(crop.shape[1], settings.frequency_mask, rng)
+                crop[:, bands] = smallest
+            if settings.time_mask > 0:
+                crop[augment.draw_mask(len(crop), settings.time_mask, rng)] = smallest
             yield crop
 
 
 class ValidationBatches(keras.utils.PyDataset):
     """The crops of held-out clips, in the form that Keras takes."""
 
-    def __init__(self, crops: CropBatches) -> None:
+    def __init__(self, crops: Batches) -> None:
         super().__init__(**_QUEUE)
         self._crops = crops
 

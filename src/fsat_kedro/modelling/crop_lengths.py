@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fsat_kedro.parameters import TestTimeCrops
+from fsat_kedro.parameters import CropLengths, TestTimeCrops
 
 MINIMUM = 32
 """Length of the shortest crop: 32 frames become one column after the backbone's five halvings.
@@ -13,12 +13,17 @@ For 30 or fewer frames TensorFlow computes no gradients on a CPU: oneDNN refuses
 """
 
 
-def crop_length_range(lengths: np.ndarray, percentiles: tuple[float, float]) -> tuple[int, int]:
-    """Return the shortest and longest crop in frames, as percentiles of clip lengths (n,).
+def crop_length_range(
+    lengths: np.ndarray, settings: CropLengths, *, frames_per_second: float
+) -> tuple[int, int]:
+    """Return the shortest and longest crop in frames, for clips of some lengths in frames (n,).
 
     Neither is below `MINIMUM`; shorter clips are padded with their mirror image.
     """
-    shortest, longest = np.percentile(lengths, percentiles)
+    if settings.seconds is None:
+        shortest, longest = np.percentile(lengths, settings.percentiles)
+    else:
+        shortest, longest = (frames_per_second * seconds for seconds in settings.seconds)
     return max(MINIMUM, round(shortest)), max(MINIMUM, round(longest))
 
 
@@ -37,7 +42,12 @@ def test_time_crops(shortest: int, longest: int, settings: TestTimeCrops) -> tup
 
 
 def predictions_per_clip(settings: TestTimeCrops, *, n_folds: int) -> int:
-    """Return the number of predictions that the ensemble combines for each clip."""
+    """Return the number of predictions that the ensemble combines for each clip.
+
+    The pieces of a long clip count as one.
+    """
+    if settings.subset == "whole":
+        return n_folds
     lengths, crops_per_length = test_time_crops(MINIMUM, MINIMUM, settings)
     return n_folds * len(lengths) * crops_per_length
 

@@ -123,6 +123,17 @@ def require_fitting(parameters: Parameters) -> None:
             f"model.frozen_stages is {model.frozen_stages}, but {model.encoder} has "
             f"{encoder.n_stages} stages that can be frozen"
         )
+    if parameters.training.probe and (model.weights is None or model.head != "linear"):
+        raise InputError(
+            "training.probe is true, which needs the weights of a pretrained encoder and a linear "
+            f"head: set model.weights and model.head=linear, or training.probe to false. {remedy}"
+        )
+    if model.summary_features and not parameters.training.planned_phases():
+        raise InputError(
+            "training has a probe and no phase, but stage mel_pca has no probe: set "
+            "model.summary_features to false, or training.probe_only to false and the epochs of a "
+            "phase"
+        )
     if model.freeze_normalisation and not encoder.n_stages:
         raise InputError(
             f"model.freeze_normalisation is true, but {model.encoder} has to learn its "

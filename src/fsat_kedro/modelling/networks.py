@@ -14,6 +14,12 @@ from fsat_kedro.modelling.encoders import build_encoder
 from fsat_kedro.modelling.normalisation import BatchNormalization
 from fsat_kedro.parameters import Model
 
+CLASSES = "classes"
+"""Name of the last layer."""
+
+POOLING = "pooling"
+"""Name of the layer that pools the encoder's map."""
+
 
 def build_network(
     settings: Model,
@@ -81,17 +87,18 @@ def _build(
     normalisation = partial(BatchNormalization, momentum=settings.momentum.others)
     mel = keras.Input((n_mels, None, 1), name="mel")
     encoder = build_encoder(settings, weights=weights, n_mels=n_mels)
-    features = layers.GlobalAveragePooling2D(name="pooling")(encoder(mel))
+    features = layers.GlobalAveragePooling2D(name=POOLING)(encoder(mel))
     inputs = [mel]
     if n_components is not None:
         pca = keras.Input((n_components,), name="pca")
         normalised = normalisation(name="pca_normalisation")(pca)
         features = layers.Concatenate(name="features")([features, normalised])
         inputs.append(pca)
-    hidden = layers.Dense(1536, activation="relu", name="dense_1536")(features)
-    hidden = normalisation(name="normalisation_1536")(hidden)
-    hidden = layers.Dense(384, activation="relu", name="dense_384")(hidden)
-    hidden = normalisation(name="normalisation_384")(hidden)
+    if settings.head == "mlp":
+        features = layers.Dense(1536, activation="relu", name="dense_1536")(features)
+        features = normalisation(name="normalisation_1536")(features)
+        features = layers.Dense(384, activation="relu", name="dense_384")(features)
+        features = normalisation(name="normalisation_384")(features)
     # float32 whatever the precision of the layers before: a softmax in half precision rounds to 0.
-    classes = layers.Dense(n_classes, activation="softmax", dtype="float32", name="classes")(hidden)
+    classes = layers.Dense(n_classes, activation="softmax", dtype="float32", name=CLASSES)(features)
     return keras.Model(inputs, classes, name="mel" if n_components is None else "mel_pca")

@@ -3,6 +3,7 @@
 They keep no state, so a stage that resumes after an interruption gets the same rates.
 """
 
+import math
 from collections.abc import Sequence
 
 from fsat_kedro.parameters import EarlyStopping, Plateau
@@ -19,6 +20,20 @@ def triangular_rate(step: int, half_cycle: int, minimum: float, maximum: float) 
     """
     distance_from_peak = abs(step / half_cycle % 2 - 1)
     return minimum + (maximum - minimum) * (1 - distance_from_peak)
+
+
+def cosine_rate(step: int, *, warm_up: int, n_steps: int, maximum: float) -> float:
+    """Return a rate that rises linearly and then falls as half a cosine (Loshchilov, 2017).
+
+    Args:
+        step: batches since the phase began.
+        warm_up: batches in which it rises; the last of them has the maximum.
+        n_steps: batches of the phase.
+        maximum: the highest rate.
+    """
+    if step < warm_up:
+        return maximum * (step + 1) / warm_up
+    return maximum * (1 + math.cos(math.pi * (step - warm_up) / (n_steps - warm_up))) / 2
 
 
 def plateau_rate(losses: Sequence[float], initial_rate: float, plateau: Plateau) -> float:

@@ -1,4 +1,4 @@
-"""Training of one stage: three phases of one network."""
+"""Training of one stage: the phases of one network."""
 
 import hashlib
 import logging
@@ -16,12 +16,17 @@ import pandas as pd
 from fsat_kedro.errors import InputError
 from fsat_kedro.modelling.batches import ValidationBatches
 from fsat_kedro.modelling.checkpoint import Checkpoint, StageState
-from fsat_kedro.modelling.crops import CropBatches
+from fsat_kedro.modelling.crops import Batches
 from fsat_kedro.modelling.encoders import ENCODER
 from fsat_kedro.modelling.networks import compiles_with_xla
 from fsat_kedro.modelling.optimizer import Adam
-from fsat_kedro.modelling.schedules import has_stalled, plateau_rate, triangular_rate
-from fsat_kedro.parameters import CyclicPhase, SteadyPhase, Training
+from fsat_kedro.modelling.schedules import (
+    cosine_rate,
+    has_stalled,
+    plateau_rate,
+    triangular_rate,
+)
+from fsat_kedro.parameters import CosinePhase, CyclicPhase, Phase, SteadyPhase, Training
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +34,7 @@ logger = logging.getLogger(__name__)
 def train_stage(
     network: keras.Model,
     batches: keras.utils.PyDataset,
-    validation: CropBatches,
+    validation: Batches,
     *,
     settings: Training,
     name: str,
@@ -40,7 +45,8 @@ def train_stage(
 
     TensorFlow traces it once. With selection `best` every phase ends with the weights of the lowest
     validation loss of the stage so far. With `last` it ends with those of its last epoch, and
-    neither the rate nor the number of epochs depends on the validation.
+    neither the rate nor the number of epochs depends on the validation. Without phases, the network
+    is only validated: its head is the result of a probe.
 
     Args:
         network: freshly built, or with the encoder of the stage before.
@@ -61,12 +67,15 @@ def train_stage(
         InputError: the loss is no longer a finite number.
     """
     fingerprint = _fingerprint(network, batches, validation, settings) if checkpoint else ""
-    _compile(network)
+    _compile(network, settings)
     stage = _Stage(network, settings, name, checkpoint, fingerprint)
     stage.restore(callbacks)
     _log_device(network, batches, name)
     held_out = ValidationBatches(validation)
-    for phase_name, phase in settings.phases:
+    phases = settings.planned_phases()
+    if not phases and not stage.rows:
+        stage.validate(held_out, callbacks)
+    for phase_name, phase in phases:
         if stage.is_over(phase_name, phase):
             continue
         if not stage.rows_of(phase_name):
@@ -109,11 +118,11 @@ class _Stage:
     def rows_of(self, phase_name: str) -> list[dict]:
         return [row for row in self.rows if row["phase"] == phase_name]
 
-    def is_over(self, phase_name: str, phase: CyclicPhase | SteadyPhase) -> bool:
+    def is_over(self, phase_name: str, phase: Phase) -> bool:
         rows = self.rows_of(phase_name)
         if len(rows) >= phase.epochs:
             return True
-        if isinstance(phase, CyclicPhase) or self.settings.selection == "last":
+        if not isinstance(phase, SteadyPhase) or self.settings.selection == "last":
             return False
         return has_stalled([row["val_loss"] for row in rows], self.settings.early_stopping)
 
@@ -127,6 +136,20 @@ class _Stage:
             optimizer = list(map(keras.ops.convert_to_numpy, self.network.optimizer.variables))
             state = StageState(self.rows, self.network.get_weights(), optimizer, self.best)
             self.checkpoint.save(self.fingerprint, state)
+
+    def validate(
+        self, held_out: ValidationBatches, callbacks: Sequence[keras.callbacks.Callback]
+    ) -> None:
+        """Append the validation of a network that is not trained further, as an epoch."""
+        started = time.monotonic()
+        logs = self.network.evaluate(held_out, verbose=0, return_dict=True)
+        logs = {f"val_{name}": number for name, number in logs.items()}
+        row = _row(1, "probe", {**logs, "loss": math.nan, "accuracy": math.nan}, rate=0.0)
+        self.add({**row, "seconds": time.monotonic() - started})
+        logger.info("%s %s", self.name, _format_epoch(self.rows[0], 0))
+        for callback in callbacks:
+            callback.set_model(self.network)
+            callback.on_epoch_end(0, _numbers(self.rows[0]))
 
     def restore(self, callbacks: Sequence[keras.callbacks.Callback]) -> None:
         """Go back to the saved state, if there is one, and report its epochs to the callbacks."""
@@ -145,7 +168,7 @@ class _Stage:
 
     def seconds_left(self) -> float:
         """Estimate the longest time to the end, from the latest epochs."""
-        phases = [phase for phase in self.settings.phases if not self.is_over(*phase)]
+        phases = [phase for phase in self.settings.planned_phases() if not self.is_over(*phase)]
         n_epochs = sum(phase.epochs - len(self.rows_of(name)) for name, phase in phases)
         return n_epochs * statistics.median(row["seconds"] for row in self.rows[-5:])
 
@@ -161,9 +184,7 @@ class _PhaseCallback(keras.callbacks.Callback):
     callbacks after it, it replaces the epoch's logs by the numbers of the row in the history.
     """
 
-    def __init__(
-        self, stage: _Stage, phase_name: str, phase: CyclicPhase | SteadyPhase, n_batches: int
-    ) -> None:
+    def __init__(self, stage: _Stage, phase_name: str, phase: Phase, n_batches: int) -> None:
         super().__init__()
         self._stage = stage
         self._phase_name = phase_name
@@ -189,21 +210,18 @@ class _PhaseCallback(keras.callbacks.Callback):
                 self._phase.minimum_rate,
                 self._phase.maximum_rate,
             )
+        if isinstance(self._phase, CosinePhase):
+            self.model.optimizer.learning_rate = cosine_rate(
+                self._first_step + batch,
+                warm_up=round(self._phase.warm_up * self._n_batches),
+                n_steps=self._phase.epochs * self._n_batches,
+                maximum=self._phase.rate,
+            )
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
-        row = {
-            "epoch": epoch + 1,
-            "phase": self._phase_name,
-            "loss": logs["loss"],
-            "accuracy": logs["accuracy"],
-            "val_loss": logs.get("val_loss", math.nan),
-            "val_accuracy": logs.get("val_accuracy", math.nan),
-            "val_map_at_3": map_at_3(
-                *(logs.get(f"val_{x}accuracy", math.nan) for x in ("", "top_2_", "top_3_"))
-            ),
-            "learning_rate": float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)),
-            "seconds": time.monotonic() - self._started,
-        }
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        row = _row(epoch + 1, self._phase_name, logs, rate=rate)
+        row["seconds"] = time.monotonic() - self._started
         if not all(math.isfinite(logs.get(key, 0)) for key in ("loss", "val_loss")):
             raise InputError(
                 f"{self._stage.name}: the loss is {row['loss']:.3g} (validation "
@@ -219,9 +237,28 @@ class _PhaseCallback(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def _compile(network: keras.Model) -> None:
+def _row(epoch: int, phase_name: str, logs: dict, *, rate: float) -> dict:
+    """Return a row of the history, without its seconds, from Keras' numbers of an epoch."""
+    accuracies = (logs.get(f"val_{x}accuracy", math.nan) for x in ("", "top_2_", "top_3_"))
+    return {
+        "epoch": epoch,
+        "phase": phase_name,
+        "loss": logs["loss"],
+        "accuracy": logs["accuracy"],
+        "val_loss": logs.get("val_loss", math.nan),
+        "val_accuracy": logs.get("val_accuracy", math.nan),
+        "val_map_at_3": map_at_3(*accuracies),
+        "learning_rate": rate,
+    }
+
+
+def _compile(network: keras.Model, settings: Training) -> None:
+    optimizer = Adam(weight_decay=settings.weight_decay or None)
+    # Neither biases nor normalisations, which decay would pull away from what they are for.
+    kept = [weights for weights in network.trainable_variables if len(weights.shape) < 2]
+    optimizer.exclude_from_weight_decay(kept)
     network.compile(
-        optimizer=Adam(),
+        optimizer=optimizer,
         loss="categorical_crossentropy",
         metrics=[
             keras.metrics.CategoricalAccuracy(name="accuracy"),
@@ -237,7 +274,7 @@ def _compile(network: keras.Model) -> None:
 def _fingerprint(
     network: keras.Model,
     batches: keras.utils.PyDataset,
-    validation: CropBatches,
+    validation: Batches,
     settings: Training,
 ) -> str:
     """Compute a digest of everything that determines the stage."""
@@ -268,7 +305,7 @@ def _log_device(network: keras.Model, batches: keras.utils.PyDataset, name: str)
 
 def _validated_epochs(settings: Training) -> list[int]:
     """Return the numbers of the epochs that end with a validation, as a stage's last one does."""
-    n_epochs = sum(phase.epochs for _, phase in settings.phases)
+    n_epochs = sum(phase.epochs for _, phase in settings.planned_phases())
     every = settings.validate_every
     return sorted({*range(every, n_epochs + 1, every), n_epochs})
 

@@ -47,7 +47,10 @@ def fit_mel_statistics(
         raise InputError(
             "no usable training clip: see the reasons in 08_reporting/rejected_clips.csv"
         )
-    shortest, longest = crop_length_range(mels.lengths[usable], crop_lengths.percentiles)
+    rate = log_mel.sample_rate / log_mel.hop_length
+    shortest, longest = crop_length_range(
+        mels.lengths[usable], crop_lengths, frames_per_second=rate
+    )
     fixed = LOG_MEL_RANGES[log_mel.kind]
     smallest, largest = fixed or _find_range(mels, usable)
     return {

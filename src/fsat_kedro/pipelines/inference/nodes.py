@@ -18,13 +18,13 @@ logger = logging.getLogger(__name__)
 
 
 def predict_fold(
-    mel_pca_weights: Path,
+    weights: Path,
     clips: pd.DataFrame,
-    mels: RaggedArray,
-    components: np.ndarray,
     mel_statistics: dict,
     classes: dict,
     settings: NetworkSettings,
+    mels: RaggedArray,
+    components: np.ndarray | None = None,
     *,
     fold: int,
 ) -> np.ndarray:
@@ -33,7 +33,7 @@ def predict_fold(
 
     usable = np.flatnonzero(clips["status"] == "ok")
     return ensemble.predict_fold(
-        mel_pca_weights,
+        weights,
         Clips(usable, clips["fname"].tolist(), mels, components, mel_statistics),
         n_classes=len(classes["labels"]),
         settings=settings,

@@ -1,5 +1,6 @@
 """Wiring from trained folds to ranked tags of the test clips."""
 
+from collections.abc import Sequence
 from functools import partial, update_wrapper
 
 from kedro.pipeline import Pipeline, node
@@ -7,8 +8,8 @@ from kedro.pipeline import Pipeline, node
 from fsat_kedro.pipelines.inference import nodes
 
 
-def create_pipeline(n_folds: int) -> Pipeline:
-    """Predict with each fold in a namespace of its own, combine, rank and score.
+def create_pipeline(n_folds: int, stages: Sequence[str]) -> Pipeline:
+    """Predict with the last stage of each fold in a namespace of its own, combine, rank and score.
 
     Without folds there is nothing to predict with, and the pipeline is empty.
     """
@@ -19,7 +20,7 @@ def create_pipeline(n_folds: int) -> Pipeline:
     combined = ["test_probabilities", "test_clips", "classes"]
     return Pipeline(
         [
-            *map(_per_fold, folds),
+            *(_per_fold(fold, stages) for fold in folds),
             node(
                 nodes.combine_folds,
                 ["test_clips", "classes", *logs],
@@ -40,11 +41,12 @@ def create_pipeline(n_folds: int) -> Pipeline:
     )
 
 
-def _per_fold(fold: int) -> Pipeline:
-    features = ["test_clips", "test_mels", "test_components", "mel_statistics", "classes"]
+def _per_fold(fold: int, stages: Sequence[str]) -> Pipeline:
+    fitted = ["mel_statistics", "classes", "params:network_settings"]
+    features = ["test_mels", "test_components"][: len(stages)]
     predict = node(
         update_wrapper(partial(nodes.predict_fold, fold=fold), nodes.predict_fold),
-        [f"mel_pca_weights_{fold}", *features, "params:network_settings"],
+        [f"{stages[-1]}_weights_{fold}", "test_clips", *fitted, *features],
         f"test_fold_{fold}",
         name="predict_fold",
         tags="gpu",

@@ -9,8 +9,13 @@ from fsat_kedro.evaluation.previews import preview_clips
 from fsat_kedro.pipelines.reporting import nodes
 
 
-def create_pipeline(splits: list[str]) -> Pipeline:
+def create_pipeline(splits: list[str], *, summary_features: bool) -> Pipeline:
     """Report on clips, features and training, and on the test clips if there are any."""
+    drawn = {
+        name: plot
+        for name, plot in nodes.PLOTS.items()
+        if summary_features or "projector" not in plot.inputs
+    }
 
     def available(*names: str) -> list[str]:
         return [name for name in names if "test" in splits or "test_" not in name]
@@ -26,13 +31,13 @@ def create_pipeline(splits: list[str]) -> Pipeline:
         tables.append(_table(nodes.score_test_classes, ["test_predictions"], "test_class_scores"))
     plots = [
         node(plot.draw, available(*plot.inputs), name, name=f"draw_{name}")
-        for name, plot in nodes.PLOTS.items()
+        for name, plot in drawn.items()
     ]
     report = {
         **{name: f"params:{name}" for name in ("report", "dataset", "data_dir")},
         **{name: name for name in available("cv_scores", "test_scores")},
         **{split: f"{split}_previews" for split in splits},
-        **{name: name for name, plot in nodes.PLOTS.items() if plot.title},
+        **{name: name for name, plot in drawn.items() if plot.title},
     }
     page = node(nodes.write_report, report, "report", name="write_report")
     per_split = [x for split in splits for x in _split_nodes(split)]

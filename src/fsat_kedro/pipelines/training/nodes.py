@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 import numpy as np
 import pandas as pd
 
-from fsat_kedro.audio.projection import Projector
 from fsat_kedro.data.folds import predefined_folds, stratified_folds
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.errors import InputError
@@ -104,6 +103,8 @@ def train_mel(
     sizes = {"n_mels": mels.values.shape[1], "n_classes": split["n_classes"]}
     weights = fetch_weights(settings.model, settings.cache_dir)
     network = build_network(settings.model, weights=weights, **sizes)
+    if settings.training.probe:
+        _probe(network, _select_clips("train", split, mels, None), settings)
     return network, _train(network, split, mels, None, settings, seed, checkpoint, callbacks)
 
 
@@ -130,15 +131,15 @@ def train_mel_pca(
 
 
 def predict_out_of_fold(
-    mel_pca_weights: Path,
+    weights: Path,
     split: FoldSplit,
-    mels: RaggedArray,
-    components: np.ndarray,
     settings: NetworkSettings,
+    mels: RaggedArray,
+    components: np.ndarray | None = None,
 ) -> np.ndarray:
     """Predict mean log probabilities of a fold's held-out clips, (n, c); NaN for all others."""
     return ensemble.predict_fold(
-        mel_pca_weights,
+        weights,
         _select_clips("validation", split, mels, components),
         n_classes=split["n_classes"],
         settings=settings,
@@ -147,14 +148,12 @@ def predict_out_of_fold(
 
 
 def describe_tagger(
-    mel_statistics: dict,
-    projector: Projector,
-    classes: dict,
     decoding: Decoding,
     trim: Trim,
     log_mel: LogMel,
+    folds: Folds,
     settings: NetworkSettings,
-    *weights: Path,
+    *parts: object,
 ) -> TaggerSettings:
     """Collect the settings that the ensemble needs to tag other sounds.
 
@@ -170,22 +169,22 @@ def describe_tagger(
         test_time_crops=settings.test_time_crops,
         inference=settings.inference,
         seed=settings.seed,
-        n_folds=len(weights),
+        n_folds=folds.n_folds,
     )
 
 
-def join_histories(*histories: pd.DataFrame) -> pd.DataFrame:
+def join_histories(*histories: pd.DataFrame, stages: Sequence[str]) -> pd.DataFrame:
     """Join the histories of all stages of all folds in one table.
 
     Args:
-        histories: of each fold in order, the history of stage mel and that of stage mel_pca.
+        histories: of each fold in order, the history of each stage.
+        stages: their names.
 
     Returns:
         fold, stage, and the columns of the histories.
     """
-    stages = ("mel", "mel_pca")
     named = [
-        history.assign(fold=1 + index // 2, stage=stages[index % 2])
+        history.assign(fold=1 + index // len(stages), stage=stages[index % len(stages)])
         for index, history in enumerate(histories)
     ]
     return pd.concat(named, ignore_index=True)[["fold", "stage", *histories[0].columns]]
@@ -241,6 +240,14 @@ def _select_clips(
     return Clips(split[part], split["fnames"], mels, components, statistics, targets)
 
 
+def _probe(network: Network, clips: "Clips", settings: NetworkSettings) -> None:
+    """Fit the head of a network to training clips."""
+    from fsat_kedro.modelling.crops import WholeBatches
+    from fsat_kedro.modelling.probe import fit_head
+
+    fit_head(network, WholeBatches(clips, batch_size=settings.test_time_crops.batch_size))
+
+
 def _train(
     network: Network,
     split: FoldSplit,
@@ -253,7 +260,7 @@ def _train(
 ) -> pd.DataFrame:
     """Train the network of a stage in place on one fold, and return its history."""
     from fsat_kedro.modelling.batches import TrainingBatches
-    from fsat_kedro.modelling.crops import CropBatches
+    from fsat_kedro.modelling.crops import test_time_batches
     from fsat_kedro.modelling.training import train_stage
 
     stage, training = network.name, settings.training
@@ -266,10 +273,11 @@ def _train(
         mixup_alpha=getattr(training.mixup_alpha, stage),
         seed=seed,
     )
-    one_of_each_length = {"crops_per_length": 1, "subset": "all"}
-    crops = settings.test_time_crops.model_copy(update=one_of_each_length)
+    crops = settings.test_time_crops
+    if crops.subset != "whole":
+        crops = crops.model_copy(update={"crops_per_length": 1, "subset": "all"})
     held_out = _select_clips("validation", split, mels, components)
-    validation = CropBatches(held_out, crops, seed=(seed,))
+    validation = test_time_batches(held_out, crops, seed=(seed,))
     return train_stage(
         network,
         batches,

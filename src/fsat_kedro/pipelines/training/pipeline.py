@@ -1,15 +1,21 @@
 """Wiring of the training: setup of the folds, one template for each fold, and aggregation."""
 
-from kedro.pipeline import Pipeline, node
+from collections.abc import Sequence
+from functools import partial, update_wrapper
 
+from kedro.pipeline import Pipeline, node
+from kedro.pipeline.node import Node
+
+from fsat_kedro.inference.tagger import parts as tagger_parts
 from fsat_kedro.pipelines.training import nodes
 
 
-def create_pipeline(n_folds: int) -> Pipeline:
-    """Assign folds, train each in a namespace of its own, and score them together."""
+def create_pipeline(n_folds: int, stages: Sequence[str]) -> Pipeline:
+    """Assign folds, train the stages of each in a namespace of its own, and score them together."""
     folds = range(1, n_folds + 1)
+    per_fold = [_per_fold(fold, stages) for fold in folds]
     return Pipeline(
-        [_setup(folds), *map(_per_fold, folds), _aggregate(folds)],
+        [_setup(folds), *per_fold, _aggregate(folds, stages)],
         namespace="training",
         prefix_datasets_with_namespace=False,
     )
@@ -35,50 +41,62 @@ def _setup(folds: range) -> Pipeline:
     )
 
 
-def _per_fold(fold: int) -> Pipeline:
-    split, features = f"split_{fold}", ["train_mels", "train_components"]
-    settings, checkpoint = "params:network_settings", f"mel_pca_checkpoint_{fold}"
+def _per_fold(fold: int, stages: Sequence[str]) -> Pipeline:
+    features = ["train_mels", "train_components"][: len(stages)]
+    predict = node(
+        nodes.predict_out_of_fold,
+        [f"{stages[-1]}_weights_{fold}", f"split_{fold}", "params:network_settings", *features],
+        f"oof_{fold}",
+        name="predict_out_of_fold",
+    )
     return Pipeline(
-        [
-            node(
-                nodes.train_mel,
-                [split, "train_mels", settings, f"mel_checkpoint_{fold}", "callbacks"],
-                [f"mel_weights_{fold}", f"mel_history_{fold}"],
-                name="train_mel",
-            ),
-            node(
-                nodes.train_mel_pca,
-                [f"mel_weights_{fold}", split, *features, settings, checkpoint, "callbacks"],
-                [f"mel_pca_weights_{fold}", f"mel_pca_history_{fold}"],
-                name="train_mel_pca",
-            ),
-            node(
-                nodes.predict_out_of_fold,
-                [f"mel_pca_weights_{fold}", split, *features, settings],
-                f"oof_{fold}",
-                name="predict_out_of_fold",
-            ),
-        ],
+        [*(_STAGES[stage](fold) for stage in stages), predict],
         tags="gpu",
         namespace=f"fold_{fold}",
         prefix_datasets_with_namespace=False,
     )
 
 
-def _aggregate(folds: range) -> Pipeline:
-    fitted = ["mel_statistics", "projector", "classes"]
-    settings = ["params:decoding", "params:trim", "params:log_mel", "params:network_settings"]
+def _train_mel(fold: int) -> Node:
+    settings, checkpoint = "params:network_settings", f"mel_checkpoint_{fold}"
+    return node(
+        nodes.train_mel,
+        [f"split_{fold}", "train_mels", settings, checkpoint, "callbacks"],
+        [f"mel_weights_{fold}", f"mel_history_{fold}"],
+        name="train_mel",
+    )
+
+
+def _train_mel_pca(fold: int) -> Node:
+    features = ["train_mels", "train_components"]
+    settings, checkpoint = "params:network_settings", f"mel_pca_checkpoint_{fold}"
+    return node(
+        nodes.train_mel_pca,
+        [f"mel_weights_{fold}", f"split_{fold}", *features, settings, checkpoint, "callbacks"],
+        [f"mel_pca_weights_{fold}", f"mel_pca_history_{fold}"],
+        name="train_mel_pca",
+    )
+
+
+_STAGES = {"mel": _train_mel, "mel_pca": _train_mel_pca}
+
+
+def _aggregate(folds: range, stages: Sequence[str]) -> Pipeline:
+    groups = ("decoding", "trim", "log_mel", "folds", "network_settings")
+    settings = [f"params:{group}" for group in groups]
+    parts = tagger_parts(len(folds), stages[-1])
+    join = update_wrapper(partial(nodes.join_histories, stages=stages), nodes.join_histories)
     return Pipeline(
         [
             node(
-                nodes.join_histories,
-                [f"{stage}_history_{fold}" for fold in folds for stage in ("mel", "mel_pca")],
+                join,
+                [f"{stage}_history_{fold}" for fold in folds for stage in stages],
                 "training_history",
                 name="join_histories",
             ),
             node(
                 nodes.describe_tagger,
-                [*fitted, *settings, *(f"mel_pca_weights_{fold}" for fold in folds)],
+                [*settings, *parts],
                 "tagger",
                 name="describe_tagger",
             ),
