@@ -74,7 +74,7 @@ def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir:
 @click.option("--port", default=5001, show_default=True, help="Port to listen on.")
 @click.pass_obj
 def serve(metadata: ProjectMetadata, env: str | None, data_dir: str, host: str, port: int) -> None:
-    """Serve the trained ensemble to clients that send sounds: see docs/tagging.md.
+    """Serve the trained ensemble to clients that send sounds: see docs/serving.md.
 
     Environment variables set limits, such as FSAT_KEDRO_MAX_ROWS.
     """

@@ -174,7 +174,7 @@ class Model(_Group):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """The names of the stages, in order; the networks of the last one predict."""
+        """Name the stages, in order; the networks of the last one predict."""
         return ("mel", "mel_pca") if self.summary_features else ("mel",)
 
 

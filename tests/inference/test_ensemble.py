@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from narrow_model import NARROW
 
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.inference import runtimes
@@ -14,7 +15,7 @@ from fsat_kedro.inference.ensemble import (
     rank_labels,
 )
 from fsat_kedro.modelling.networks import build_network
-from fsat_kedro.parameters import Inference, Model, NetworkSettings, TestTimeCrops
+from fsat_kedro.parameters import Inference, NetworkSettings, TestTimeCrops
 
 
 def test_a_geometric_mean_matches_a_worked_example():
@@ -119,18 +120,6 @@ def test_pieces_of_whole_clips_count_by_their_frames(rng, monkeypatch):
 
 
 # One fold
-
-NARROW = Model(
-    encoder="mobilenet_v2",
-    frozen_stages=0,
-    freeze_normalisation=False,
-    summary_features=True,
-    head="mlp",
-    weights=None,
-    width=0.35,
-    momentum={"backbone": 0.9, "others": 0.9},
-    precision="float32",
-)
 
 
 class Converted:

@@ -1,9 +1,11 @@
 import subprocess
 import sys
+from zipfile import ZipFile
 
 import keras
 import numpy as np
 import pytest
+from narrow_model import NARROW
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.inference import runtimes
@@ -15,24 +17,13 @@ from fsat_kedro.inference.runtimes import (
     uses_openvino,
 )
 from fsat_kedro.modelling.networks import build_network
-from fsat_kedro.parameters import Inference, Model
+from fsat_kedro.parameters import Inference
 
 
 @pytest.fixture(scope="module")
 def network():
     keras.utils.set_random_seed(3)
-    settings = Model(
-        encoder="mobilenet_v2",
-        frozen_stages=0,
-        freeze_normalisation=False,
-        summary_features=True,
-        head="mlp",
-        weights=None,
-        width=0.35,
-        momentum={"backbone": 0.9, "others": 0.9},
-        precision="float32",
-    )
-    return build_network(settings, weights=None, n_mels=32, n_classes=4, n_components=6)
+    return build_network(NARROW, weights=None, n_mels=32, n_classes=4, n_components=6)
 
 
 @pytest.mark.parametrize(("n", "n_frames"), [(1, 40), (7, 90), (20, 64)])
@@ -70,6 +61,13 @@ def test_a_conversion_of_other_weights_a_damaged_one_and_none_are_not_loaded(mod
     assert load_converted(path, origin="these weights") is None
     save_converted(model, path, origin="these weights")
     assert load_converted(path, origin="other weights") is None
+    with ZipFile(path) as archive:
+        weights = archive.read("model.bin")
+    with ZipFile(tmp_path / "later.zip", "w") as archive:
+        archive.writestr("model.xml", '<net name="x" version="99"></net>')
+        archive.writestr("model.bin", weights)
+        archive.comment = b"these weights"
+    assert load_converted(tmp_path / "later.zip", origin="these weights") is None
     content = bytearray(path.read_bytes())
     for damaged in (content[:-100], content[: len(content) // 2] + b"x" * 99, b""):
         path.write_bytes(damaged)

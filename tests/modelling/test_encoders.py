@@ -8,6 +8,7 @@ from threading import Thread
 import numpy as np
 import pytest
 from kedro.config import OmegaConfigLoader
+from narrow_model import NARROW
 from torch_files import tensors_of, write_tensors
 
 from fsat_kedro.errors import InputError
@@ -20,23 +21,10 @@ from fsat_kedro.modelling.encoders import (
     require_fitting,
 )
 from fsat_kedro.modelling.networks import build_network
-from fsat_kedro.parameters import Model, Parameters
+from fsat_kedro.parameters import Parameters
 from fsat_kedro.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[2] / "conf"
-NARROW = Model(
-    encoder="mobilenet_v2",
-    frozen_stages=0,
-    freeze_normalisation=False,
-    summary_features=True,
-    head="mlp",
-    weights=None,
-    width=0.35,
-    momentum={"backbone": 0.9, "others": 0.9},
-    precision="float32",
-)
-
-
 MN04 = NARROW.model_copy(update={"encoder": "mn04", "frozen_stages": 2})
 
 

@@ -7,23 +7,12 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from narrow_model import NARROW
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.modelling import mobilenet_v2
 from fsat_kedro.modelling.mobilenet_v2 import build_mobilenet_v2, fetch_imagenet_weights
-from fsat_kedro.parameters import IMAGENET_WIDTHS, Model
-
-NARROW = Model(
-    encoder="mobilenet_v2",
-    frozen_stages=0,
-    freeze_normalisation=False,
-    summary_features=True,
-    head="mlp",
-    weights=None,
-    width=0.35,
-    momentum={"backbone": 0.9, "others": 0.9},
-    precision="float32",
-)
+from fsat_kedro.parameters import IMAGENET_WIDTHS
 
 
 def test_a_trained_backbone_starts_from_a_grayscale_input(tmp_path, rng):

@@ -1,22 +1,12 @@
 import numpy as np
 import pytest
+from narrow_model import NARROW
 
 from fsat_kedro.datasets.keras_weights_dataset import KerasWeightsDataset
 from fsat_kedro.modelling.crop_lengths import MINIMUM
 from fsat_kedro.modelling.networks import build_network, compiles_with_xla, load_network
 from fsat_kedro.parameters import Model
 
-NARROW = Model(
-    encoder="mobilenet_v2",
-    frozen_stages=0,
-    freeze_normalisation=False,
-    summary_features=True,
-    head="mlp",
-    weights=None,
-    width=0.35,
-    momentum={"backbone": 0.9, "others": 0.9},
-    precision="float32",
-)
 SIZES = {"n_mels": 32, "n_classes": 3}
 
 

@@ -107,9 +107,10 @@ def load_converted(path: Path, *, origin: str) -> openvino.Model | None:
                 return None
             # Reading checks the CRC of either.
             xml, weights = archive.read("model.xml"), archive.read("model.bin")
-    except (OSError, BadZipFile, KeyError):
+        return openvino.Core().read_model(xml, weights)
+    # OpenVINO raises a RuntimeError for what it cannot read, such as a file of a later version.
+    except (OSError, BadZipFile, KeyError, RuntimeError):
         return None
-    return openvino.Core().read_model(xml, weights)
 
 
 class OpenVINONetwork:
