@@ -17,6 +17,11 @@ def square(number):
     return number**2
 
 
+def slow_after_the_first(number):
+    time.sleep(0.4 if number else 0)
+    return number
+
+
 def fail_at(number, *, bad):
     if number == bad:
         raise ValueError(f"clip {number}")
@@ -46,6 +51,13 @@ def test_items_are_read_only_a_few_ahead_of_the_results(n_jobs):
     assert next(results) == 0
     assert 1 <= len(read) < 50_000
     results.close()
+
+
+def test_a_map_that_is_closed_while_clips_are_at_work_ends_quietly(recwarn):
+    results = map_clips(slow_after_the_first, range(9), n_jobs=2, total=9, description="")
+    assert next(results) == 0
+    results.close()
+    assert not recwarn.list
 
 
 def test_no_items_give_no_results():

@@ -94,8 +94,9 @@ def _on_dask_worker() -> bool:
 def _map_on_processes(
     function: Callable[[Item], Result], items: Iterable[Item], n_jobs: int
 ) -> Generator[Result, None, None]:
-    # joblib's warning when it is interrupted, for which it has no setting.
-    warnings.filterwarnings("ignore", r"\d+ tasks have been successfully executed", UserWarning)
+    # joblib's warnings when it is interrupted, for which it has no setting.
+    for warning in ("have been successfully executed", "which were still being processed"):
+        warnings.filterwarnings("ignore", rf"\d+ tasks {warning}", UserWarning)
     # No memory-mapping: joblib would first write each item to disk.
     pool = Parallel(
         n_jobs=n_jobs,
