@@ -109,9 +109,11 @@ def test_silence_around_a_clip_is_trimmed(raw):
 
 
 def test_rejected_clips_and_warnings_are_listed_and_counted(raw):
-    _, unlisted, _, decode_results = trimmed(raw)
+    metadata, unlisted, _, decode_results = trimmed(raw)
     rejected, warned, counts = nodes.report_clips(
         splits=["train", "test"],
+        train_metadata=metadata,
+        test_metadata=metadata.drop(columns="correction"),
         train_decode_results=decode_results,
         train_unlisted=unlisted,
         test_decode_results=decode_results[:1],
@@ -134,7 +136,7 @@ def test_accepted_clips_keep_every_row(raw):
     assert clips["fname"].tolist() == metadata["fname"].tolist()
     assert clips["label"].tolist() == ["Bark", "Meow", "Bark", "Bark", "Bark"]
     assert set(clips) == {
-        *("fname", "label", "verified", "usage", "fold"),
+        *("fname", "label", "verified", "usage", "fold", "correction", "note"),
         *("status", "reason", "warning", "start", "end", "length"),
     }
 
@@ -145,6 +147,34 @@ def test_too_many_rejected_clips_are_an_error_with_the_reasons(raw):
         InputError, match=r"3 of 5 clips rejected, .*max_fraction .*not there \(1\)"
     ):
         nodes.accept_clips(metadata, decode_results, None, Rejection(max_fraction=0.59))
+
+
+def test_corrected_labels_are_counted_and_dropped_clips_are_not_too_many(raw):
+    (raw / "label_corrections.csv").write_text("fname,label\ncomplete.wav,\ncut.wav,Bark\n")
+    metadata, unlisted, audio, decode_results = trimmed(raw)
+    tables = {
+        "train_metadata": metadata,
+        "train_decode_results": decode_results,
+        "train_unlisted": unlisted,
+    }
+    _, _, counts = nodes.report_clips(splits=["train"], **tables)
+    assert counts["train"]["labels_dropped"] == 2  # Both lines of the clip.
+    assert counts["train"]["labels_changed"] == 1
+    assert audio.lengths.tolist() == [0, 1500, 0, 0, 0]
+    # Of five, an empty and a missing one.
+    clips = nodes.accept_clips(metadata, decode_results, None, Rejection(max_fraction=0.4))
+    assert clips["status"].tolist() == ["rejected", "ok", *["rejected"] * 3]
+    with pytest.raises(InputError, match="2 of 5 clips rejected"):
+        nodes.accept_clips(metadata, decode_results, None, Rejection(max_fraction=0.39))
+
+
+def test_the_labels_of_test_clips_are_not_corrected(raw):
+    (raw / "audio_test").mkdir()
+    soundfile.write(raw / "audio_test" / "cut.wav", NOISE, 44_100)
+    (raw / "test_post_competition.csv").write_text("fname,label,usage\ncut.wav,Meow,Public\n")
+    (raw / "label_corrections.csv").write_text("fname,label\ncut.wav,Bark\n")
+    metadata, _ = nodes.read_metadata(str(raw), "fsdkaggle2018", split="test")
+    assert metadata["label"].tolist() == ["Meow"]
 
 
 def test_reasons_are_shown_with_escapes():

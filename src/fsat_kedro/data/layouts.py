@@ -12,10 +12,10 @@ from fsat_kedro.data.raw_files import (
     RawFolder,
     is_hidden,
     normalize_filename,
-    open_raw_file,
     printable,
+    read_raw_file,
 )
-from fsat_kedro.errors import InputError, UnreadableError
+from fsat_kedro.errors import InputError
 
 _MISSING_LABELS = ["", "None"]
 
@@ -78,7 +78,7 @@ def read_fsdkaggle2018(raw_dir: Path | str, split: str) -> SplitTable:
     if path.endswith("sample_submission.csv"):
         optional = []  # Its labels are placeholders, the same three for every clip.
     source = printable(path)
-    table = read_table(_read_bytes(path), source, required=required, optional=optional)
+    table = read_table(read_raw_file(path), source, required=required, optional=optional)
     require_all(table["fname"] != "", table["fname"], source, "a file name")
     if split == "train":
         require_all(~table["label"].isin(_MISSING_LABELS), table["label"], source, "a label")
@@ -109,7 +109,7 @@ def read_esc50(raw_dir: Path | str, split: str) -> SplitTable:
     )
     required = ["filename", "fold", "category"]
     source = printable(path)
-    table = read_table(_read_bytes(path), source, required=required, optional=[])
+    table = read_table(read_raw_file(path), source, required=required, optional=[])
     require_all(table["filename"] != "", table["filename"], source, "a file name")
     require_all(~table["category"].isin(_MISSING_LABELS), table["category"], source, "a label")
     table["fold"] = parse_integers(table["fold"], source)
@@ -139,16 +139,6 @@ def _find_table_and_clips(
     if link is not None:
         message += f"; {printable(link)} is {EXTERNAL_LINK}: move its target here, or set raw_dir"
     raise InputError(message)
-
-
-def _read_bytes(path: str) -> bytes:
-    try:
-        with open_raw_file(path) as file:
-            return file.read()
-    except UnreadableError as error:
-        raise InputError(
-            f"{printable(path)} is {error}: download it again, or unpack it"
-        ) from error
 
 
 def _match_clips(table: pd.DataFrame, clips: dict[str, RawFile]) -> SplitTable:

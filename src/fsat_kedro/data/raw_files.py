@@ -186,6 +186,22 @@ def open_raw_file(path: str) -> BinaryIO:
         return _open_file(Path(path))
 
 
+def read_raw_file(path: str) -> bytes:
+    """Return the content of a table, a file or a member of a zip archive.
+
+    Raises:
+        InputError: what `open_raw_file` calls unreadable.
+        OSError: out of memory, disk space or file handles.
+    """
+    try:
+        with open_raw_file(path) as file:
+            return file.read()
+    except UnreadableError as error:
+        raise InputError(
+            f"{printable(path)} is {error}: download it again, or unpack it"
+        ) from error
+
+
 @contextmanager
 def _raising_unreadable() -> Iterator[None]:
     """Turn errors of one file, but not of the machine, into an `UnreadableError`."""

@@ -11,6 +11,7 @@ import pandas as pd
 
 from fsat_kedro.audio.decoding import TrimmedClip, read_clip
 from fsat_kedro.audio.summary_features import compile_librosa
+from fsat_kedro.data.label_corrections import DROPPED, correct_labels
 from fsat_kedro.data.layouts import read_esc50, read_fsdkaggle2018
 from fsat_kedro.data.ragged import RaggedArray, gather
 from fsat_kedro.data.raw_files import open_raw_file, printable
@@ -26,9 +27,12 @@ def read_metadata(
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read the table of a split, and the names of the files that it does not list.
 
+    The labels of the training clips are corrected, see `label_corrections`.
+
     `demo_clips` is unused: as an input it makes Kedro write the demo's files before this node.
     """
-    return _READERS[dataset](raw_dir, split)
+    table, unlisted = _READERS[dataset](raw_dir, split)
+    return correct_labels(table, raw_dir) if split == "train" else table, unlisted
 
 
 def trim_clips(
@@ -73,11 +77,13 @@ def trim_clips(
 def report_clips(*, splits: list[str], **tables: Any) -> tuple[pd.DataFrame, pd.DataFrame, dict]:
     """List rejected clips and warnings, and count the clips of each split.
 
-    The tables are `{split}_decode_results` and `{split}_unlisted` of every split.
+    The tables are `{split}_metadata`, `{split}_decode_results` and `{split}_unlisted` of every
+    split.
 
     Returns:
         The rejected clips: fname, split, reason. The usable clips with warnings: fname, split,
-        warning. And by split the numbers of listed, rejected and unlisted clips, and of warnings.
+        warning. And by split the numbers of listed, rejected and unlisted clips, of warnings, and
+        of corrections of each kind if there are any.
     """
     rejected, warned, counts = [], [], {}
     for split in splits:
@@ -89,6 +95,7 @@ def report_clips(*, splits: list[str], **tables: Any) -> tuple[pd.DataFrame, pd.
             "rejected": len(rejected[-1]),
             "with_warnings": len(warned[-1]),
             "unlisted": len(tables[f"{split}_unlisted"]),
+            **_count_corrections(tables[f"{split}_metadata"]),
         }
     return pd.concat(rejected), pd.concat(warned), counts
 
@@ -107,9 +114,10 @@ def accept_clips(
         The metadata without path, with status, reason, warning, start, end and length.
 
     Raises:
-        InputError: the fraction of rejected clips is above the parameter.
+        InputError: the fraction of rejected clips is above the parameter. Those that label
+            corrections drop do not count.
     """
-    rejected = decode_results["status"] == "rejected"
+    rejected = (decode_results["status"] == "rejected") & (decode_results["reason"] != DROPPED)
     if rejected.mean() > rejection.max_fraction:
         reasons = Counter(decode_results.loc[rejected, "reason"]).most_common(3)
         raise InputError(
@@ -120,6 +128,14 @@ def accept_clips(
             "--only-missing-outputs), or raise rejection.max_fraction"
         )
     return metadata.drop(columns=["path", "reason"]).join(decode_results.drop(columns="fname"))
+
+
+def _count_corrections(metadata: pd.DataFrame) -> dict[str, int]:
+    """Count the corrected labels of a split by kind of correction; none of the test split."""
+    if "correction" not in metadata:
+        return {}
+    kinds = metadata["correction"].value_counts().drop("", errors="ignore")
+    return {f"labels_{kind}": int(count) for kind, count in kinds.items()}
 
 
 def _read_clip(

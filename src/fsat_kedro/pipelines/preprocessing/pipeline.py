@@ -43,7 +43,8 @@ def _split_pipeline(split: str, demo: bool) -> Pipeline:
 
 def _check_pipeline(splits: list[str]) -> Pipeline:
     """Save the reports on all clips, then accept the clips of each split."""
-    results = [f"{split}_{name}" for split in splits for name in ("decode_results", "unlisted")]
+    names = ("metadata", "decode_results", "unlisted")
+    results = [f"{split}_{name}" for split in splits for name in names]
     reports = ["rejected_clips", "clip_warnings", "clip_counts"]
     report_clips = update_wrapper(partial(nodes.report_clips, splits=splits), nodes.report_clips)
     report = node(report_clips, {name: name for name in results}, reports, name="report_clips")
@@ -59,7 +60,7 @@ def _check_pipeline(splits: list[str]) -> Pipeline:
     return Pipeline(
         [report, *accept],
         namespace="preprocessing.check",
-        inputs={*results, *(f"{split}_metadata" for split in splits)},
+        inputs=set(results),
         outputs={*reports, *(f"{split}_clips" for split in splits)},
         parameters={"rejection"},
     )
