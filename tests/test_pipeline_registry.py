@@ -41,6 +41,18 @@ def test_predictions_are_all_that_follows_the_training_and_train_nothing(env, st
     assert "training.describe_tagger" in names
 
 
+@pytest.mark.parametrize(("env", "probes"), [("base", False), ("audioset", True)])
+def test_clips_are_embedded_once_for_the_probes_of_all_folds(env, probes, registered):
+    parameters, pipelines = registered(env)
+    assert parameters["training"]["probe"] == probes
+    nodes = pipelines["training"].nodes
+    embed = [node.name for node in nodes if "train_embeddings" in node.outputs]
+    probe = [node.name for node in nodes if "train_embeddings" in node.inputs]
+    folds = range(1, parameters["folds"]["n_folds"] + 1)
+    assert embed == ["training.embed_clips"] * probes
+    assert sorted(probe) == [f"training.fold_{fold}.train_mel" for fold in folds if probes]
+
+
 @pytest.mark.parametrize("dataset", ["fsdkaggle2018", "esc50"])
 def test_without_summary_features_nothing_computes_fits_or_reads_them(dataset, registered):
     marks = ("summary", "components", "projector", "pca")

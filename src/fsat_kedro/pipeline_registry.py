@@ -48,7 +48,9 @@ def register_pipelines() -> dict[str, Pipeline]:
     steps = {
         "preprocessing": preprocessing.create_pipeline(splits, demo=demo),
         "features": features.create_pipeline(splits, summary_features=summary_features),
-        "training": training.create_pipeline(n_folds, stages),
+        "training": training.create_pipeline(
+            n_folds, stages, probe=parameters["training"]["probe"]
+        ),
         "inference": inference.create_pipeline(n_folds if "test" in splits else 0, stages),
         "reporting": reporting.create_pipeline(splits, summary_features=summary_features),
     }

@@ -33,12 +33,13 @@ def make(data):
 
 FEATURES = node(make, "audio", "mels", name="features.compute_log_mels")
 TRAINING = node(make, "mels", "weights", name="training.fold_1.train_mel")
+EMBEDDING = node(make, "mels", "embeddings", name="training.embed_clips")
 STAGE_2 = node(make, "weights", "pca_weights", name="training.fold_1.train_mel_pca")
 
 
 @pytest.fixture
 def catalog(tmp_path):
-    names = ("audio", "mels", "weights", "pca_weights")
+    names = ("audio", "mels", "embeddings", "weights", "pca_weights")
     datasets = {name: JSONDataset(filepath=str(tmp_path / f"{name}.json")) for name in names}
     parameters = {"model": MODEL, "data_dir": str(tmp_path), "spool_dir": str(tmp_path)}
     parameters["cache_dir"] = str(tmp_path)
@@ -74,8 +75,9 @@ def start(catalog):
     return start
 
 
-def test_a_run_that_trains_stage_mel_fetches_them(start, fetched):
-    start(FEATURES, TRAINING, STAGE_2)
+@pytest.mark.parametrize("first", [TRAINING, EMBEDDING], ids=["train_mel", "embed_clips"])
+def test_a_run_that_starts_from_them_fetches_them(first, start, fetched):
+    start(FEATURES, first)
     assert fetched == ["imagenet"]
 
 

@@ -310,6 +310,44 @@ def test_stage_mel_starts_from_the_backbone_and_has_the_crop_lengths_that_are_se
     assert {*trained.pop().lengths()} == {32, 40}
 
 
+# A probe
+
+LINEAR = SETTINGS.model_copy(update={"model": SETTINGS.model.model_copy(update={"head": "linear"})})
+
+
+@pytest.fixture(scope="module")
+def embeddings(build_backbone):
+    return nodes.embed_clips(MELS, CLIPS, STATISTICS, LINEAR)
+
+
+def test_every_usable_clip_has_an_embedding(embeddings):
+    assert embeddings.dtype == np.float32
+    assert np.flatnonzero(np.isfinite(embeddings).all(axis=1)).tolist() == USABLE.tolist()
+    assert np.isnan(embeddings[FOLDS == 0]).all()
+
+
+def test_the_embeddings_are_of_the_encoder_that_every_fold_starts_from(trained, embeddings):
+    for fold in (1, 2):
+        network, _ = nodes.train_mel(split_of(fold), MELS, LINEAR, None, [], embeddings)
+        trained.pop()
+        for clip in USABLE:
+            features = np.asarray(network.get_layer(ENCODER)(MELS[clip].T[None, ..., None]))
+            np.testing.assert_allclose(embeddings[clip], features.mean(axis=(0, 1, 2)), rtol=1e-4)
+
+
+def test_a_fold_starts_from_the_probe_of_its_training_clips_alone(trained, embeddings):
+    split = split_of(1)
+    heads = []
+    for changed in ("validation", "train"):
+        others = embeddings.copy()
+        others[split[changed]] += np.arange(len(split[changed]))[:, None]
+        for each in (embeddings, others):
+            nodes.train_mel(split, MELS, LINEAR, None, [], each)
+            heads.append(trained.pop().initial["classes"][0])
+    assert np.array_equal(heads[0], heads[1])
+    assert not np.array_equal(heads[2], heads[3])
+
+
 # A probe alone, by the real training
 
 # Silent, loud, and some bands loud; the last class is in one fold alone.
@@ -364,7 +402,9 @@ def probed(tmp_path_factory, build_backbone):
     for fold in (1, 2):
         path = str(folder / f"fold_{fold}.weights.h5")
         catalog[f"mel_weights_{fold}"] = KerasWeightsDataset(filepath=path)
-    wanted = create_pipeline(2, ("mel",)).to_outputs("oof_probabilities", "training_history")
+    wanted = create_pipeline(2, ("mel",), probe=True).to_outputs(
+        "oof_probabilities", "training_history"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "train_stage", TRAIN_STAGE)
         outputs = SequentialRunner().run(wanted, catalog)

@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from kedro.pipeline import Pipeline
 
 
+_STARTS = (".train_mel", ".embed_clips")
+"""Ends of the names of nodes that start from the initial weights."""
+
+
 class InitialWeightsHooks:
-    """Download the encoder's initial weights before a run that trains stage mel.
+    """Download the encoder's initial weights before a run that trains stage mel or embeds clips.
 
     Without a network the run stops at once, and not after hours of preprocessing and features.
     """
@@ -41,7 +45,7 @@ class InitialWeightsHooks:
 
 def _trains(run_params: dict[str, Any], pipeline: Pipeline, catalog: CatalogProtocol) -> bool:
     """Return whether a node that starts from the initial weights is going to run."""
-    nodes = [node for node in pipeline.nodes if node.name.endswith(".train_mel")]
+    nodes = [node for node in pipeline.nodes if node.name.endswith(_STARTS)]
     outputs = {name for node in nodes for name in node.outputs}
     if run_params["only_missing_outputs"]:
         outputs = {name for name in outputs if not catalog[name].exists()}

@@ -1,8 +1,10 @@
 """The networks of both stages: log-mel alone, and log-mel with the projected summary features.
 
-Axes: n clips, m mel bands, t frames, p components, c classes.
+Axes: n clips, m mel bands, t frames, f features of the encoder, p components, c classes.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -41,12 +43,24 @@ def build_network(
     Returns:
         A model from mel (n, m, t, 1) in 0..1, and pca (n, p) if any, to (n, c).
     """
-    policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(settings.precision)
-    try:
+    with _precision_of(settings):
         return _build(settings, weights, n_mels, n_classes, n_components)
-    finally:
-        keras.config.set_dtype_policy(policy)
+
+
+def build_embedder(settings: Model, *, weights: str | None, n_mels: int) -> keras.Model:
+    """Build the first layers of a network alone, up to the pooled features.
+
+    Args:
+        settings: of the encoder, and precision of the layers.
+        weights: file of initial weights of the encoder, or None for random ones.
+        n_mels: m.
+
+    Returns:
+        A model from mel (n, m, t, 1) in 0..1 to embeddings (n, f).
+    """
+    with _precision_of(settings):
+        mel = _mel_input(n_mels)
+        return keras.Model([mel], _embed(mel, settings, weights))
 
 
 def load_network(
@@ -81,13 +95,33 @@ def compiles_with_xla() -> bool:
     return keras.backend.backend() == "jax"
 
 
+@contextmanager
+def _precision_of(settings: Model) -> Iterator[None]:
+    """Build layers with the precision of the settings."""
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(settings.precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+
+
+def _mel_input(n_mels: int) -> keras.KerasTensor:
+    return keras.Input((n_mels, None, 1), name="mel")
+
+
+def _embed(mel: keras.KerasTensor, settings: Model, weights: str | None) -> keras.KerasTensor:
+    """Apply the encoder to mel (n, m, t, 1), and pool its map to embeddings (n, f)."""
+    encoder = build_encoder(settings, weights=weights, n_mels=mel.shape[1])
+    return layers.GlobalAveragePooling2D(name=POOLING)(encoder(mel))
+
+
 def _build(
     settings: Model, weights: str | None, n_mels: int, n_classes: int, n_components: int | None
 ) -> keras.Model:
     normalisation = partial(BatchNormalization, momentum=settings.momentum.others)
-    mel = keras.Input((n_mels, None, 1), name="mel")
-    encoder = build_encoder(settings, weights=weights, n_mels=n_mels)
-    features = layers.GlobalAveragePooling2D(name=POOLING)(encoder(mel))
+    mel = _mel_input(n_mels)
+    features = _embed(mel, settings, weights)
     inputs = [mel]
     if n_components is not None:
         pca = keras.Input((n_components,), name="pca")

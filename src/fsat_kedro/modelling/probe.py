@@ -1,6 +1,6 @@
-"""A probe: logistic regression on what a pretrained encoder makes of whole clips.
+"""A probe: logistic regression on embeddings, the pooled features of a pretrained encoder.
 
-Axes: n clips, c classes, f pooled features.
+Axes: n clips, c classes, f features of the encoder.
 """
 
 import keras
@@ -8,38 +8,36 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from fsat_kedro.modelling.crops import WholeBatches
-from fsat_kedro.modelling.networks import CLASSES, POOLING
+from fsat_kedro.modelling.crops import Batches
+from fsat_kedro.modelling.networks import CLASSES
 
 _INVERSE_STRENGTH = 0.3
 """Inverse of the regularisation, chosen out of fold: see benchmarks/audioset.md."""
 
 
-def fit_head(network: keras.Model, clips: WholeBatches) -> None:
+def fit_head(network: keras.Model, embeddings: np.ndarray, targets: np.ndarray) -> None:
     """Fit the head of a network to clips, in place: the weights of its only layer.
 
     Args:
         network: from mel to c classes, with a linear head.
-        clips: whole training clips, with targets.
+        embeddings: of the training clips, (n, f).
+        targets: their class indices, (n,).
     """
-    assert clips.clips.targets is not None
-    targets = clips.clips.targets[clips.clips.rows].argmax(axis=1)
-    features = pooled_features(network, clips)
     layer = network.get_layer(CLASSES)
     kernel, bias = (np.zeros_like(weights) for weights in layer.get_weights())
     present = np.unique(targets)
-    weights, intercepts = _regress(features, targets) if len(present) > 1 else (0, 0)
+    weights, intercepts = _regress(embeddings, targets) if len(present) > 1 else (0, 0)
     # Classes that these clips lack are improbable.
     bias -= 20
     kernel[:, present], bias[present] = weights, intercepts
     layer.set_weights([kernel, bias])
 
 
-def _regress(features: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _regress(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return weights (f, c) and intercepts (c,) of a softmax over the c classes of some targets."""
-    scaler = StandardScaler().fit(features)
+    scaler = StandardScaler().fit(embeddings)
     regression = LogisticRegression(C=_INVERSE_STRENGTH, max_iter=10_000)
-    regression.fit(scaler.transform(features), targets)
+    regression.fit(scaler.transform(embeddings), targets)
     weights, intercepts = regression.coef_ / scaler.scale_, regression.intercept_
     intercepts = intercepts - weights @ scaler.mean_
     if len(regression.classes_) == 2:  # One logit, of the second class against the first.
@@ -48,12 +46,20 @@ def _regress(features: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.
     return weights.T, intercepts
 
 
-def pooled_features(network: keras.Model, clips: WholeBatches) -> np.ndarray:
-    """Compute the pooled features of whole clips, (n, f), in the order of `clips.clips.rows`."""
-    encoder = keras.Model(network.inputs, network.get_layer(POOLING).output)
-    sums = np.zeros((len(clips.clips.fnames), encoder.output_shape[1]))
-    for index in range(len(clips)):
-        # Keras would take the targets for sample weights.
-        features = encoder.predict_on_batch(clips[index][0])
-        np.add.at(sums, clips.rows(index), features * clips.fractions(index)[:, None])
-    return sums[clips.clips.rows]
+def embed_clips(embedder: keras.Model, batches: Batches) -> np.ndarray:
+    """Compute the embeddings of clips.
+
+    Args:
+        embedder: from mel to pooled features, as `build_embedder` builds it.
+        batches: of some rows of a split; whole clips for a probe.
+
+    Returns:
+        (all clips of the split, f) float32: the mean over a clip's parts; NaN for the other rows.
+    """
+    clips = batches.clips
+    means = np.full((len(clips.fnames), embedder.output_shape[1]), np.nan)
+    means[clips.rows] = 0
+    for index in range(len(batches)):
+        features = embedder.predict_on_batch(batches[index][0])
+        np.add.at(means, batches.rows(index), features * batches.fractions(index)[:, None])
+    return means.astype(np.float32)

@@ -1,6 +1,6 @@
 """Nodes from features to trained folds and out-of-fold scores.
 
-Axes: n training clips, c classes, p components.
+Axes: n training clips, m mel bands, f features of the encoder, c classes, p components.
 """
 
 import logging
@@ -88,23 +88,48 @@ def split_folds(
     ]
 
 
+def embed_clips(
+    mels: RaggedArray, clips: pd.DataFrame, mel_statistics: dict, settings: NetworkSettings
+) -> np.ndarray:
+    """Compute the embedding of each whole clip, (n, f) float32; NaN for a rejected clip."""
+    from fsat_kedro.modelling import probe
+    from fsat_kedro.modelling.crops import Clips, WholeBatches
+    from fsat_kedro.modelling.encoders import fetch_weights
+    from fsat_kedro.modelling.networks import build_embedder
+
+    _seed_embedder(settings.seed)
+    weights = fetch_weights(settings.model, settings.cache_dir)
+    embedder = build_embedder(settings.model, weights=weights, n_mels=mels.values.shape[1])
+    usable = np.flatnonzero(clips["status"] == "ok")
+    whole = Clips(usable, clips["fname"].tolist(), mels, None, mel_statistics)
+    batch_size = settings.test_time_crops.batch_size
+    return probe.embed_clips(embedder, WholeBatches(whole, batch_size=batch_size))
+
+
 def train_mel(
     split: FoldSplit,
     mels: RaggedArray,
     settings: NetworkSettings,
     checkpoint: Checkpoint,
     callbacks: Sequence[Callback],
+    embeddings: np.ndarray | None = None,
 ) -> tuple[Network, pd.DataFrame]:
-    """Train the network of stage mel on one fold; return it and its history."""
+    """Train the network of stage mel on one fold; return it and its history.
+
+    With embeddings of all clips (n, f), the training begins with a probe.
+    """
     from fsat_kedro.modelling.encoders import fetch_weights
     from fsat_kedro.modelling.networks import build_network
+    from fsat_kedro.modelling.probe import fit_head
 
     seed = _seed_stage(settings.seed, split["fold"], stage=1)
     sizes = {"n_mels": mels.values.shape[1], "n_classes": split["n_classes"]}
     weights = fetch_weights(settings.model, settings.cache_dir)
+    if embeddings is not None:
+        _seed_embedder(settings.seed)
     network = build_network(settings.model, weights=weights, **sizes)
-    if settings.training.probe:
-        _probe(network, _select_clips("train", split, mels, None), settings)
+    if embeddings is not None:
+        fit_head(network, embeddings[split["train"]], split["targets"][split["train"]])
     return network, _train(network, split, mels, None, settings, seed, checkpoint, callbacks)
 
 
@@ -227,6 +252,11 @@ def _seed_stage(seed: int, fold: int, *, stage: int) -> int:
     return seed
 
 
+def _seed_embedder(seed: int) -> None:
+    """Seed the layers of an encoder that no file sets: a probe is of the same ones in all folds."""
+    _seed_stage(seed, 0, stage=0)
+
+
 def _select_clips(
     part: Literal["train", "validation"],
     split: FoldSplit,
@@ -238,14 +268,6 @@ def _select_clips(
     targets = np.eye(split["n_classes"], dtype=np.float32)[split["targets"]]
     statistics = split["mel_statistics"]
     return Clips(split[part], split["fnames"], mels, components, statistics, targets)
-
-
-def _probe(network: Network, clips: "Clips", settings: NetworkSettings) -> None:
-    """Fit the head of a network to training clips."""
-    from fsat_kedro.modelling.crops import WholeBatches
-    from fsat_kedro.modelling.probe import fit_head
-
-    fit_head(network, WholeBatches(clips, batch_size=settings.test_time_crops.batch_size))
 
 
 def _train(

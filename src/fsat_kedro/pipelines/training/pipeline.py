@@ -10,18 +10,21 @@ from fsat_kedro.inference.tagger import parts as tagger_parts
 from fsat_kedro.pipelines.training import nodes
 
 
-def create_pipeline(n_folds: int, stages: Sequence[str]) -> Pipeline:
-    """Assign folds, train the stages of each in a namespace of its own, and score them together."""
+def create_pipeline(n_folds: int, stages: Sequence[str], *, probe: bool = False) -> Pipeline:
+    """Assign folds, train the stages of each in a namespace of its own, and score them together.
+
+    With a probe, all clips are embedded before the first fold.
+    """
     folds = range(1, n_folds + 1)
-    per_fold = [_per_fold(fold, stages) for fold in folds]
+    per_fold = [_per_fold(fold, stages, probe=probe) for fold in folds]
     return Pipeline(
-        [_setup(folds), *per_fold, _aggregate(folds, stages)],
+        [_setup(folds, probe=probe), *per_fold, _aggregate(folds, stages)],
         namespace="training",
         prefix_datasets_with_namespace=False,
     )
 
 
-def _setup(folds: range) -> Pipeline:
+def _setup(folds: range, *, probe: bool) -> Pipeline:
     return Pipeline(
         [
             node(nodes.list_classes, "train_clips", "classes", name="list_classes"),
@@ -37,11 +40,22 @@ def _setup(folds: range) -> Pipeline:
                 [f"split_{fold}" for fold in folds],
                 name="split_folds",
             ),
+            *([_embed_clips()] if probe else []),
         ]
     )
 
 
-def _per_fold(fold: int, stages: Sequence[str]) -> Pipeline:
+def _embed_clips() -> Node:
+    return node(
+        nodes.embed_clips,
+        ["train_mels", "train_clips", "mel_statistics", "params:network_settings"],
+        "train_embeddings",
+        name="embed_clips",
+        tags="gpu",
+    )
+
+
+def _per_fold(fold: int, stages: Sequence[str], *, probe: bool) -> Pipeline:
     features = ["train_mels", "train_components"][: len(stages)]
     predict = node(
         nodes.predict_out_of_fold,
@@ -49,19 +63,23 @@ def _per_fold(fold: int, stages: Sequence[str]) -> Pipeline:
         f"oof_{fold}",
         name="predict_out_of_fold",
     )
+    trained = [_train_mel(fold, probe=probe), _train_mel_pca(fold)][: len(stages)]
     return Pipeline(
-        [*(_STAGES[stage](fold) for stage in stages), predict],
+        [*trained, predict],
         tags="gpu",
         namespace=f"fold_{fold}",
         prefix_datasets_with_namespace=False,
     )
 
 
-def _train_mel(fold: int) -> Node:
+def _train_mel(fold: int, *, probe: bool) -> Node:
     settings, checkpoint = "params:network_settings", f"mel_checkpoint_{fold}"
     return node(
         nodes.train_mel,
-        [f"split_{fold}", "train_mels", settings, checkpoint, "callbacks"],
+        [
+            *(f"split_{fold}", "train_mels", settings, checkpoint, "callbacks"),
+            *(["train_embeddings"] if probe else []),
+        ],
         [f"mel_weights_{fold}", f"mel_history_{fold}"],
         name="train_mel",
     )
@@ -76,9 +94,6 @@ def _train_mel_pca(fold: int) -> Node:
         [f"mel_pca_weights_{fold}", f"mel_pca_history_{fold}"],
         name="train_mel_pca",
     )
-
-
-_STAGES = {"mel": _train_mel, "mel_pca": _train_mel_pca}
 
 
 def _aggregate(folds: range, stages: Sequence[str]) -> Pipeline:
