@@ -31,13 +31,18 @@ class Split(NamedTuple):
     mels: RaggedArray
 
 
-def make_split(labels, probabilities, *, classes=LABELS, test=False, verified=None):
+def make_split(
+    labels, probabilities, *, classes=LABELS, test=False, verified=None, correction="confirmed"
+):
+    """Return a split; none of its labels is doubtful, unless there is no correction ("")."""
     n, name, seconds = len(labels), "test" if test else "out-of-fold", 0.4
     clips = pd.DataFrame(
         {
             "fname": pd.array([f"{name} {i}.wav" for i in range(n)], dtype="string"),
             "label": pd.array(labels, dtype="string"),
             "verified": pd.array(verified or [None] * n, dtype="boolean"),
+            "correction": correction,
+            "note": "",
             "status": "ok",
             "length": round(seconds * SAMPLE_RATE),
         }
@@ -106,6 +111,20 @@ def page(splits):
     return render(splits)
 
 
+def make_doubtful_split():
+    """Return eight training clips; the labels of 4, 5 and 6 are doubtful, 7 is misclassified."""
+    probabilities = one_hot(0, 1, 2, 3, 2, 2, 1, 2)
+    probabilities[4] = one_hot(2, confidence=0.95)
+    probabilities[5] = one_hot(2, confidence=0.97)
+    probabilities[7] = one_hot(2, confidence=0.5)
+    return make_split([*LABELS, "Bark", "Bark", "Siren", "Flute"], probabilities, correction="")
+
+
+@pytest.fixture(scope="module")
+def doubtful_page():
+    return render([make_doubtful_split()], pairs=[])
+
+
 class Elements(HTMLParser):
     """The tags of a page with their attributes, and its text."""
 
@@ -163,7 +182,34 @@ def test_misclassified_clips_are_sorted_by_confidence(page):
     assert [clip["data-verified"] for clip in clips] == ["", "yes", "no", "no"]
 
 
-def test_the_page_loads_nothing_from_outside(page):
+def test_labels_that_are_probably_wrong_come_first_and_once(doubtful_page):
+    elements = Elements(doubtful_page)
+    cards = elements.find("article", **{"class": "card clip"})
+    assert [(card["data-fname"], card["data-suggested"]) for card in cards] == [
+        ("out-of-fold 5.wav", "Meow"),
+        ("out-of-fold 4.wav", "Meow"),
+        ("out-of-fold 6.wav", "Flute"),
+        ("out-of-fold 7.wav", "Meow"),
+    ]
+    assert [found["id"] for found in elements.find("section") if "id" in found][:2] == [
+        "label-issues",
+        "misclassified",
+    ]
+    text = " ".join(elements.text.split())
+    assert "For 3 training clips, networks" in text
+    assert "4 of 8 out-of-fold clips have a first tag that differs from their label" in text
+    assert "leaves out" not in text
+
+
+def test_test_clips_cannot_be_corrected(splits):
+    elements = Elements(render([make_split(LABELS, one_hot(0, 1, 2, 3)), splits[1]]))
+    assert len(elements.find("article", **{"class": "card clip"})) == 1
+    assert not elements.find("fieldset")
+    assert not elements.find("button", id="save")
+
+
+def test_the_page_loads_nothing_from_outside(page, doubtful_page):
+    page += doubtful_page
     for tag, attributes in Elements(page).tags:
         for name in ("src", "href", "srcset", "poster", "data"):
             value = attributes.get(name, "data:")
@@ -351,28 +397,58 @@ def test_every_control_is_reached_by_keyboard(open_page, splits):
     raise AssertionError(f"reached {tab.evaluate('window.reached.size')} of {expected} controls")
 
 
-def test_verdicts_survive_a_reload_and_are_saved_as_csv(open_page, page):
-    tab = open_page(page)
-    assert tab.is_disabled("#save")
-    tab.check(".clip >> nth=1 >> input[value=label]")
-    tab.reload()
+def saved_corrections(tab):
     with tab.expect_download() as download:
         tab.click("#save")
-    table = pd.read_csv(download.value.path())
-    assert table[["fname", "label", "tag", "wrong"]].to_numpy().tolist() == [
-        ["out-of-fold 5.wav", "Bark", "Meow", "label"]
+    assert download.value.suggested_filename == "label_corrections.csv"
+    return pd.read_csv(download.value.path(), keep_default_na=False).to_numpy().tolist()
+
+
+def test_corrections_survive_a_reload_and_are_saved_as_csv(open_page, doubtful_page):
+    tab = open_page(doubtful_page)
+    assert tab.is_disabled("#save")
+    assert tab.inner_text(".save output") == "0 of 4 clips decided."
+    cards = [f"[data-fname='out-of-fold {i}.wav'] >> " for i in range(8)]
+    tab.check(cards[4] + "input[value=Meow]")
+    tab.fill(cards[5] + "[type=text]", 'a "cat", at night')
+    tab.check(cards[5] + "input[value='']")
+    tab.select_option(cards[6] + "select", "Meow")
+    tab.reload()
+    assert tab.inner_text(".save output") == "3 of 4 clips decided."
+    assert saved_corrections(tab) == [
+        ["out-of-fold 5.wav", "", 'a "cat", at night'],
+        ["out-of-fold 4.wav", "Meow", ""],
+        ["out-of-fold 6.wav", "Meow", ""],
+    ]
+    tab.check(cards[6] + "input[value=Siren]")
+    assert saved_corrections(tab)[2] == ["out-of-fold 6.wav", "Siren", ""]
+
+
+def test_a_choice_of_another_class_counts_once_it_is_made(open_page, doubtful_page):
+    tab = open_page(doubtful_page)
+    tab.check("#label-issues [data-other] >> nth=0")
+    assert tab.is_disabled("#save")
+
+
+def test_saved_corrections_are_merged_with_those_that_the_run_has_read(open_page):
+    train = make_doubtful_split()
+    clips = train.predictions.clips
+    clips.loc[[0, 4], ["correction", "note"]] = [["confirmed", "clear"], ["dropped", "=1+1"]]
+    clips.loc[4, ["status", "label"]] = ["rejected", pd.NA]
+    tab = open_page(render([train], pairs=[]))
+    tab.check("[data-fname='out-of-fold 5.wav'] >> input[value=Bark]")
+    assert saved_corrections(tab) == [
+        ["out-of-fold 0.wav", "Bark", "clear"],
+        ["out-of-fold 4.wav", "", "=1+1"],
+        ["out-of-fold 5.wav", "Bark", ""],
     ]
 
 
-def test_saved_verdicts_have_no_cell_that_a_spreadsheet_would_run(open_page):
-    classes = ["-Bark", *LABELS[1:]]
-    tab = open_page(
-        render([make_split([*classes, "-Bark"], one_hot(0, 1, 2, 3, 1), classes=classes)], pairs=[])
-    )
-    tab.check("input[value=label]")
-    with tab.expect_download() as download:
-        tab.click("#save")
-    assert pd.read_csv(download.value.path())["label"].tolist() == ["'-Bark"]
+def test_corrections_are_chosen_by_keyboard(open_page, doubtful_page):
+    tab = open_page(doubtful_page)
+    tab.focus("#label-issues input[type=radio] >> nth=0")
+    tab.keyboard.press("ArrowRight")  # From the label to the suggestion.
+    assert saved_corrections(tab) == [["out-of-fold 5.wav", "Meow", ""]]
 
 
 def test_markup_in_labels_runs_nothing(open_page):

@@ -14,16 +14,25 @@ def find_misclassified(predictions: Predictions) -> pd.DataFrame:
     A clip whose label is none of the classes is always listed.
 
     Returns:
+        The columns of `rank_tags`.
+    """
+    rows = np.flatnonzero(predictions.is_usable & predictions.is_labelled)
+    first = top_k(predictions.probabilities[rows], k=1)[:, 0]
+    table = rank_tags(predictions, rows[first != predictions.targets[rows]])
+    return table.sort_values("probability_1", ascending=False, kind="stable", ignore_index=True)
+
+
+def rank_tags(predictions: Predictions, rows: np.ndarray) -> pd.DataFrame:
+    """Rank the tags of some usable labelled clips.
+
+    Returns:
         row in the split; fname, label and verified of the clip; fold that held it out, or 0;
         length in seconds; rank and probability of its label, missing if that is none of the
         classes; tag_1, probability_1 and so on of the `N_TAGS` most probable classes, missing if
         there are fewer classes.
     """
-    targets, labels = predictions.targets, np.array(predictions.labels, dtype=object)
-    rows = np.flatnonzero(predictions.is_usable & predictions.is_labelled)
+    targets, labels = predictions.targets[rows], np.array(predictions.labels, dtype=object)
     ranked = top_k(predictions.probabilities[rows], k=len(labels))
-    wrong = ranked[:, 0] != targets[rows]
-    rows, ranked, targets = rows[wrong], ranked[wrong], targets[rows[wrong]]
     probabilities = np.take_along_axis(predictions.probabilities[rows], ranked, axis=1)
     rank = (ranked == targets[:, None]).argmax(axis=1)
     table = predictions.clips.iloc[rows][["fname", "label", "verified"]].assign(
@@ -38,7 +47,7 @@ def find_misclassified(predictions: Predictions) -> pd.DataFrame:
         exists = k < len(labels)
         table[f"tag_{k + 1}"] = labels[ranked[:, k]] if exists else None
         table[f"probability_{k + 1}"] = probabilities[:, k] if exists else np.nan
-    return table.sort_values("probability_1", ascending=False, kind="stable", ignore_index=True)
+    return table.reset_index(drop=True)
 
 
 def find_exemplars(predictions: Predictions) -> list[int]:

@@ -16,6 +16,7 @@ from PIL import Image
 from fsat_kedro.audio.decoding import SAMPLE_RATE
 from fsat_kedro.audio.log_mel import decibels
 from fsat_kedro.data.ragged import RaggedArray
+from fsat_kedro.evaluation.label_issues import undecided_issues
 from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified
 from fsat_kedro.evaluation.predictions import Predictions
 from fsat_kedro.parameters import LogMel, Report
@@ -52,13 +53,17 @@ def preview_clips(
 ) -> PreviewedPredictions:
     """Preview the clips of a split that the report may show.
 
-    They are the most confident misclassifications and, out-of-fold, an exemplar of each class.
+    They are the most confident misclassifications and, out-of-fold, the clips with the worst labels
+    and an exemplar of each class.
     Item i of `audio` is (n_i,), trimmed, at 44.1 kHz; item i of `mels` is (t_i, m).
     """
     hop_seconds = log_mel.hop_length / log_mel.sample_rate
-    exemplars = [] if predictions.folds is None else find_exemplars(predictions)
+    rows = {*find_misclassified(predictions)["row"].head(2 * report.max_clips)}
+    if predictions.folds is not None:
+        issues = undecided_issues(predictions)["row"].head(report.max_clips)
+        rows |= {*issues, *find_exemplars(predictions)}
     previews = {}
-    for row in {*find_misclassified(predictions)["row"].head(report.max_clips), *exemplars}:
+    for row in rows:
         wave = audio.reader(row)()[: round(report.max_seconds * SAMPLE_RATE)]
         seconds = len(wave) / SAMPLE_RATE
         mel = decibels(mels.reader(row)()[: max(1, round(seconds / hop_seconds))], log_mel.kind)

@@ -15,8 +15,9 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from fsat_kedro.evaluation.label_issues import undecided_issues
 from fsat_kedro.evaluation.metrics import N_TAGS
-from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified
+from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified, rank_tags
 from fsat_kedro.evaluation.previews import AudioPreview, PreviewedPredictions, data_uri
 from fsat_kedro.parameters import Report
 
@@ -48,12 +49,19 @@ def render_report(
         settings: limits of the page.
     """
     predictions = [split.predictions for split in splits]
-    tables = [find_misclassified(x) for x in predictions]
-    heads = [table.head(settings.max_clips).assign(split=i) for i, table in enumerate(tables)]
-    candidates = pd.concat(heads).sort_values("probability_1", ascending=False, kind="stable")
-    cards = [_clip_card(clip, splits) for clip in candidates.to_dict("records")]
     max_bytes = int(1e6 * settings.max_megabytes) - sum(len(plot["image"]) for plot in plots)
-    misclassified = cards[: _count_fitting((card["preview"] for card in cards), max_bytes)]
+    issues = undecided_issues(predictions[0])
+    cards = _issue_cards(issues.head(settings.max_clips), splits[0])
+    # Half of the page, so that misclassified clips and exemplars have a place too.
+    doubtful = _fitting(cards, max_bytes // 2)
+    max_bytes -= sum(card["preview"].size for card in doubtful)
+    tables = [find_misclassified(x) for x in predictions]
+    # A clip is on the page once.
+    rest = [tables[0][~tables[0]["row"].isin([card["row"] for card in doubtful])], *tables[1:]]
+    heads = [table.head(settings.max_clips).assign(split=i) for i, table in enumerate(rest)]
+    candidates = pd.concat(heads).sort_values("probability_1", ascending=False, kind="stable")
+    cards = [_clip_card(clip, splits[clip["split"]]) for clip in candidates.to_dict("records")]
+    misclassified = _fitting(cards, max_bytes)
     max_bytes -= sum(card["preview"].size for card in misclassified)
     return _render_template(
         name=name,
@@ -61,13 +69,19 @@ def render_report(
         scores=scores,
         pairs=pairs,
         plots=plots,
+        doubtful=doubtful,
+        n_issues=len(issues),
+        corrections=_list_corrections(predictions[0].clips),
         misclassified=misclassified,
+        n_left_out=sum(map(len, rest)) - len(misclassified),
         n_misclassified={
             x.name: (len(table), int((x.is_usable & x.is_labelled).sum()))
             for x, table in zip(predictions, tables, strict=True)
         },
-        is_truncated=any(clip["seconds"] > clip["preview"].seconds for clip in misclassified),
-        exemplars=_exemplars(splits[0], misclassified, max_bytes),
+        is_truncated=any(
+            clip["seconds"] > clip["preview"].seconds for clip in (*doubtful, *misclassified)
+        ),
+        exemplars=_exemplars(splits[0], [*doubtful, *misclassified], max_bytes),
         is_verified_known=predictions[0].clips["verified"].notna().any(),
         labels=predictions[0].labels,
         settings=settings,
@@ -88,8 +102,28 @@ def _count_fitting(previews: Iterable[AudioPreview], max_bytes: int) -> int:
     return sum(total <= max_bytes for total in accumulate(preview.size for preview in previews))
 
 
-def _clip_card(clip: dict, splits: Sequence[PreviewedPredictions]) -> dict:
-    """Return what the page shows of a clip, a row of `find_misclassified` with its split."""
+def _fitting(cards: list[dict], max_bytes: int) -> list[dict]:
+    """Return the first cards whose previews fit into `max_bytes` together."""
+    return cards[: _count_fitting((card["preview"] for card in cards), max_bytes)]
+
+
+def _issue_cards(issues: pd.DataFrame, split: PreviewedPredictions) -> list[dict]:
+    """Return what the page shows of clips with issues, rows of `find_label_issues`."""
+    clips = rank_tags(split.predictions, issues["row"].to_numpy()).to_dict("records")
+    pairs = zip(clips, issues["suggested"], strict=True)
+    return [{**_clip_card(clip, split), "suggested": suggested} for clip, suggested in pairs]
+
+
+def _list_corrections(clips: pd.DataFrame) -> list[dict[str, str]]:
+    """Return file name, label ("" if it is dropped) and note of each clip with a correction."""
+    if "correction" not in clips:
+        return []
+    corrected = clips.loc[clips["correction"] != "", ["fname", "label", "note"]].fillna("")
+    return corrected.drop_duplicates("fname").to_dict("records")
+
+
+def _clip_card(clip: dict, split: PreviewedPredictions) -> dict:
+    """Return what the page shows of a clip, a row of `rank_tags`; the first tag is suggested."""
     tags = [
         {"label": clip[f"tag_{rank}"], "probability": clip[f"probability_{rank}"], "rank": rank}
         for rank in range(1, N_TAGS + 1)
@@ -98,26 +132,27 @@ def _clip_card(clip: dict, splits: Sequence[PreviewedPredictions]) -> dict:
     label = {key: None if pd.isna(clip[key]) else clip[key] for key in ("probability", "rank")}
     if label["rank"] is None or label["rank"] > len(tags):
         tags.append({"label": clip["label"], **label})
-    split = splits[clip["split"]]
     return {
-        **{key: clip[key] for key in ("fname", "label", "fold", "seconds")},
+        **{key: clip[key] for key in ("row", "fname", "label", "fold", "seconds")},
         "verified": None if pd.isna(clip["verified"]) else bool(clip["verified"]),
         "split": split.predictions.name,
         "label_probability": label["probability"] or 0,
         "tags": tags,
+        "suggested": tags[0]["label"],
+        "is_correctable": split.predictions.folds is not None,
         "preview": split.previews[clip["row"]],
     }
 
 
 def _exemplars(
-    split: PreviewedPredictions, misclassified: Sequence[dict], max_bytes: int
+    split: PreviewedPredictions, cards: Sequence[dict], max_bytes: int
 ) -> dict[str, dict]:
     """Return the exemplars by label, as many as fit.
 
-    Those of the classes that occur most often among the tags of the misclassified clips come first.
+    Those of the classes that occur most often among the tags of these clips come first.
     """
     labels, clips = split.predictions.labels, split.predictions.clips
-    tags = [tag["label"] for clip in misclassified for tag in clip["tags"]]
+    tags = [tag["label"] for card in cards for tag in card["tags"]]
     order = sorted(range(len(labels)), key=lambda index: -tags.count(labels[index]))
     rows = find_exemplars(split.predictions)
     n_exemplars = _count_fitting((split.previews[rows[index]] for index in order), max_bytes)

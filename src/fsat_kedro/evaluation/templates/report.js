@@ -36,7 +36,7 @@ for (const audio of all("audio")) {
 
 const form = document.querySelector(".filters");
 if (form) {
-  const cards = all(".clip");
+  const cards = all("#misclassified .clip");
   const filters = all("select", form).filter((select) => select.name !== "sort");
   // Numbers are sorted up or down, everything else as text.
   const signs = { confidence: -1, labelProbability: 1, seconds: -1 };
@@ -66,12 +66,15 @@ if (form) {
       form.elements.label.focus({ preventScroll: true });
     });
   }
+}
 
-  // The key of a verdict contains label and first tag: if they change, the question is open again.
-  const save = document.getElementById("save");
-  const keyOf = ({ split, fname, label, tag }) =>
-    "verdict " + JSON.stringify([document.title, split, fname, label, tag]);
-  const verdictOf = (card) => card.querySelector(".verdict input:checked")?.value;
+// The corrections of labels. The key of one contains label and suggestion: if they change, the
+// question is open again.
+const save = document.getElementById("save");
+if (save) {
+  const cards = all(".clip").filter((card) => card.querySelector(".correction"));
+  const keyOf = ({ fname, label, suggested }) =>
+    "correction " + JSON.stringify([document.title, fname, label, suggested]);
   const attempt = (action) => {
     try {
       return action();
@@ -79,29 +82,58 @@ if (form) {
       return null; // This browser stores nothing for local files.
     }
   };
-  for (const card of cards) {
-    const stored = attempt(() => localStorage.getItem(keyOf(card.dataset)));
-    for (const input of all(".verdict input", card)) {
-      input.checked = input.value === stored;
-      input.addEventListener("change", () => {
-        save.disabled = false;
-        attempt(() => localStorage.setItem(keyOf(card.dataset), input.value));
-      });
+  const partsOf = (card) => ({
+    radios: all(".correction input[type=radio]", card),
+    other: card.querySelector(".correction [data-other]"),
+    select: card.querySelector(".correction select"),
+    note: card.querySelector(".correction input[type=text]"),
+  });
+  // Returns null while nothing is chosen.
+  const correctionOf = (card) => {
+    const { radios, other, select, note } = partsOf(card);
+    const chosen = radios.find((radio) => radio.checked);
+    if (!chosen || (chosen === other && !select.value)) return null;
+    const label = chosen === other ? select.value : chosen.value;
+    return { fname: card.dataset.fname, label, note: note.value.trim() };
+  };
+  const restore = (card, { label, note }) => {
+    const { radios, other, select, note: field } = partsOf(card);
+    const chosen = radios.find((radio) => radio !== other && radio.value === label);
+    if (chosen) chosen.checked = true;
+    else if (other && [...select.options].some((option) => option.value === label)) {
+      other.checked = true;
+      select.value = label;
     }
-  }
-  save.disabled = !cards.some(verdictOf);
-  save.addEventListener("click", () => {
-    // Spreadsheets run a cell that begins so, unless an apostrophe is before it.
-    const safe = (text) => (/^'*[=+@\t\r＝＋－＠-]/.test(text) ? `'${text}` : text);
-    const quoted = (text) => `"${safe(String(text)).replaceAll('"', '""')}"`;
-    const rows = cards.filter(verdictOf).map((card) => {
-      const { split, fname, label, tag, confidence } = card.dataset;
-      return [split, fname, label, tag, confidence, verdictOf(card)].map(quoted).join(",");
+    field.value = note;
+  };
+  const count = () => {
+    const chosen = cards.filter(correctionOf).length;
+    save.disabled = !chosen;
+    save.parentElement.querySelector("output").value = `${chosen} of ${cards.length} clips decided.`;
+  };
+  for (const card of cards) {
+    const { other, select } = partsOf(card);
+    const stored = attempt(() => JSON.parse(localStorage.getItem(keyOf(card.dataset))));
+    if (stored) restore(card, stored);
+    select?.addEventListener("change", () => (other.checked = true));
+    card.querySelector(".correction").addEventListener("change", () => {
+      const correction = correctionOf(card);
+      if (correction)
+        attempt(() => localStorage.setItem(keyOf(card.dataset), JSON.stringify(correction)));
+      count();
     });
-    const table = ["clips,fname,label,tag,probability,wrong", ...rows, ""].join("\n");
+  }
+  count();
+  save.addEventListener("click", () => {
+    const made = cards.map(correctionOf).filter(Boolean);
+    const fnames = new Set(made.map(({ fname }) => fname));
+    const before = JSON.parse(save.dataset.corrections).filter(({ fname }) => !fnames.has(fname));
+    const quoted = (text) => `"${String(text).replaceAll('"', '""')}"`;
+    const rows = [...before, ...made].map((x) => [x.fname, x.label, x.note].map(quoted).join(","));
+    const table = ["fname,label,note", ...rows, ""].join("\n");
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([table], { type: "text/csv" }));
-    link.download = "verdicts.csv";
+    link.download = "label_corrections.csv";
     link.click();
     URL.revokeObjectURL(link.href);
   });

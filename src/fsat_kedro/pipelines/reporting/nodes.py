@@ -16,6 +16,7 @@ from fsat_kedro.audio.log_mel import band_centers, decibels
 from fsat_kedro.audio.projection import Projector
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.evaluation import metrics, plots
+from fsat_kedro.evaluation.label_issues import find_label_issues
 from fsat_kedro.evaluation.misclassified import find_exemplars, find_misclassified
 from fsat_kedro.evaluation.predictions import Predictions
 from fsat_kedro.evaluation.previews import PreviewedPredictions
@@ -125,6 +126,15 @@ def list_misclassified_clips(train: Predictions, test: Predictions | None = None
     splits = {"train": train} if test is None else {"train": train, "test": test}
     tables = {split: find_misclassified(predictions) for split, predictions in splits.items()}
     return pd.concat(tables, names=["split"]).reset_index("split").reset_index(drop=True)
+
+
+def list_label_issues(train: Predictions) -> pd.DataFrame:
+    """Rank the labels of the training clips by their quality, worst first.
+
+    Returns:
+        The columns of `label_issues.find_label_issues` without row.
+    """
+    return find_label_issues(train).drop(columns="row")
 
 
 @register_plot(

@@ -25,6 +25,7 @@ def create_pipeline(splits: list[str], *, summary_features: bool) -> Pipeline:
         _table(nodes.tabulate_scores, available("cv_scores", "test_scores"), "scores"),
         _table(nodes.score_classes, ["train_predictions"], "class_scores"),
         _table(nodes.list_confused_pairs, ["train_predictions"], "confused_pairs"),
+        _table(nodes.list_label_issues, ["train_predictions"], "label_issues"),
         _table(nodes.list_misclassified_clips, predictions, "misclassified_clips"),
     ]
     if "test" in splits:
