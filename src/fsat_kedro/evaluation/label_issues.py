@@ -30,10 +30,8 @@ def find_label_issues(predictions: Predictions) -> pd.DataFrame:
     own = targets[:, None] == np.arange(len(labels))
     others = np.where(own, -np.inf, probabilities)
     confidences = np.array([probabilities[targets == x, x].mean() for x in range(len(labels))])
-    confident = (others >= confidences).any(axis=1)
-    # Among confident ones, the suggestion is one of them.
-    ranked = np.where((others >= confidences) | ~confident[:, None], others, -np.inf)
-    suggested = ranked.argmax(axis=1)
+    sure = others >= confidences
+    suggested = (others + sure).argmax(axis=1)  # One of those that are sure, if there are any.
     second = others.max(axis=1, initial=0)
     columns = ["fname", "label", "verified", "correction"]
     table = predictions.clips.iloc[rows].reindex(columns=columns, fill_value="")
@@ -41,7 +39,7 @@ def find_label_issues(predictions: Predictions) -> pd.DataFrame:
         quality=(1 + probabilities[own] - second) / 2,
         suggested=labels[suggested],
         probability=probabilities[np.arange(len(rows)), suggested],
-        issue=confident,
+        issue=sure.any(axis=1),
     )
     table.insert(0, "row", rows)
     return table.sort_values("quality", kind="stable", ignore_index=True)
