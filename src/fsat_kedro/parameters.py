@@ -287,6 +287,25 @@ class EarlyStopping(_Group):
     """Epochs without improvement before the phase ends."""
 
 
+class LabelNoise(_Group):
+    """Training in spite of wrong labels. Without effect on verified ones, or if there are none."""
+
+    rounds: Annotated[int, Field(ge=0)]
+    """Rounds of self-verification: each label that is not verified counts in training as much as
+    clips that were not its own make it probable; 0 for all labels to count the same."""
+    robustness: Fraction
+    """q of the generalised cross-entropy of clips whose label is not verified: 0 for the plain
+    cross-entropy, 1 for the mean absolute error, which no single clip can dominate."""
+    unknown: Literal["verified", "unverified"]
+    """What the labels of a data set are that does not say whether they are verified. Corrected ones
+    always are."""
+
+    @property
+    def is_on(self) -> bool:
+        """Return whether verified and unverified labels are treated differently."""
+        return self.rounds > 0 or self.robustness > 0
+
+
 class Training(_Group):
     """The training of a stage."""
 
@@ -300,6 +319,7 @@ class Training(_Group):
     validate_every: Count
     """Epochs from one validation to the next; 1 if selection is best."""
     mixup_alpha: MixupAlpha
+    label_noise: LabelNoise
     weight_decay: Annotated[float, Field(ge=0)]
     """Fraction of the weights of dense layers and convolutions that a step takes off, times the
     learning rate (AdamW); 0 for Adam."""

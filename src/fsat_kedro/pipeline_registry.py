@@ -49,7 +49,10 @@ def register_pipelines() -> dict[str, Pipeline]:
         "preprocessing": preprocessing.create_pipeline(splits, demo=demo),
         "features": features.create_pipeline(splits, summary_features=summary_features),
         "training": training.create_pipeline(
-            n_folds, stages, probe=parameters["training"]["probe"]
+            n_folds,
+            stages,
+            probe=parameters["training"]["probe"],
+            verify_labels=parameters["training"]["label_noise"]["rounds"] > 0,
         ),
         "inference": inference.create_pipeline(n_folds if "test" in splits else 0, stages),
         "reporting": reporting.create_pipeline(splits, summary_features=summary_features),

@@ -90,3 +90,21 @@ def test_predefined_folds_may_have_any_numbers(folds):
 def test_another_number_of_predefined_folds_is_an_error(folds, n_folds, message):
     with pytest.raises(InputError, match=re.escape(message)):
         predefined_folds(np.array(folds), n_folds=n_folds)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_folds_have_equal_fractions_of_verified_clips_of_each_label(seed):
+    labels = np.repeat(["Bark", "Meow"], 40)
+    verified = np.tile([True, False, False, False], 20)
+    folds = stratified_folds(labels, verified, n_folds=5, seed=seed)
+    for fold in range(1, 6):
+        for label in ("Bark", "Meow"):
+            held_out = verified[(folds == fold) & (labels == label)]
+            assert (held_out.sum(), len(held_out)) == (2, 8)
+
+
+def test_labels_are_balanced_where_few_clips_are_verified():
+    labels = np.repeat(["Bark", "Meow"], 4)
+    folds = stratified_folds(labels, np.arange(8) % 4 < 2, n_folds=4, seed=0)
+    for label in ("Bark", "Meow"):
+        assert sorted(folds[labels == label]) == [1, 2, 3, 4]

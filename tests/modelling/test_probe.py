@@ -19,6 +19,9 @@ N_CLIPS, N_BANDS, N_CLASSES = 24, 8, 4
 ROWS = np.random.default_rng(3).permutation(N_CLIPS)[:18]
 
 
+COUNTS = np.ones(len(ROWS))
+
+
 @pytest.fixture(scope="module")
 def network():
     keras.utils.set_random_seed(0)
@@ -65,9 +68,11 @@ def test_the_probabilities_are_those_of_scikit_learn(network, present):
     labels = np.array(present)[np.arange(N_CLIPS) % len(present)]
     clips = clips_of(labels)
     features = features_of(network, clips)
-    fit_head(network, features, labels[ROWS])
+    counts = np.random.default_rng(1).random(len(ROWS))
+    fit_head(network, features, labels[ROWS], counts)
     expected = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=10_000))
-    expected = expected.fit(features, labels[ROWS]).predict_proba(features)
+    expected.fit(features, labels[ROWS], logisticregression__sample_weight=counts)
+    expected = expected.predict_proba(features)
     found = np.concatenate([network(mel_of(clips, row)) for row in ROWS])
     np.testing.assert_allclose(found[:, present], expected, rtol=1e-3, atol=1e-5)
     absent = [index for index in range(N_CLASSES) if index not in present]
@@ -79,7 +84,7 @@ def test_the_probabilities_are_those_of_scikit_learn(network, present):
 
 def test_a_single_class_is_certain(network):
     clips = clips_of(np.full(N_CLIPS, 2))
-    fit_head(network, features_of(network, clips), np.full(len(ROWS), 2))
+    fit_head(network, features_of(network, clips), np.full(len(ROWS), 2), COUNTS)
     for row in ROWS:
         np.testing.assert_allclose(network(mel_of(clips, row)), [[0, 0, 1, 0]], atol=1e-8)
 
@@ -87,7 +92,7 @@ def test_a_single_class_is_certain(network):
 def test_only_the_head_is_changed(network):
     before = network.get_layer(ENCODER).get_weights()
     labels = np.arange(N_CLIPS) % N_CLASSES
-    fit_head(network, features_of(network, clips_of(labels)), labels[ROWS])
+    fit_head(network, features_of(network, clips_of(labels)), labels[ROWS], COUNTS)
     for one, other in zip(before, network.get_layer(ENCODER).get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
 

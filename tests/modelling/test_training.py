@@ -41,6 +41,7 @@ STAGE = Training(
         "frequency_mask": 0,
     },
     mixup_alpha={"mel": 0.2, "mel_pca": 0.2},
+    label_noise={"rounds": 0, "robustness": 0, "unknown": "verified"},
     weight_decay=0,
     probe=False,
     probe_only=False,

@@ -47,6 +47,7 @@ SETTINGS = NetworkSettings(
         "selection": "best",
         "validate_every": 1,
         "mixup_alpha": {"mel": 0.0, "mel_pca": 1.0},
+        "label_noise": {"rounds": 0, "robustness": 0.0, "unknown": "verified"},
         "weight_decay": 0.0,
         "probe": False,
         "probe_only": False,
@@ -69,6 +70,7 @@ SETTINGS = NetworkSettings(
     seed=7,
     cache_dir="cache",
 )
+NOISE = SETTINGS.training.label_noise
 STATISTICS = {"minimum": 0.0, "maximum": 1.0, "shortest": 32, "longest": 40}
 VALUES = np.random.default_rng(0).random((60 * N_CLIPS, N_MELS), dtype=np.float32)
 MELS = RaggedArray(VALUES, np.arange(0, 60 * N_CLIPS + 1, 60))
@@ -78,6 +80,7 @@ CLIPS = pd.DataFrame(
         "fname": [f"{clip}.wav" for clip in range(N_CLIPS)],
         "label": pd.Series(list("hgfedcbai"), dtype="string"),
         "status": np.where(FOLDS > 0, "ok", "rejected"),
+        "verified": pd.array([None] * N_CLIPS, dtype="boolean"),
         "fold": pd.Series(FOLDS, dtype="Int64"),
     }
 )
@@ -85,7 +88,7 @@ CLIPS = pd.DataFrame(
 
 def split_of(fold):
     folds = Folds(source="given", n_folds=2)
-    splits = nodes.split_folds(FOLDS, CLIPS, nodes.list_classes(CLIPS), STATISTICS, folds)
+    splits = nodes.split_folds(FOLDS, CLIPS, nodes.list_classes(CLIPS), STATISTICS, folds, NOISE)
     return splits[fold - 1]
 
 
@@ -123,8 +126,9 @@ class Stage:
         return [inputs[0].shape[2] for inputs, _ in self.drawn]
 
     def remember(self):
-        kernel, _ = self.network.get_layer("classes").get_weights()
-        self.network.get_layer("classes").set_weights([kernel / 10, np.log(1e-9 + self.seen())])
+        kernel, bias = self.network.get_layer("classes").get_weights()
+        seen = self.seen().reshape(-1, len(bias)).sum(axis=0)  # Of verified labels and others.
+        self.network.get_layer("classes").set_weights([kernel / 10, np.log(1e-9 + seen)])
         return self.history
 
 
@@ -164,6 +168,7 @@ def outputs(trained, folder):
         "mel_statistics": STATISTICS,
         "params:folds": Folds(source="given", n_folds=2),
         "params:seed": 7,
+        "params:training.label_noise": NOISE,
         "params:network_settings": SETTINGS,
         "callbacks": ["callback"],
     }
@@ -348,6 +353,77 @@ def test_a_fold_starts_from_the_probe_of_its_training_clips_alone(trained, embed
     assert not np.array_equal(heads[2], heads[3])
 
 
+# Labels that nobody verified
+
+
+def noisy_settings(**changes):
+    noise = NOISE.model_copy(update=changes)
+    training = SETTINGS.training.model_copy(update={"label_noise": noise})
+    return LINEAR.model_copy(update={"training": training})
+
+
+@pytest.fixture
+def noisy_split():
+    """Return the split of fold 1, half of whose labels are verified."""
+    return {**split_of(1), "verified": np.arange(N_CLIPS) % 2 == 0}
+
+
+@pytest.mark.parametrize("features", ["embeddings", "components"])
+def test_trust_is_of_the_clips_that_a_fold_trains_on(features, noisy_split):
+    rng = np.random.default_rng(0)
+    classes = np.arange(N_CLIPS) % 2
+    split = {**noisy_split, "targets": classes, "train": np.arange(6), "validation": [7, 8]}
+    values = 3 * np.eye(2)[classes] + rng.normal(size=(N_CLIPS, 2))
+    settings = noisy_settings(rounds=1)
+    trust = nodes.verify_labels(split, settings, **{features: values})
+    assert (trust[[0, 2, 4]] == 1).all()
+    assert ((trust[[1, 3, 5]] > 0) & (trust[[1, 3, 5]] < 1)).all()
+    assert np.isnan(trust[6:]).all()
+    # Neither features nor labels of the held-out clips have a part in it.
+    values[6:], classes[6:] = 99, 0
+    again = nodes.verify_labels(split, settings, **{features: values})
+    np.testing.assert_array_equal(trust, again)
+
+
+def test_a_clip_counts_as_much_as_its_label_is_trusted(trained, embeddings, noisy_split):
+    rows = noisy_split["train"]
+    trust = np.full(N_CLIPS, np.nan, np.float32)
+    trust[rows] = np.array([1, 0.5, 0.01, 0.25])[np.arange(len(rows)) % 4]
+    settings = noisy_settings(rounds=1)
+    nodes.train_mel(noisy_split, MELS, settings, None, [], embeddings, trust)
+    stage = trained.pop()
+    seen = stage.seen() / 10  # Epochs.
+    counts = np.zeros(len(CLASS_OF))
+    counts[CLASS_OF[rows]] = np.where(trust[rows] > 0.05, trust[rows], 0)
+    np.testing.assert_allclose(seen[CLASS_OF[rows]], counts[CLASS_OF[rows]], rtol=1e-5)
+    # So it does in the probe.
+    trained.clear()
+    nodes.train_mel(noisy_split, MELS, settings, None, [], embeddings, np.ones(N_CLIPS))
+    plain = trained.pop()
+    assert not np.allclose(stage.initial["classes"][0], plain.initial["classes"][0])
+
+
+def test_epochs_are_judged_by_verified_clips_if_labels_may_be_wrong(trained, noisy_split):
+    for settings, kept in ((noisy_settings(rounds=1), True), (LINEAR, False)):
+        nodes.train_mel(noisy_split, MELS, settings, None, [])
+        stage = trained.pop()
+        held_out = noisy_split["validation"]
+        expected = held_out[noisy_split["verified"][held_out]] if kept else held_out
+        judged = {label for _, targets in stage.held_out for label in targets.argmax(axis=1)}
+        assert judged == {*CLASS_OF[expected]}
+    none = {**noisy_split, "verified": np.zeros(N_CLIPS, bool)}
+    nodes.train_mel(none, MELS, noisy_settings(rounds=1), None, [])
+    assert len(trained.pop().held_out) == len(stage.held_out)
+
+
+def test_targets_of_a_robust_loss_tell_verified_labels_from_others(trained, noisy_split):
+    nodes.train_mel(noisy_split, MELS, noisy_settings(robustness=0.7), None, [])
+    verified, others = np.split(trained.pop().seen() > 0, 2)
+    rows, is_verified = noisy_split["train"], noisy_split["verified"]
+    assert {*np.flatnonzero(verified)} == {*CLASS_OF[rows[is_verified[rows]]]}
+    assert {*np.flatnonzero(others)} == {*CLASS_OF[rows[~is_verified[rows]]]}
+
+
 # A probe alone, by the real training
 
 # Silent, loud, and some bands loud; the last class is in one fold alone.
@@ -384,6 +460,7 @@ def probed(tmp_path_factory, build_backbone):
             "fname": [f"{clip}.wav" for clip in range(len(KINDS))],
             "label": pd.Series([*map("abc".__getitem__, KINDS)], dtype="string"),
             "status": "ok",
+            "verified": pd.array([None] * len(KINDS), dtype="boolean"),
             "fold": pd.Series(KIND_FOLDS, dtype="Int64"),
         }
     )
@@ -393,6 +470,7 @@ def probed(tmp_path_factory, build_backbone):
         "mel_statistics": STATISTICS,
         "params:folds": Folds(source="given", n_folds=2),
         "params:seed": 7,
+        "params:training.label_noise": NOISE,
         "params:network_settings": settings,
         "callbacks": [],
         "mel_checkpoint_1": None,

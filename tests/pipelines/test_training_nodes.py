@@ -6,14 +6,15 @@ import pytest
 
 from fsat_kedro.errors import InputError
 from fsat_kedro.inference.tagger import parts
-from fsat_kedro.parameters import Folds
+from fsat_kedro.parameters import Folds, LabelNoise
 from fsat_kedro.pipelines.training import create_pipeline, nodes
 
 CLASSES = {"labels": ["Bark", "Meow"], "prior": [0.5, 0.5]}
 STAGES = ("mel", "mel_pca")
+NOISE = LabelNoise(rounds=0, robustness=0, unknown="verified")
 
 
-def clips_of(labels, rejected=(), folds=None):
+def clips_of(labels, rejected=(), folds=None, verified=None):
     n = len(labels)
     status = ["rejected" if index in rejected else "ok" for index in range(n)]
     return pd.DataFrame(
@@ -21,6 +22,7 @@ def clips_of(labels, rejected=(), folds=None):
             "fname": [f"{index}.wav" for index in range(n)],
             "label": pd.Series(labels, dtype="string"),
             "status": status,
+            "verified": pd.array(verified or [None] * n, dtype="boolean"),
             "fold": pd.Series([pd.NA] * n if folds is None else folds, dtype="Int64"),
         }
     )
@@ -41,7 +43,7 @@ def test_a_single_label_is_logged_as_a_warning(caplog):
 
 def test_stratified_folds_leave_rejected_clips_out():
     clips = clips_of(["Bark", "Meow"] * 6, rejected=[2, 5])
-    assigned = nodes.assign_folds(clips, Folds(source="stratified", n_folds=2), seed=0)
+    assigned = nodes.assign_folds(clips, Folds(source="stratified", n_folds=2), NOISE, seed=0)
     assert np.flatnonzero(assigned == 0).tolist() == [2, 5]
     assert np.bincount(assigned).tolist() == [2, 5, 5]
     for label in ("Bark", "Meow"):
@@ -49,27 +51,40 @@ def test_stratified_folds_leave_rejected_clips_out():
         assert sorted(np.bincount(of_label, minlength=3)[1:]) == [2, 3]
 
 
+def test_folds_are_stratified_over_verified_labels_where_labels_may_be_wrong():
+    clips = clips_of(["Bark"] * 12, verified=[True] * 4 + [False] * 4 + [None] * 4)
+    folds = Folds(source="stratified", n_folds=4)
+    for unknown, n_alike in (("verified", 8), ("unverified", 8)):
+        noise = LabelNoise(rounds=1, robustness=0, unknown=unknown)
+        assigned = nodes.assign_folds(clips, folds, noise, seed=1)
+        alike = assigned[:4], assigned[4:8]
+        alike = np.concatenate([alike[unknown == "unverified"], assigned[8:]])
+        assert np.bincount(alike)[1:].tolist() == [n_alike // 4] * 4
+    off = nodes.assign_folds(clips, folds, NOISE, seed=1)
+    assert not np.array_equal(off, assigned)
+
+
 def test_given_folds_are_kept_except_for_rejected_clips():
     clips = clips_of(["Bark"] * 5, rejected=[1], folds=[2, 1, 1, 2, 1])
-    assigned = nodes.assign_folds(clips, Folds(source="given", n_folds=2), seed=0)
+    assigned = nodes.assign_folds(clips, Folds(source="given", n_folds=2), NOISE, seed=0)
     assert assigned.tolist() == [2, 0, 1, 2, 1]
 
 
 def test_a_given_fold_whose_clips_are_all_rejected_is_an_error():
     clips = clips_of(["Bark"] * 3, rejected=[0], folds=[2, 1, 1])
     with pytest.raises(InputError, match=r"in folds \[1\]"):
-        nodes.assign_folds(clips, Folds(source="given", n_folds=2), seed=0)
+        nodes.assign_folds(clips, Folds(source="given", n_folds=2), NOISE, seed=0)
 
 
 def test_missing_given_folds_are_an_error_with_a_remedy():
     with pytest.raises(InputError, match=r"set folds\.source to stratified"):
-        nodes.assign_folds(clips_of(["Bark"] * 4), Folds(source="given", n_folds=2), seed=0)
+        nodes.assign_folds(clips_of(["Bark"] * 4), Folds(source="given", n_folds=2), NOISE, seed=0)
 
 
 def test_the_parts_of_a_fold_are_disjoint_and_complete():
     assigned = np.array([1, 3, 0, 2, 2, 1, 0, 3])
     clips, folds = clips_of(["Bark", "Meow"] * 4), Folds(source="stratified", n_folds=3)
-    splits = nodes.split_folds(assigned, clips, CLASSES, {"minimum": -90.0}, folds)
+    splits = nodes.split_folds(assigned, clips, CLASSES, {"minimum": -90.0}, folds, NOISE)
     assert [split["fold"] for split in splits] == [1, 2, 3]
     for split in splits:
         assert not set(split["train"]) & set(split["validation"])
@@ -80,7 +95,9 @@ def test_the_parts_of_a_fold_are_disjoint_and_complete():
 
 def test_a_split_has_what_the_networks_need_to_know_of_all_clips():
     clips, folds = clips_of(["Bark", "Meow", pd.NA]), Folds(source="stratified", n_folds=2)
-    split, _ = nodes.split_folds(np.array([1, 2, 0]), clips, CLASSES, {"minimum": -90.0}, folds)
+    split, _ = nodes.split_folds(
+        np.array([1, 2, 0]), clips, CLASSES, {"minimum": -90.0}, folds, NOISE
+    )
     assert split["fnames"] == ["0.wav", "1.wav", "2.wav"]
     assert split["targets"].tolist() == [0, 1, -1]
     assert (split["n_classes"], split["mel_statistics"]) == (2, {"minimum": -90.0})
@@ -122,6 +139,19 @@ def test_cross_validation_scores_match_a_worked_example():
     assert scores == again
 
 
+def test_verified_clips_are_also_scored_alone_if_there_are_others():
+    clips = clips_of(["Bark", "Meow", "Meow", "Bark"], verified=[True, False, True, None])
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8], [0.4, 0.6]])
+    assigned = np.array([1, 2, 2, 1])
+    scores = nodes.score_cross_validation(probabilities, assigned, clips, CLASSES, seed=0)
+    assert (scores["accuracy"], scores["n_clips"]) == (0.5, 4)
+    assert (scores["verified"]["accuracy"], scores["verified"]["n_clips"]) == (1, 2)
+    for verified in ([True] * 4, [False] * 4, [None] * 4):
+        clips["verified"] = pd.array(verified, dtype="boolean")
+        scores = nodes.score_cross_validation(probabilities, assigned, clips, CLASSES, seed=0)
+        assert "verified" not in scores
+
+
 def test_histories_are_joined_fold_by_fold_and_stage_by_stage():
     histories = [pd.DataFrame({"epoch": range(1, 1 + n), "loss": float(n)}) for n in (1, 2, 1, 3)]
     joined = nodes.join_histories(*histories, stages=STAGES)
@@ -155,7 +185,7 @@ def test_all_nodes_are_in_one_namespace_with_one_for_each_fold_in_it():
         "training.fold_2",
     }
     (join,) = (node for node in pipeline.nodes if node.short_name.endswith("join_histories"))
-    assert join.inputs == [
+    assert list(join.inputs) == [
         "mel_history_1",
         "mel_pca_history_1",
         "mel_history_2",

@@ -11,8 +11,17 @@ from fsat_kedro.errors import InputError
 logger = logging.getLogger(__name__)
 
 
-def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarray:
-    """Assign clips to shuffled folds of equal size and class balance, by their labels (n,).
+def stratified_folds(
+    labels: np.ndarray, verified: np.ndarray | None = None, *, n_folds: int, seed: int
+) -> np.ndarray:
+    """Assign clips to shuffled folds of equal size and class balance.
+
+    Args:
+        labels: (n,).
+        verified: whether each label is verified, (n,), for folds that have equal fractions of both;
+            None if it does not matter.
+        n_folds: number of folds.
+        seed: of the shuffling.
 
     Returns:
         (n,) int64 in 1..n_folds, the fold in which each clip is held out.
@@ -38,6 +47,10 @@ def stratified_folds(labels: np.ndarray, *, n_folds: int, seed: int) -> np.ndarr
             n_folds,
             ", ".join(rare),
         )
+    if verified is not None:
+        both = 2 * codes + verified
+        if np.bincount(both).max() >= n_folds:  # scikit-learn needs that of some group.
+            codes = both
     folds = np.zeros(len(labels), dtype=np.int64)
     splitter = StratifiedKFold(n_folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():

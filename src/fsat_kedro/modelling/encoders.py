@@ -128,6 +128,13 @@ def require_fitting(parameters: Parameters) -> None:
             "training.probe is true, which needs the weights of a pretrained encoder and a linear "
             f"head: set model.weights and model.head=linear, or training.probe to false. {remedy}"
         )
+    if parameters.training.label_noise.rounds and not (
+        parameters.training.probe or model.summary_features
+    ):
+        raise InputError(
+            "training.label_noise.rounds needs features that no label had a part in: set "
+            "training.probe or model.summary_features to true, or the rounds to 0"
+        )
     if model.summary_features and not parameters.training.planned_phases():
         raise InputError(
             "training has a probe and no phase, but stage mel_pca has no probe: set "

@@ -11,39 +11,44 @@ from sklearn.preprocessing import StandardScaler
 from fsat_kedro.modelling.crops import Batches
 from fsat_kedro.modelling.networks import CLASSES
 
-_INVERSE_STRENGTH = 0.3
+INVERSE_STRENGTH = 0.3
 """Inverse of the regularisation, chosen out of fold: see benchmarks/audioset.md."""
 
 
-def fit_head(network: keras.Model, embeddings: np.ndarray, targets: np.ndarray) -> None:
+def fit_head(
+    network: keras.Model, embeddings: np.ndarray, targets: np.ndarray, weights: np.ndarray
+) -> None:
     """Fit the head of a network to clips, in place: the weights of its only layer.
 
     Args:
         network: from mel to c classes, with a linear head.
         embeddings: of the training clips, (n, f).
         targets: their class indices, (n,).
+        weights: how much each clip counts, (n,).
     """
     layer = network.get_layer(CLASSES)
-    kernel, bias = (np.zeros_like(weights) for weights in layer.get_weights())
+    kernel, bias = map(np.zeros_like, layer.get_weights())
     present = np.unique(targets)
-    weights, intercepts = _regress(embeddings, targets) if len(present) > 1 else (0, 0)
+    slopes, intercepts = _regress(embeddings, targets, weights) if len(present) > 1 else (0, 0)
     # Classes that these clips lack are improbable.
     bias -= 20
-    kernel[:, present], bias[present] = weights, intercepts
+    kernel[:, present], bias[present] = slopes, intercepts
     layer.set_weights([kernel, bias])
 
 
-def _regress(embeddings: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return weights (f, c) and intercepts (c,) of a softmax over the c classes of some targets."""
+def _regress(
+    embeddings: np.ndarray, targets: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return slopes (f, c) and intercepts (c,) of a softmax over the c classes of some targets."""
     scaler = StandardScaler().fit(embeddings)
-    regression = LogisticRegression(C=_INVERSE_STRENGTH, max_iter=10_000)
-    regression.fit(scaler.transform(embeddings), targets)
-    weights, intercepts = regression.coef_ / scaler.scale_, regression.intercept_
-    intercepts = intercepts - weights @ scaler.mean_
+    regression = LogisticRegression(C=INVERSE_STRENGTH, max_iter=10_000)
+    regression.fit(scaler.transform(embeddings), targets, weights)
+    slopes, intercepts = regression.coef_ / scaler.scale_, regression.intercept_
+    intercepts = intercepts - slopes @ scaler.mean_
     if len(regression.classes_) == 2:  # One logit, of the second class against the first.
         half = np.array([[-0.5], [0.5]])
-        weights, intercepts = half * weights, half[:, 0] * intercepts
-    return weights.T, intercepts
+        slopes, intercepts = half * slopes, half[:, 0] * intercepts
+    return slopes.T, intercepts
 
 
 def embed_clips(embedder: keras.Model, batches: Batches) -> np.ndarray:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from fsat_kedro.modelling.batches import ValidationBatches
 from fsat_kedro.modelling.checkpoint import Checkpoint, StageState
 from fsat_kedro.modelling.crops import Batches
 from fsat_kedro.modelling.encoders import ENCODER
+from fsat_kedro.modelling.losses import PartlyRobustCrossentropy, metric_of_both
 from fsat_kedro.modelling.networks import compiles_with_xla
 from fsat_kedro.modelling.optimizer import Adam
 from fsat_kedro.modelling.schedules import (
@@ -257,14 +259,17 @@ def _compile(network: keras.Model, settings: Training) -> None:
     # Neither biases nor normalisations, which decay would pull away from what they are for.
     kept = [weights for weights in network.trainable_variables if len(weights.shape) < 2]
     optimizer.exclude_from_weight_decay(kept)
+    accuracies = {
+        "accuracy": keras.metrics.categorical_accuracy,
+        "top_2_accuracy": partial(keras.metrics.top_k_categorical_accuracy, k=2),
+        "top_3_accuracy": partial(keras.metrics.top_k_categorical_accuracy, k=3),
+    }
+    q = settings.label_noise.robustness
+    metric = metric_of_both if q else keras.metrics.MeanMetricWrapper
     network.compile(
         optimizer=optimizer,
-        loss="categorical_crossentropy",
-        metrics=[
-            keras.metrics.CategoricalAccuracy(name="accuracy"),
-            keras.metrics.TopKCategoricalAccuracy(2, name="top_2_accuracy"),
-            keras.metrics.TopKCategoricalAccuracy(3, name="top_3_accuracy"),
-        ],
+        loss=PartlyRobustCrossentropy(q) if q else "categorical_crossentropy",
+        metrics=[metric(function, name=name) for name, function in accuracies.items()],
         jit_compile=compiles_with_xla(),
     )
     # Left to the first step, this makes TensorFlow trace that step twice, ten seconds each.

@@ -70,6 +70,8 @@ def tabulate_scores(cv_scores: dict, test_scores: dict | None = None) -> pd.Data
     """
     rows = [{"clips": f"fold {scores['fold']}", **scores} for scores in cv_scores["per_fold"]]
     rows.append({"clips": "cross-validation", **cv_scores})
+    if "verified" in cv_scores:
+        rows.append({"clips": "cross-validation, verified clips", **cv_scores["verified"]})
     test_scores = test_scores or {}
     for part in test_scores.get("map_at_3", {}):
         part_scores = {score: values[part] for score, values in test_scores.items()}

@@ -6,10 +6,11 @@ Axes: n training clips, m mel bands, f features of the encoder, c classes, p com
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 import numpy as np
 import pandas as pd
+from sklearn.preprocessing import StandardScaler
 
 from fsat_kedro.data.folds import predefined_folds, stratified_folds
 from fsat_kedro.data.ragged import RaggedArray
@@ -19,12 +20,15 @@ from fsat_kedro.inference import ensemble
 from fsat_kedro.inference.tagger import TaggerSettings
 from fsat_kedro.modelling.checkpoint import Checkpoint
 from fsat_kedro.modelling.crop_lengths import training_lengths
-from fsat_kedro.parameters import Decoding, Folds, LogMel, NetworkSettings, Trim
+from fsat_kedro.parameters import Decoding, Folds, LabelNoise, LogMel, NetworkSettings, Trim
 
 if TYPE_CHECKING:
     from fsat_kedro.modelling.crops import Clips
 
 logger = logging.getLogger(__name__)
+
+_LEAST_TRUST = 0.05
+"""Clips whose labels are trusted less take no part in training, where they would change nothing."""
 
 # Types of Keras, which takes seconds to import: the nodes that need it import it when they run.
 # Kedro reads the annotations of nodes, and could not resolve the real names.
@@ -40,6 +44,7 @@ class FoldSplit(TypedDict):
     validation: np.ndarray  # Rows of the held-out clips.
     fnames: list[str]
     targets: np.ndarray  # (n,) class indices; −1 for none.
+    verified: np.ndarray  # (n,) whether the label is verified, or counts as if it were.
     n_classes: int
     mel_statistics: dict[str, float]
 
@@ -56,13 +61,16 @@ def list_classes(clips: pd.DataFrame) -> dict[str, list]:
     return {"labels": fractions.index.tolist(), "prior": fractions.tolist()}
 
 
-def assign_folds(clips: pd.DataFrame, folds: Folds, seed: int) -> np.ndarray:
+def assign_folds(
+    clips: pd.DataFrame, folds: Folds, label_noise: LabelNoise, seed: int
+) -> np.ndarray:
     """Assign each clip the fold that holds it out, (n,) from 1; 0 for a rejected clip."""
     usable = (clips["status"] == "ok").to_numpy()
     assigned = np.zeros(len(clips), np.int64)
     if folds.source == "stratified":
         labels = clips.loc[usable, "label"].to_numpy(str)
-        assigned[usable] = stratified_folds(labels, n_folds=folds.n_folds, seed=seed)
+        verified = _are_verified(clips, label_noise)[usable] if label_noise.is_on else None
+        assigned[usable] = stratified_folds(labels, verified, n_folds=folds.n_folds, seed=seed)
         return assigned
     if clips["fold"].isna().any():
         raise InputError("the data set has no folds of its own: set folds.source to stratified")
@@ -71,7 +79,12 @@ def assign_folds(clips: pd.DataFrame, folds: Folds, seed: int) -> np.ndarray:
 
 
 def split_folds(
-    assigned: np.ndarray, clips: pd.DataFrame, classes: dict, mel_statistics: dict, folds: Folds
+    assigned: np.ndarray,
+    clips: pd.DataFrame,
+    classes: dict,
+    mel_statistics: dict,
+    folds: Folds,
+    label_noise: LabelNoise,
 ) -> list[FoldSplit]:
     """Split the clips for every fold."""
     return [
@@ -81,6 +94,7 @@ def split_folds(
             validation=np.flatnonzero(assigned == fold),
             fnames=clips["fname"].tolist(),
             targets=metrics.class_indices(clips["label"], classes["labels"]),
+            verified=_are_verified(clips, label_noise),
             n_classes=len(classes["labels"]),
             mel_statistics=mel_statistics,
         )
@@ -106,6 +120,46 @@ def embed_clips(
     return probe.embed_clips(embedder, WholeBatches(whole, batch_size=batch_size))
 
 
+def verify_labels(
+    split: FoldSplit,
+    settings: NetworkSettings,
+    embeddings: np.ndarray | None = None,
+    components: np.ndarray | None = None,
+) -> np.ndarray:
+    """Estimate how much the label of each training clip of a fold can be trusted.
+
+    The held-out clips have no part in it. It takes embeddings (n, f), or else components (n, p), of
+    all clips.
+
+    Returns:
+        (n,) float32, 0 to 1; NaN for a clip that the fold does not train on.
+    """
+    from fsat_kedro.modelling.label_trust import estimate_trust
+
+    rows, noise = split["train"], settings.training.label_noise
+    if embeddings is not None:
+        features = StandardScaler().fit_transform(embeddings[rows])
+    else:
+        assert components is not None
+        # Of one scale for all: the last components are mostly noise.
+        features = components[rows] / components[rows].std()
+    targets, verified = split["targets"][rows], split["verified"][rows]
+    trust = np.full(len(split["fnames"]), np.nan, np.float32)
+    seed = settings.seed + split["fold"]
+    trust[rows] = estimate_trust(features, targets, verified, rounds=noise.rounds, seed=seed)
+    doubted = trust[rows] < 0.5
+    logger.info(
+        "fold_%d: %d of %d labels are not verified, and %d of them are more likely wrong than "
+        "right; of the most doubted label only %.0f %% of the clips count",
+        split["fold"],
+        (~verified).sum(),
+        len(rows),
+        doubted.sum(),
+        100 * pd.Series(trust[rows]).groupby(targets).mean().min(),
+    )
+    return trust
+
+
 def train_mel(
     split: FoldSplit,
     mels: RaggedArray,
@@ -113,10 +167,12 @@ def train_mel(
     checkpoint: Checkpoint,
     callbacks: Sequence[Callback],
     embeddings: np.ndarray | None = None,
+    trust: np.ndarray | None = None,
 ) -> tuple[Network, pd.DataFrame]:
     """Train the network of stage mel on one fold; return it and its history.
 
-    With embeddings of all clips (n, f), the training begins with a probe.
+    With embeddings of all clips (n, f), the training begins with a probe. With trust in their
+    labels (n,), each clip counts as much as that.
     """
     from fsat_kedro.modelling.encoders import fetch_weights
     from fsat_kedro.modelling.networks import build_network
@@ -128,9 +184,12 @@ def train_mel(
     if embeddings is not None:
         _seed_embedder(settings.seed)
     network = build_network(settings.model, weights=weights, **sizes)
+    clips = _training_clips(split, settings, mels, None, trust)
     if embeddings is not None:
-        fit_head(network, embeddings[split["train"]], split["targets"][split["train"]])
-    return network, _train(network, split, mels, None, settings, seed, checkpoint, callbacks)
+        rows = clips.rows
+        counts = np.ones(len(rows)) if trust is None else trust[rows]
+        fit_head(network, embeddings[rows], split["targets"][rows], counts)
+    return network, _train(network, split, clips, settings, seed, checkpoint, callbacks)
 
 
 def train_mel_pca(
@@ -141,6 +200,7 @@ def train_mel_pca(
     settings: NetworkSettings,
     checkpoint: Checkpoint,
     callbacks: Sequence[Callback],
+    trust: np.ndarray | None = None,
 ) -> tuple[Network, pd.DataFrame]:
     """Train the network of both inputs from stage mel's encoder; return it and its history."""
     from fsat_kedro.modelling.encoders import copy_encoder_weights
@@ -152,7 +212,8 @@ def train_mel_pca(
     sizes["n_components"] = components.shape[1]
     network = build_network(settings.model, weights=None, **sizes)
     copy_encoder_weights(mel_network, network)
-    return network, _train(network, split, mels, components, settings, seed, checkpoint, callbacks)
+    clips = _training_clips(split, settings, mels, components, trust)
+    return network, _train(network, split, clips, settings, seed, checkpoint, callbacks)
 
 
 def predict_out_of_fold(
@@ -165,7 +226,7 @@ def predict_out_of_fold(
     """Predict mean log probabilities of a fold's held-out clips, (n, c); NaN for all others."""
     return ensemble.predict_fold(
         weights,
-        _select_clips("validation", split, mels, components),
+        _select_clips(split["validation"], split, mels, components),
         n_classes=split["n_classes"],
         settings=settings,
         fold=split["fold"],
@@ -230,7 +291,10 @@ def combine_out_of_fold(*logs: np.ndarray) -> np.ndarray:
 def score_cross_validation(
     probabilities: np.ndarray, assigned: np.ndarray, clips: pd.DataFrame, classes: dict, seed: int
 ) -> dict:
-    """Compute `metrics.SCORES` of the out-of-fold predictions, for all clips and for each fold."""
+    """Compute `metrics.SCORES` of the out-of-fold predictions, for all clips and for each fold.
+
+    If some labels are verified and others are not, also for the verified ones alone.
+    """
     targets = metrics.class_indices(clips["label"], classes["labels"])
 
     def scores(rows: np.ndarray) -> dict[str, float]:
@@ -239,7 +303,9 @@ def score_cross_validation(
     per_fold = [
         {"fold": fold, **scores(assigned == fold)} for fold in range(1, int(assigned.max()) + 1)
     ]
-    return {**scores(assigned > 0), "per_fold": per_fold}
+    verified = (assigned > 0) & clips["verified"].fillna(False).to_numpy(bool)
+    alone = {"verified": scores(verified)} if 0 < verified.sum() < (assigned > 0).sum() else {}
+    return {**scores(assigned > 0), **alone, "per_fold": per_fold}
 
 
 def _seed_stage(seed: int, fold: int, *, stage: int) -> int:
@@ -257,24 +323,65 @@ def _seed_embedder(seed: int) -> None:
     _seed_stage(seed, 0, stage=0)
 
 
+def _are_verified(clips: pd.DataFrame, noise: LabelNoise) -> np.ndarray:
+    """Return whether each label is verified, (n,) bool."""
+    return clips["verified"].fillna(noise.unknown == "verified").to_numpy(bool)
+
+
 def _select_clips(
-    part: Literal["train", "validation"],
+    rows: np.ndarray,
     split: FoldSplit,
     mels: RaggedArray,
     components: np.ndarray | None,
+    targets: np.ndarray | None = None,
 ) -> "Clips":
     from fsat_kedro.modelling.crops import Clips
 
-    targets = np.eye(split["n_classes"], dtype=np.float32)[split["targets"]]
     statistics = split["mel_statistics"]
-    return Clips(split[part], split["fnames"], mels, components, statistics, targets)
+    return Clips(rows, split["fnames"], mels, components, statistics, targets)
+
+
+def _targets(split: FoldSplit, settings: NetworkSettings) -> np.ndarray:
+    """Return the targets of all clips, (n, c), or (n, 2 c) for a partly robust loss."""
+    targets = np.eye(split["n_classes"], dtype=np.float32)[split["targets"]]
+    if settings.training.label_noise.robustness == 0:
+        return targets
+    verified = split["verified"][:, None]
+    return np.hstack([targets * verified, targets * ~verified])
+
+
+def _training_clips(
+    split: FoldSplit,
+    settings: NetworkSettings,
+    mels: RaggedArray,
+    components: np.ndarray | None,
+    trust: np.ndarray | None,
+) -> "Clips":
+    """Select the clips that a fold trains on; their targets have the sum of their trust."""
+    rows, targets = split["train"], _targets(split, settings)
+    if trust is not None:
+        rows = rows[trust[rows] > _LEAST_TRUST]
+        targets = targets * trust[:, None]
+    return _select_clips(rows, split, mels, components, targets)
+
+
+def _validation_clips(
+    split: FoldSplit,
+    settings: NetworkSettings,
+    mels: RaggedArray,
+    components: np.ndarray | None,
+) -> "Clips":
+    """Select the held-out clips that epochs are judged by: where labels may be wrong, verified."""
+    rows = split["validation"]
+    if settings.training.label_noise.is_on and split["verified"][rows].any():
+        rows = rows[split["verified"][rows]]
+    return _select_clips(rows, split, mels, components, _targets(split, settings))
 
 
 def _train(
     network: Network,
     split: FoldSplit,
-    mels: RaggedArray,
-    components: np.ndarray | None,
+    clips: "Clips",
     settings: NetworkSettings,
     seed: int,
     checkpoint: Checkpoint,
@@ -288,7 +395,7 @@ def _train(
     stage, training = network.name, settings.training
     shortest, longest = (int(split["mel_statistics"][key]) for key in ("shortest", "longest"))
     batches = TrainingBatches(
-        _select_clips("train", split, mels, components),
+        clips,
         batch_size=training.batch_size,
         lengths=training_lengths(shortest, longest, training.n_lengths),
         augmentation=training.augmentation,
@@ -298,7 +405,7 @@ def _train(
     crops = settings.test_time_crops
     if crops.subset != "whole":
         crops = crops.model_copy(update={"crops_per_length": 1, "subset": "all"})
-    held_out = _select_clips("validation", split, mels, components)
+    held_out = _validation_clips(split, settings, clips.mels, clips.components)
     validation = test_time_batches(held_out, crops, seed=(seed,))
     return train_stage(
         network,

@@ -1,6 +1,6 @@
 """Wiring of the training: setup of the folds, one template for each fold, and aggregation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, update_wrapper
 
 from kedro.pipeline import Pipeline, node
@@ -10,13 +10,19 @@ from fsat_kedro.inference.tagger import parts as tagger_parts
 from fsat_kedro.pipelines.training import nodes
 
 
-def create_pipeline(n_folds: int, stages: Sequence[str], *, probe: bool = False) -> Pipeline:
+def create_pipeline(
+    n_folds: int, stages: Sequence[str], *, probe: bool = False, verify_labels: bool = False
+) -> Pipeline:
     """Assign folds, train the stages of each in a namespace of its own, and score them together.
 
-    With a probe, all clips are embedded before the first fold.
+    Args:
+        n_folds: number of folds.
+        stages: names of the stages.
+        probe: whether all clips are embedded before the first fold, for its probe.
+        verify_labels: whether each fold estimates how much its labels can be trusted.
     """
     folds = range(1, n_folds + 1)
-    per_fold = [_per_fold(fold, stages, probe=probe) for fold in folds]
+    per_fold = [_per_fold(fold, stages, probe, verify_labels) for fold in folds]
     return Pipeline(
         [_setup(folds, probe=probe), *per_fold, _aggregate(folds, stages)],
         namespace="training",
@@ -25,18 +31,19 @@ def create_pipeline(n_folds: int, stages: Sequence[str], *, probe: bool = False)
 
 
 def _setup(folds: range, *, probe: bool) -> Pipeline:
+    settings = ["params:folds", "params:training.label_noise"]
     return Pipeline(
         [
             node(nodes.list_classes, "train_clips", "classes", name="list_classes"),
             node(
                 nodes.assign_folds,
-                ["train_clips", "params:folds", "params:seed"],
+                ["train_clips", *settings, "params:seed"],
                 "train_folds",
                 name="assign_folds",
             ),
             node(
                 nodes.split_folds,
-                ["train_folds", "train_clips", "classes", "mel_statistics", "params:folds"],
+                ["train_folds", "train_clips", "classes", "mel_statistics", *settings],
                 [f"split_{fold}" for fold in folds],
                 name="split_folds",
             ),
@@ -55,44 +62,47 @@ def _embed_clips() -> Node:
     )
 
 
-def _per_fold(fold: int, stages: Sequence[str], *, probe: bool) -> Pipeline:
-    features = ["train_mels", "train_components"][: len(stages)]
+def _per_fold(fold: int, stages: Sequence[str], probe: bool, verify_labels: bool) -> Pipeline:
+    given = {"split": f"split_{fold}", "settings": "params:network_settings"}
+    mels, components = {"mels": "train_mels"}, {"components": "train_components"}
+    embeddings = {"embeddings": "train_embeddings"} if probe else {}
+    trust = {"trust": f"label_trust_{fold}"} if verify_labels else {}
+    verify = node(
+        nodes.verify_labels,
+        {**given, **(embeddings or components)},
+        f"label_trust_{fold}",
+        name="verify_labels",
+    )
+    trained = {
+        "mel": _train(nodes.train_mel, "mel", fold, {**given, **mels, **embeddings, **trust}),
+        "mel_pca": _train(
+            nodes.train_mel_pca,
+            "mel_pca",
+            fold,
+            {"mel_weights": f"mel_weights_{fold}", **given, **mels, **components, **trust},
+        ),
+    }
+    weights = {"weights": f"{stages[-1]}_weights_{fold}"}
     predict = node(
         nodes.predict_out_of_fold,
-        [f"{stages[-1]}_weights_{fold}", f"split_{fold}", "params:network_settings", *features],
+        {**weights, **given, **mels, **(components if "mel_pca" in stages else {})},
         f"oof_{fold}",
         name="predict_out_of_fold",
     )
-    trained = [_train_mel(fold, probe=probe), _train_mel_pca(fold)][: len(stages)]
     return Pipeline(
-        [*trained, predict],
+        [*([verify] if verify_labels else []), *(trained[stage] for stage in stages), predict],
         tags="gpu",
         namespace=f"fold_{fold}",
         prefix_datasets_with_namespace=False,
     )
 
 
-def _train_mel(fold: int, *, probe: bool) -> Node:
-    settings, checkpoint = "params:network_settings", f"mel_checkpoint_{fold}"
+def _train(function: Callable, stage: str, fold: int, inputs: dict[str, str]) -> Node:
     return node(
-        nodes.train_mel,
-        [
-            *(f"split_{fold}", "train_mels", settings, checkpoint, "callbacks"),
-            *(["train_embeddings"] if probe else []),
-        ],
-        [f"mel_weights_{fold}", f"mel_history_{fold}"],
-        name="train_mel",
-    )
-
-
-def _train_mel_pca(fold: int) -> Node:
-    features = ["train_mels", "train_components"]
-    settings, checkpoint = "params:network_settings", f"mel_pca_checkpoint_{fold}"
-    return node(
-        nodes.train_mel_pca,
-        [f"mel_weights_{fold}", f"split_{fold}", *features, settings, checkpoint, "callbacks"],
-        [f"mel_pca_weights_{fold}", f"mel_pca_history_{fold}"],
-        name="train_mel_pca",
+        function,
+        {**inputs, "checkpoint": f"{stage}_checkpoint_{fold}", "callbacks": "callbacks"},
+        [f"{stage}_weights_{fold}", f"{stage}_history_{fold}"],
+        name=function.__name__,
     )
 
 
