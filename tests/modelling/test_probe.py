@@ -68,7 +68,7 @@ def test_the_probabilities_are_those_of_scikit_learn(network, present):
     fit_head(network, features, labels[ROWS])
     expected = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=10_000))
     expected = expected.fit(features, labels[ROWS]).predict_proba(features)
-    found = np.concatenate([network(mel_of(clips, row)) for row in ROWS])
+    found = np.concatenate([network([mel_of(clips, row)]) for row in ROWS])
     np.testing.assert_allclose(found[:, present], expected, rtol=1e-3, atol=1e-5)
     absent = [index for index in range(N_CLASSES) if index not in present]
     assert (found[:, absent] < 1e-8).all()
@@ -81,7 +81,7 @@ def test_a_single_class_is_certain(network):
     clips = clips_of(np.full(N_CLIPS, 2))
     fit_head(network, features_of(network, clips), np.full(len(ROWS), 2))
     for row in ROWS:
-        np.testing.assert_allclose(network(mel_of(clips, row)), [[0, 0, 1, 0]], atol=1e-8)
+        np.testing.assert_allclose(network([mel_of(clips, row)]), [[0, 0, 1, 0]], atol=1e-8)
 
 
 def test_only_the_head_is_changed(network):
