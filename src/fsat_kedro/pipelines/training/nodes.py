@@ -120,7 +120,7 @@ def train_mel(
     """
     from fsat_kedro.modelling.encoders import fetch_weights
     from fsat_kedro.modelling.networks import build_network
-    from fsat_kedro.modelling.probe import fit_head
+    from fsat_kedro.modelling.probe import average_weights, fit_head
 
     seed = _seed_stage(settings.seed, split["fold"], stage=1)
     sizes = {"n_mels": mels.values.shape[1], "n_classes": split["n_classes"]}
@@ -130,7 +130,11 @@ def train_mel(
     network = build_network(settings.model, weights=weights, **sizes)
     if embeddings is not None:
         fit_head(network, embeddings[split["train"]], split["targets"][split["train"]])
-    return network, _train(network, split, mels, None, settings, seed, checkpoint, callbacks)
+    start = network.get_weights()
+    history = _train(network, split, mels, None, settings, seed, checkpoint, callbacks)
+    if embeddings is not None:
+        average_weights(network, start, settings.training.probe_fraction)
+    return network, history
 
 
 def train_mel_pca(
