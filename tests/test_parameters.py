@@ -72,6 +72,7 @@ def test_base_has_the_numbers_of_the_published_solution():
         "momentum": {"backbone": 0.999, "others": 0.99},
         "frozen_stages": 0,
         "freeze_normalisation": False,
+        "pooled_stages": (),
         "summary_features": True,
         "head": "mlp",
         "precision": "float32",
@@ -88,6 +89,7 @@ def test_base_has_the_numbers_of_the_published_solution():
     }
     assert training.mixup_alpha.model_dump() == {"mel": 1, "mel_pca": 0.5}
     assert (training.weight_decay, training.probe, training.probe_only) == (0, False, False)
+    assert training.probe_fraction == 0
     assert training.phases.model_dump() == {
         "cyclic": {
             "epochs": 100,
@@ -186,6 +188,9 @@ def test_a_missing_key_is_refused_by_its_name(base):
         ("training.weight_decay", -0.1),
         ("training.phases.cosine.warm_up", -1),
         ("training.probe_only", True),
+        ("training.probe_fraction", 1.5),
+        ("model.pooled_stages", [-1]),
+        ("model.pooled_stages", [12, 12]),
         ("model.width", -1),
         ("model.width", 0.6),
         ("model.frozen_stages", -1),

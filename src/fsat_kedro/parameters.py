@@ -45,6 +45,12 @@ def _ascending(values: tuple[float, float]) -> tuple[float, float]:
     return values
 
 
+def _distinct(values: tuple[int, ...]) -> tuple[int, ...]:
+    if len({*values}) < len(values):
+        raise ValueError(f"{values} are not all different")
+    return values
+
+
 def _none_or_weights(value: object) -> object:
     if value is None or str(value).lower() in {"none", "null", ""}:
         return None
@@ -155,6 +161,12 @@ class Model(_Group):
     blocks, the last convolution."""
     freeze_normalisation: bool
     """Whether the batch normalisations of mn04, mn10 or mn20 keep their weights and statistics."""
+    # By default, because an ensemble trained before this parameter lacks it.
+    pooled_stages: Annotated[
+        tuple[Annotated[int, Field(ge=0)], ...], AfterValidator(_distinct)
+    ] = ()
+    """Stages of mn04, mn10 or mn20, from 0 to 16, whose means over bands and frames are the head's
+    features; none for the last stage alone."""
     summary_features: bool
     """Whether there is a second stage, whose network has the projected summary features as a second
     input. If not, they are not computed."""
@@ -328,6 +340,9 @@ class Training(_Group):
     its weights become those of the head, which has to be linear."""
     probe_only: bool
     """Whether to end with it: a tagger in seconds, and no phase."""
+    probe_fraction: Fraction
+    """After a probe, what its weights count in those of stage mel, which are a mean of the weights
+    before and after all phases (WiSE-FT); 0 for those after."""
     phases: Phases
     plateau: Plateau
     early_stopping: EarlyStopping

@@ -429,3 +429,11 @@ def test_its_converted_networks_are_kept_and_tag_the_same(mel_folder, sounds, tm
     assert found.is_converted()
     expected = Tagger.load(mel_folder).tag(sounds)
     pd.testing.assert_frame_equal(found.tag(sounds), expected, rtol=1e-3)
+
+
+def test_settings_of_an_ensemble_from_before_pooled_stages_are_those_of_the_last_stage(
+    tagger_settings,
+):
+    settings = tagger_settings.model_dump()
+    del settings["model"]["pooled_stages"]
+    assert TaggerSettings(**settings) == tagger_settings

@@ -69,6 +69,8 @@ def test_the_environment_of_an_encoder_has_settings_that_fit(encoder):
         ),
         ("audioset", {"frozen_stages": 18}, "18, but mn04 has 17 stages"),
         ("base", {"frozen_stages": 1}, "1, but mobilenet_v2 has 0 stages"),
+        ("audioset", {"pooled_stages": [17, 3]}, r"\[17, 3\], but mn04 has stages 0 to 16"),
+        ("base", {"pooled_stages": [0]}, r"\[0\], but mobilenet_v2 has no such stages"),
         ("base", {"freeze_normalisation": True}, "mobilenet_v2 has to learn its normalisation"),
     ],
 )
@@ -156,6 +158,23 @@ def test_an_encoder_is_built_with_weights_of_a_file_and_frozen_stages(tmp_path, 
     path = str(write_tensors(tmp_path / "mn04.pt", tensors))
     encoder = build_encoder(MN04, weights=path, n_mels=128)
     assert all((weights == 0.25).all() for weights in encoder.get_weights())
+    frozen = [layer for layer in encoder.layers if layer.weights and not layer.trainable]
+    assert {layer.name.split(".")[1] for layer in frozen} == {"0", "1"}
+
+
+def test_an_encoder_gives_the_maps_of_the_stages_that_are_pooled(tmp_path, rng):
+    random = build_encoder(MN04, weights=None, n_mels=128)
+    path = str(write_tensors(tmp_path / "mn04.pt", tensors_of(random, np.asarray)))
+    whole = build_encoder(MN04, weights=path, n_mels=128)
+    pooled = MN04.model_copy(update={"pooled_stages": (16, 4)})
+    encoder = build_encoder(pooled, weights=path, n_mels=128)
+    mel = rng.random((2, 128, 64, 1), np.float32)
+    last, fourth = encoder(mel)
+    np.testing.assert_array_equal(last, whole(mel))
+    # Stage 5 is a block that begins with what stage 4 makes of it.
+    assert fourth.shape == (2, 16, 8, 16)
+    expanded = encoder.get_layer("features.5.block.0.0")(fourth)
+    assert expanded.shape[-1] == 48
     frozen = [layer for layer in encoder.layers if layer.weights and not layer.trainable]
     assert {layer.name.split(".")[1] for layer in frozen} == {"0", "1"}
 

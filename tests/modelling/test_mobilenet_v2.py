@@ -23,7 +23,7 @@ def test_a_trained_backbone_starts_from_a_grayscale_input(tmp_path, rng):
     encoder = build_mobilenet_v2(
         NARROW, name="encoder", weights=str(tmp_path / "backbone.weights.h5"), n_mels=32
     )
-    adapter = keras.Model(encoder.inputs, encoder.get_layer("conv_3").output)
+    adapter = keras.Model(encoder.input, encoder.get_layer("conv_3").output)
     images = rng.uniform(-2, 2, (2, 32, 40, 1)).astype(np.float32)
     adapted = np.asarray(adapter(images))
     assert np.abs(adapted - (images + 3)).max() < 1

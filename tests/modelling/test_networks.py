@@ -4,7 +4,12 @@ from narrow_model import NARROW
 
 from fsat_kedro.datasets.keras_weights_dataset import KerasWeightsDataset
 from fsat_kedro.modelling.crop_lengths import MINIMUM
-from fsat_kedro.modelling.networks import build_network, compiles_with_xla, load_network
+from fsat_kedro.modelling.networks import (
+    build_embedder,
+    build_network,
+    compiles_with_xla,
+    load_network,
+)
 from fsat_kedro.parameters import Model
 
 SIZES = {"n_mels": 32, "n_classes": 3}
@@ -158,3 +163,15 @@ def test_a_network_is_loaded_from_its_weights(tiny_backbone, mel_pca_network, tm
     assert [x.shape for x in loaded.inputs] == [(None, 32, None, 1), (None, 5)]
     for ours, theirs in zip(loaded.get_weights(), mel_pca_network.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_the_means_of_several_stages_are_joined_in_their_order():
+    settings = NARROW.model_copy(update={"encoder": "mn04", "pooled_stages": (14, 12)})
+    embedder = build_embedder(settings, weights=None, n_mels=32)
+    mel = mels(2, 64)
+    first, second = (
+        np.asarray(each).mean(axis=(1, 2)) for each in embedder.get_layer("encoder")(mel)
+    )
+    found = embedder([mel])
+    np.testing.assert_allclose(found, np.hstack([first, second]), rtol=1e-5, atol=1e-6)
+    assert first.shape[1] != second.shape[1]

@@ -9,11 +9,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fsat_kedro.data.ragged import RaggedArray
+from fsat_kedro.errors import InputError
 from fsat_kedro.modelling import crops
 from fsat_kedro.modelling.crops import Clips, WholeBatches
 from fsat_kedro.modelling.encoders import ENCODER
 from fsat_kedro.modelling.networks import CLASSES, POOLING
-from fsat_kedro.modelling.probe import embed_clips, fit_head
+from fsat_kedro.modelling.probe import average_weights, embed_clips, fit_head
 
 N_CLIPS, N_BANDS, N_CLASSES = 24, 8, 4
 ROWS = np.random.default_rng(3).permutation(N_CLIPS)[:18]
@@ -73,7 +74,7 @@ def test_the_probabilities_are_those_of_scikit_learn(network, present):
     expected = make_pipeline(StandardScaler(), LogisticRegression(C=0.3, max_iter=10_000))
     expected.fit(features, labels[ROWS], logisticregression__sample_weight=counts)
     expected = expected.predict_proba(features)
-    found = np.concatenate([network(mel_of(clips, row)) for row in ROWS])
+    found = np.concatenate([network([mel_of(clips, row)]) for row in ROWS])
     np.testing.assert_allclose(found[:, present], expected, rtol=1e-3, atol=1e-5)
     absent = [index for index in range(N_CLASSES) if index not in present]
     assert (found[:, absent] < 1e-8).all()
@@ -86,7 +87,20 @@ def test_a_single_class_is_certain(network):
     clips = clips_of(np.full(N_CLIPS, 2))
     fit_head(network, features_of(network, clips), np.full(len(ROWS), 2), COUNTS)
     for row in ROWS:
-        np.testing.assert_allclose(network(mel_of(clips, row)), [[0, 0, 1, 0]], atol=1e-8)
+        np.testing.assert_allclose(network([mel_of(clips, row)]), [[0, 0, 1, 0]], atol=1e-8)
+
+
+def test_embeddings_of_another_encoder_are_refused(network):
+    with pytest.raises(InputError, match=r"have 5 features, .* makes 6: .*--nodes training.embed"):
+        fit_head(network, np.zeros((4, 5)), np.array([0, 1, 0, 1]), np.ones(4))
+
+
+def test_weights_are_averaged_with_those_of_the_start():
+    network = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
+    network.set_weights([np.array([[1.0], [3.0]]), np.array([-2.0])])
+    average_weights(network, [np.array([[5.0], [3.0]]), np.array([0.0])], 0.25)
+    kernel, bias = network.get_weights()
+    assert (kernel.tolist(), bias.tolist()) == ([[2.0], [3.0]], [-1.5])
 
 
 def test_only_the_head_is_changed(network):

@@ -45,6 +45,7 @@ STAGE = Training(
     weight_decay=0,
     probe=False,
     probe_only=False,
+    probe_fraction=0,
     phases={
         "cyclic": {"epochs": 2, "half_cycle": 1, "minimum_rate": 1e-4, "maximum_rate": 1e-3},
         "low": {"epochs": 9, "rate": 30},

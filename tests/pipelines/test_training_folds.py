@@ -51,6 +51,7 @@ SETTINGS = NetworkSettings(
         "weight_decay": 0.0,
         "probe": False,
         "probe_only": False,
+        "probe_fraction": 0.0,
         "phases": {
             "cyclic": {"epochs": 1, "half_cycle": 1, "minimum_rate": 1e-4, "maximum_rate": 1e-3},
             "low": {"epochs": 0, "rate": 1e-5},
@@ -351,6 +352,19 @@ def test_a_fold_starts_from_the_probe_of_its_training_clips_alone(trained, embed
             heads.append(trained.pop().initial["classes"][0])
     assert np.array_equal(heads[0], heads[1])
     assert not np.array_equal(heads[2], heads[3])
+
+
+def test_the_probe_counts_in_the_weights_of_the_trained_network(trained, embeddings):
+    split, heads = split_of(1), {}
+    for fraction in (0, 0.25, 1):
+        probed = LINEAR.training.model_copy(update={"probe_fraction": fraction})
+        settings = LINEAR.model_copy(update={"training": probed})
+        network, _ = nodes.train_mel(split, MELS, settings, None, [], embeddings)
+        start = trained.pop().initial["classes"][1]
+        heads[fraction] = network.get_layer("classes").get_weights()[1]
+    assert not np.allclose(heads[0], heads[1])
+    np.testing.assert_allclose(heads[1], start)
+    np.testing.assert_allclose(heads[0.25], 0.25 * heads[1] + 0.75 * heads[0], rtol=1e-5)
 
 
 # Labels that nobody verified

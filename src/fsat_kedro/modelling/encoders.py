@@ -47,7 +47,7 @@ class Encoder:
         weights: the initial weights that have a name, and what fetches them.
         environment: environment with the settings of this encoder.
         log_mel: the only log-mel that it can use; None for any.
-        n_stages: stages that can be frozen, 0 if none can.
+        n_stages: stages that can be frozen or pooled, 0 if none can.
     """
 
     build: Build
@@ -66,7 +66,8 @@ def build_encoder(settings: Model, *, weights: str | None, n_mels: int) -> keras
         n_mels: m.
 
     Returns:
-        A model from mel (n, m, t, 1), scaled, to a map (n, m / 32, t / 32, features).
+        A model from mel (n, m, t, 1), scaled, to a map (n, m / 32, t / 32, features), or to a list
+        of the maps of `model.pooled_stages`.
 
     Raises:
         InputError: the weights cannot be loaded.
@@ -96,7 +97,7 @@ def fetch_weights(settings: Model, cache_dir: str) -> str | None:
 
 
 def require_fitting(parameters: Parameters) -> None:
-    """Check that the encoder can use its weights, the log-mel and the frozen stages.
+    """Check that the encoder can use its weights, the log-mel and the stages that are set.
 
     Raises:
         InputError: it cannot.
@@ -122,6 +123,11 @@ def require_fitting(parameters: Parameters) -> None:
         raise InputError(
             f"model.frozen_stages is {model.frozen_stages}, but {model.encoder} has "
             f"{encoder.n_stages} stages that can be frozen"
+        )
+    if model.pooled_stages and max(model.pooled_stages) >= encoder.n_stages:
+        stages = f"stages 0 to {encoder.n_stages - 1}" if encoder.n_stages else "no such stages"
+        raise InputError(
+            f"model.pooled_stages is {[*model.pooled_stages]}, but {model.encoder} has {stages}"
         )
     if parameters.training.probe and (model.weights is None or model.head != "linear"):
         raise InputError(
@@ -181,6 +187,8 @@ def _build_mobilenet_v3(
     mobilenet_v3.freeze(
         encoder, n_stages=settings.frozen_stages, normalisation=settings.freeze_normalisation
     )
+    if settings.pooled_stages:
+        encoder = mobilenet_v3.select_stages(encoder, settings.pooled_stages)
     return encoder
 
 

@@ -8,6 +8,7 @@ stage 16 is the last convolution.
 Axes: n clips, m mel bands, t frames.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import keras
@@ -128,6 +129,20 @@ def freeze(encoder: keras.Model, *, n_stages: int, normalisation: bool) -> None:
         is_normalisation = isinstance(layer, BatchNormalization)
         if _stage(layer) < n_stages or (normalisation and is_normalisation):
             layer.trainable = False
+
+
+def select_stages(encoder: keras.Model, stages: Sequence[int]) -> keras.Model:
+    """Return a model of the same layers, with the maps of some stages as its outputs.
+
+    Args:
+        encoder: of `build_mobilenet_v3`.
+        stages: numbers from 0 to 16.
+    """
+    maps = []
+    for stage in stages:
+        *_, last = (layer for layer in encoder.layers if _stage(layer) == stage)
+        maps.append(last.output)
+    return keras.Model(encoder.input, maps, name=encoder.name)
 
 
 def _stage(layer: keras.Layer) -> int:

@@ -20,7 +20,7 @@ CLASSES = "classes"
 """Name of the last layer."""
 
 POOLING = "pooling"
-"""Name of the layer that pools the encoder's map."""
+"""Name of the layer whose output is what pooling makes of the encoder's map or maps."""
 
 
 def build_network(
@@ -111,9 +111,13 @@ def _mel_input(n_mels: int) -> keras.KerasTensor:
 
 
 def _embed(mel: keras.KerasTensor, settings: Model, weights: str | None) -> keras.KerasTensor:
-    """Apply the encoder to mel (n, m, t, 1), and pool its map to embeddings (n, f)."""
+    """Apply the encoder to mel (n, m, t, 1), and pool its map or maps to embeddings (n, f)."""
     encoder = build_encoder(settings, weights=weights, n_mels=mel.shape[1])
-    return layers.GlobalAveragePooling2D(name=POOLING)(encoder(mel))
+    maps = encoder(mel)
+    if not isinstance(maps, list):
+        return layers.GlobalAveragePooling2D(name=POOLING)(maps)
+    pooled = [layers.GlobalAveragePooling2D()(each) for each in maps]
+    return layers.Concatenate(name=POOLING)(pooled)
 
 
 def _build(

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from fsat_kedro.errors import InputError
 from fsat_kedro.modelling.crops import Batches
 from fsat_kedro.modelling.networks import CLASSES
 
@@ -25,15 +26,37 @@ def fit_head(
         embeddings: of the training clips, (n, f).
         targets: their class indices, (n,).
         weights: how much each clip counts, (n,).
+
+    Raises:
+        InputError: the embeddings are not of the network's encoder.
     """
     layer = network.get_layer(CLASSES)
     kernel, bias = map(np.zeros_like, layer.get_weights())
+    if embeddings.shape[1] != len(kernel):
+        raise InputError(
+            f"the embeddings of the training clips have {embeddings.shape[1]} features, but the "
+            f"encoder makes {len(kernel)}: kedro run --nodes training.embed_clips makes them anew"
+        )
     present = np.unique(targets)
     slopes, intercepts = _regress(embeddings, targets, weights) if len(present) > 1 else (0, 0)
     # Classes that these clips lack are improbable.
     bias -= 20
     kernel[:, present], bias[present] = slopes, intercepts
     layer.set_weights([kernel, bias])
+
+
+def average_weights(network: keras.Model, start: list[np.ndarray], fraction: float) -> None:
+    """Move the weights of a network back towards those that its training started from, in place.
+
+    This is WiSE-FT (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022).
+
+    Args:
+        network: trained.
+        start: its weights before the training.
+        fraction: what they count in the mean, 0 to 1.
+    """
+    pairs = zip(start, network.get_weights(), strict=True)
+    network.set_weights([fraction * before + (1 - fraction) * after for before, after in pairs])
 
 
 def _regress(

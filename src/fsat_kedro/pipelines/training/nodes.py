@@ -176,7 +176,7 @@ def train_mel(
     """
     from fsat_kedro.modelling.encoders import fetch_weights
     from fsat_kedro.modelling.networks import build_network
-    from fsat_kedro.modelling.probe import fit_head
+    from fsat_kedro.modelling.probe import average_weights, fit_head
 
     seed = _seed_stage(settings.seed, split["fold"], stage=1)
     sizes = {"n_mels": mels.values.shape[1], "n_classes": split["n_classes"]}
@@ -189,7 +189,11 @@ def train_mel(
         rows = clips.rows
         counts = np.ones(len(rows)) if trust is None else trust[rows]
         fit_head(network, embeddings[rows], split["targets"][rows], counts)
-    return network, _train(network, split, clips, settings, seed, checkpoint, callbacks)
+    start = network.get_weights()
+    history = _train(network, split, clips, settings, seed, checkpoint, callbacks)
+    if embeddings is not None:
+        average_weights(network, start, settings.training.probe_fraction)
+    return network, history
 
 
 def train_mel_pca(
