@@ -5,9 +5,10 @@
 `DATA_DIR` has the results of a run on clean labels with the same parameters. Of its training
 labels, a part is made wrong: one in two becomes the class that the clean run confuses most with
 it, the others become any other class. Wrong labels are not verified; of the right ones, one in two
-is. Then the folds are trained again on these labels, and scored on the true ones.
+is. Then the folds learn from these labels, and are scored on the true ones: a probe on the run's
+embeddings here, which takes seconds, and with `--networks` whole trainings by `kedro run`.
 
-Each line is a JSON object. A run that `WORK_DIR` has already is not made again.
+Each line is a JSON object. A training that `WORK_DIR` has already is not made again.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from fsat_kedro.evaluation.label_issues import find_label_issues
 from fsat_kedro.evaluation.metrics import N_TAGS, average_precision_at_k, class_indices
 from fsat_kedro.evaluation.predictions import Predictions
+from fsat_kedro.modelling.label_trust import estimate_trust
+from fsat_kedro.modelling.probe import INVERSE_STRENGTH
 
 PROJECT = Path(__file__).parents[1]
 TREATMENTS = {
@@ -34,6 +40,7 @@ TREATMENTS = {
     "2 rounds": {"rounds": 2, "robustness": 0},
     "2 rounds, robust": {"rounds": 2, "robustness": 0.7},
 }
+PROBES = {"none": 0, "verified clips": None, "1 round": 1, "2 rounds": 2, "3 rounds": 3}
 KEPT = ("02_intermediate", "04_feature")
 
 
@@ -59,6 +66,39 @@ def make_wrong(
     verified = np.zeros(n_clips, bool)
     verified[right[: len(right) // 2]] = True
     return given, verified
+
+
+def probe(
+    embeddings: np.ndarray,
+    targets: np.ndarray,
+    verified: np.ndarray,
+    folds: np.ndarray,
+    rounds: int | None,
+    seed: int,
+) -> np.ndarray:
+    """Predict clips out of fold by a logistic regression on embeddings (n, f).
+
+    With None rounds it learns from verified clips alone.
+
+    Returns:
+        Probabilities (n, c).
+    """
+    probabilities = np.zeros((len(targets), targets.max() + 1))
+    for fold in np.unique(folds):
+        rows, held_out = np.flatnonzero(folds != fold), folds == fold
+        scaler = StandardScaler().fit(embeddings[rows])
+        features, weights = scaler.transform(embeddings[rows]), np.ones(len(rows))
+        if rounds is None:
+            weights[~verified[rows]] = 0
+        elif rounds:
+            weights = estimate_trust(
+                features, targets[rows], verified[rows], rounds=rounds, seed=seed + fold
+            )
+        regression = LogisticRegression(C=INVERSE_STRENGTH, max_iter=10_000)
+        regression.fit(features, targets[rows], weights)
+        predicted = regression.predict_proba(scaler.transform(embeddings[held_out]))
+        probabilities[held_out] = predicted
+    return probabilities
 
 
 def train(work_dir: Path, arguments: argparse.Namespace, treatment: dict, seed: int) -> None:
@@ -92,12 +132,10 @@ def link(source: str, target: str) -> None:
     Path(target).hardlink_to(source)
 
 
-def score(work_dir: Path, clips: pd.DataFrame, true: np.ndarray) -> dict[str, float]:
+def score(predictions: Predictions, true: np.ndarray) -> dict[str, float]:
     """Score the out-of-fold predictions on true labels, and the label issues that they show."""
-    classes = json.loads((work_dir / "06_models" / "classes.json").read_text())["labels"]
-    probabilities = np.load(work_dir / "07_model_output" / "oof_probabilities.npy")
-    folds = np.load(work_dir / "06_models" / "train_folds.npy")
-    issues = find_label_issues(Predictions(probabilities, clips, classes, folds))
+    issues, probabilities = find_label_issues(predictions), predictions.probabilities
+    clips, classes = predictions.clips, predictions.labels
     wrong = class_indices(clips["label"], classes) != true
     first, found = issues["row"][: len(clips) // 10], issues["row"][issues["issue"]]
     return {
@@ -121,26 +159,35 @@ def main() -> None:
     parser.add_argument("--fractions", type=float, nargs="+", default=[0, 0.2, 0.4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--treatments", nargs="+", default=list(TREATMENTS))
+    parser.add_argument("--networks", action="store_true")
     arguments = parser.parse_args()
-    clips = pd.read_pickle(arguments.data_dir / "02_intermediate" / "train_clips.pkl")
+    data_dir = arguments.data_dir
+    clips = pd.read_pickle(data_dir / "02_intermediate" / "train_clips.pkl")
     assert (clips["status"] == "ok").all()
-    classes = json.loads((arguments.data_dir / "06_models" / "classes.json").read_text())["labels"]
+    classes = json.loads((data_dir / "06_models" / "classes.json").read_text())["labels"]
     true = class_indices(clips["label"], classes)
-    clean = np.load(arguments.data_dir / "07_model_output" / "oof_probabilities.npy")
-    for fraction in arguments.fractions:
-        for seed in arguments.seeds:
-            given, verified = make_wrong(true, clean, fraction, np.random.default_rng(seed))
-            labels = pd.array(np.array(classes)[given], dtype="string")
-            noisy = clips.assign(label=labels, verified=pd.array(verified, dtype="boolean"))
-            for name in arguments.treatments:
-                work_dir = arguments.work_dir / f"{fraction} {seed} {name}".replace(" ", "_")
-                if not (work_dir / "07_model_output" / "cv_scores.json").exists():
-                    shutil.rmtree(work_dir, ignore_errors=True)
-                    prepare(arguments.data_dir, work_dir, noisy)
-                    train(work_dir, arguments, TREATMENTS[name], seed)
-                scores = score(work_dir, noisy, true)
-                row = {"fraction": fraction, "seed": seed, "treatment": name, **scores}
-                print(json.dumps(row), flush=True)
+    clean = np.load(data_dir / "07_model_output" / "oof_probabilities.npy")
+    embeddings = np.load(data_dir / "04_feature" / "train_embeddings.npy")
+    for fraction, seed in product(arguments.fractions, arguments.seeds):
+        given, verified = make_wrong(true, clean, fraction, np.random.default_rng(seed))
+        labels = pd.array(np.array(classes)[given], dtype="string")
+        noisy = clips.assign(label=labels, verified=pd.array(verified, dtype="boolean"))
+        row = {"fraction": fraction, "seed": seed}
+        folds = np.load(data_dir / "06_models" / "train_folds.npy")
+        for name, rounds in PROBES.items():
+            probabilities = probe(embeddings, given, verified, folds, rounds, seed)
+            scores = score(Predictions(probabilities, noisy, classes, folds), true)
+            print(json.dumps({**row, "treatment": f"probe, {name}", **scores}), flush=True)
+        for name in arguments.treatments if arguments.networks else []:
+            work_dir = arguments.work_dir / f"{fraction} {seed} {name}".replace(" ", "_")
+            if not (work_dir / "07_model_output" / "cv_scores.json").exists():
+                shutil.rmtree(work_dir, ignore_errors=True)
+                prepare(data_dir, work_dir, noisy)
+                train(work_dir, arguments, TREATMENTS[name], seed)
+            probabilities = np.load(work_dir / "07_model_output" / "oof_probabilities.npy")
+            folds = np.load(work_dir / "06_models" / "train_folds.npy")
+            scores = score(Predictions(probabilities, noisy, classes, folds), true)
+            print(json.dumps({**row, "treatment": name, **scores}), flush=True)
 
 
 if __name__ == "__main__":

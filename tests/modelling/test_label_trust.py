@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fsat_kedro.modelling import label_trust
 from fsat_kedro.modelling.label_trust import estimate_trust
 
 N_CLASSES = 4
@@ -30,6 +31,22 @@ def test_wrong_labels_are_trusted_less(rounds, seed):
     assert wrong.mean() < 0.25
 
 
+def test_where_all_labels_are_right_all_are_trusted():
+    # Though the classes overlap, so that a third of the clips look like another class.
+    features, _, given, verified = clips_of(400, wrong=0)
+    trust = estimate_trust(0.5 * features, given, verified, rounds=2, seed=0)
+    assert trust.mean() > 0.9
+    assert np.mean(trust > 0.5) > 0.95
+
+
+@pytest.mark.parametrize("wrong", [0.1, 0.3])
+def test_the_fraction_of_wrong_labels_is_estimated(wrong):
+    features, true, given, verified = clips_of(1000, wrong=wrong)
+    agreed = label_trust._out_of_part(features, given, verified.astype(float), verified, 0)
+    found = label_trust._fraction_wrong(agreed, verified)
+    assert found == pytest.approx((given != true)[~verified].mean(), abs=0.07)
+
+
 def test_without_verified_clips_the_majority_is_trusted():
     features, true, given, verified = clips_of(200)
     trust = estimate_trust(features, given, np.zeros_like(verified), rounds=2, seed=0)
@@ -39,7 +56,7 @@ def test_without_verified_clips_the_majority_is_trusted():
 
 def test_a_clip_has_no_part_in_its_own_trust():
     # Its features are like no other's: a model that saw it would be sure of its label.
-    features, _, given, verified = clips_of(200, wrong=0)
+    features, _, given, verified = clips_of(200)
     features = np.hstack([features, np.zeros((200, 1))])
     verified[7], features[7] = False, [0, 0, 0, 0, 9]
     assert estimate_trust(features, given, verified, rounds=1, seed=0)[7] < 0.6

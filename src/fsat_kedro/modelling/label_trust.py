@@ -17,6 +17,9 @@ _INVERSE_STRENGTH = 0.3
 """Inverse of the regularisation; see benchmarks/label_noise.md."""
 
 _N_PARTS = 5
+_FEWEST = 10
+"""Verified clips that it takes to estimate how many of the other labels are wrong."""
+_TINY = 1e-9
 
 
 def estimate_trust(
@@ -25,8 +28,9 @@ def estimate_trust(
     """Estimate how much each label of some training clips can be trusted.
 
     In each round the clips are cut into five parts. A logistic regression on the other four
-    predicts each part, and the probability of a clip's label becomes its trust. In the first round
-    it learns from the verified clips alone, then from all by their trust.
+    predicts each part. The trust in a label is the odds that its probability gives it, times those
+    of any such label to be right. In the first round the regression learns from the verified clips
+    alone, then from all by their trust.
 
     Args:
         features: (n, f), of about unit variance, that no label had a part in.
@@ -45,8 +49,22 @@ def estimate_trust(
     trust = np.where(certain | (n_verified[targets] < _N_PARTS), 1.0, 0.0)
     for round_ in range(rounds):
         agreed = _out_of_part(features, targets, trust, verified, seed + round_)
-        trust = np.where(certain, 1.0, agreed)
+        wrong = _fraction_wrong(agreed, verified)
+        right = (1 - wrong) * agreed
+        # Where no label is wrong, all are trusted.
+        trust = (right + _TINY) / (right + wrong * (1 - agreed) + _TINY)
+        trust[certain] = 1
     return trust.astype(np.float32)
+
+
+def _fraction_wrong(agreed: np.ndarray, verified: np.ndarray) -> float:
+    """Estimate the fraction of labels that are wrong, of those that are not verified.
+
+    If all were right, they would be as probable as the verified ones.
+    """
+    if verified.sum() < _FEWEST or verified.all():
+        return 0.5
+    return float(np.clip(1 - agreed[~verified].mean() / agreed[verified].mean(), 0, 1))
 
 
 def _out_of_part(
