@@ -338,7 +338,8 @@ def write_synthetic_dataset(folder: Path, *, n_train: int, n_test: int, seed: in
         seed: Any integer from 0.
 
     Returns:
-        A row per clip: fname, label, split.
+        A row per clip: fname, label, sound (the label of the actual sound; missing for an empty
+        file), split.
 
     Raises:
         InputError: If there are fewer clips than classes, or the folder has other files in the
@@ -363,4 +364,4 @@ def write_synthetic_dataset(folder: Path, *, n_train: int, n_test: int, seed: in
     (partial / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
     _move_into_place(partial, folder)
     clips = pd.concat([train, test, empty], keys=["train", "test", "test"], names=["split"])
-    return clips.reset_index("split")[["fname", "label", "split"]].reset_index(drop=True)
+    return clips.reset_index("split")[["fname", "label", "sound", "split"]].reset_index(drop=True)

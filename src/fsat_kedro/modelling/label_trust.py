@@ -43,6 +43,8 @@ def estimate_trust(
     Returns:
         (n,) float32, 0 to 1; 1 for verified labels, and where a class has a single clip.
     """
+    if verified.all():
+        return np.ones(len(targets), np.float32)
     n_clips = np.bincount(targets)
     n_verified = np.bincount(targets[verified], minlength=len(n_clips))
     certain = verified | (n_clips[targets] == 1)
