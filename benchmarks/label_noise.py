@@ -6,7 +6,7 @@
 labels, a part is made wrong: one in two becomes the class that the clean run confuses most with
 it, the others become any other class. Wrong labels are not verified; of the right ones, one in two
 is. Then the folds learn from these labels, and are scored on the true ones: a probe on the run's
-embeddings here, which takes seconds, and with `--networks` whole trainings by `kedro run`.
+embeddings, or with `--networks` whole trainings by `kedro run`.
 
 Each line is a JSON object. A training that `WORK_DIR` has already is not made again.
 """
@@ -174,7 +174,7 @@ def main() -> None:
         noisy = clips.assign(label=labels, verified=pd.array(verified, dtype="boolean"))
         row = {"fraction": fraction, "seed": seed}
         folds = np.load(data_dir / "06_models" / "train_folds.npy")
-        for name, rounds in PROBES.items():
+        for name, rounds in () if arguments.networks else PROBES.items():
             probabilities = probe(embeddings, given, verified, folds, rounds, seed)
             scores = score(Predictions(probabilities, noisy, classes, folds), true)
             print(json.dumps({**row, "treatment": f"probe, {name}", **scores}), flush=True)

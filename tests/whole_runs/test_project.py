@@ -95,11 +95,13 @@ def test_every_stage_of_every_fold_saves_weights_and_a_history(demo):
             assert history["phase"].tolist() == ["cyclic", "high"]
 
 
-def test_the_report_has_the_sound_of_each_misclassified_clip(demo):
+def test_the_report_has_the_sound_of_each_misclassified_and_each_doubtful_clip(demo):
     page = (demo / "08_reporting" / "report.html").read_text("utf-8")
     misclassified = pd.read_csv(demo / "08_reporting" / "misclassified_clips.csv")
-    assert page.count('<article class="card clip"') == len(misclassified) > 0
-    assert page.count("<audio") == len(misclassified) + len(LABELS)
+    issues = pd.read_csv(demo / "08_reporting" / "label_issues.csv")
+    shown = {*misclassified["fname"], *issues.loc[issues["issue"], "fname"]}
+    assert page.count('<article class="card clip"') == len(shown) > 0
+    assert page.count("<audio") == len(shown) + len(LABELS)
     assert "11 test clips, 3 rejected, 8 labelled" in page
 
 
