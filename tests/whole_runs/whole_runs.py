@@ -1,5 +1,6 @@
 """Kedro commands as users type them, in a copy of the project."""
 
+import inspect
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kill_and_resume import make_project
+from tiny_backbone import build_tiny_backbone
 
 SHORT = {
     "demo.n_train": 24,
@@ -19,6 +21,8 @@ SHORT = {
     "test_time_crops.n_lengths": 2,
     "test_time_crops.crops_per_length": 1,
 }
+TINY = {**SHORT, "training.phases.high.epochs": 5}
+"""For a project with the tiny backbone: its epochs are short, and kills have to hit one of them."""
 
 
 def kedro(project, *arguments, **parameters):
@@ -53,14 +57,27 @@ class FinishedDemo:
     messages: Path
 
 
-def run_demo(folder: Path) -> FinishedDemo:
+def run_demo(folder: Path, make_project=make_project, **parameters: object) -> FinishedDemo:
     """Run the demo in a copy of the project below a folder, unless it was run there before."""
     demo = FinishedDemo(folder / "checkout", folder / "outputs", folder / "messages.txt")
     if not demo.outputs.exists():
         shutil.rmtree(demo.project, ignore_errors=True)  # Left by a run that failed.
         make_project(demo.project)
-        finished = kedro(demo.project, "run", "--env", "demo", **SHORT)
+        finished = kedro(demo.project, "run", "--env", "demo", **{**SHORT, **parameters})
         assert finished.returncode == 0, finished.stdout + finished.stderr
         demo.messages.write_text(finished.stderr)
         shutil.copytree(demo.project / "data" / "demo", demo.outputs)
     return demo
+
+
+def make_tiny_project(folder: Path) -> Path:
+    """Make a copy of the project in which a tiny backbone takes the place of MobileNetV2.
+
+    TensorFlow takes a second to trace it, and ten for MobileNetV2. What tests of killed runs and
+    of clusters check does not depend on the network. `run_demo` runs the whole one.
+    """
+    project = make_project(folder)
+    source = inspect.getsource(build_tiny_backbone)
+    with (project / "src" / "fsat_kedro" / "modelling" / "mobilenet_v2.py").open("a") as file:
+        file.write(f"\n\n{source}\n\n_load_backbone = {build_tiny_backbone.__name__}\n")
+    return project
