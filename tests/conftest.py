@@ -9,7 +9,6 @@ import numpy as np
 import portalocker
 import pytest
 from hypothesis import settings
-
 from tiny_backbone import build_tiny_backbone
 
 from whole_runs import TINY, FinishedDemo, make_tiny_project, run_demo
@@ -36,11 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files; those that need the complete run begin once it has ended.
-
-    Two processes that take one file after another then end at about the same time.
-    """
-    first = ("test_project.py", "audio", "test_bucket_runs.py", "test_interrupted_runs.py")
+    """Begin with the longest files: two processes then end at about the same time."""
+    first = (
+        *("test_project.py", "test_bucket_runs.py", "test_interrupted_runs.py"),
+        *("test_runner.py", "test_audioset.py", "audio"),
+    )
 
     def rank(item: pytest.Item) -> int:
         return next((n for n, name in enumerate(first) if name in item.path.parts), len(first))

@@ -1,6 +1,7 @@
 """Kedro commands as users type them, in a copy of the project."""
 
 import inspect
+import json
 import os
 import shutil
 import subprocess
@@ -27,19 +28,71 @@ TINY = {**SHORT, "training.phases.high.epochs": 5}
 
 def kedro(project, *arguments, **parameters):
     """Run a Kedro command in a project and return the finished process."""
-    environment = {**os.environ, "DO_NOT_TRACK": "true"}
-    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # Users do not set it, pytest's conftest.py does.
-    if parameters:
-        pairs = (f"{name}={value}" for name, value in parameters.items())
-        arguments = (*arguments, "--params", ",".join(pairs))
     return subprocess.run(
-        [sys.executable, "-m", "kedro", *arguments],
+        [sys.executable, "-m", "kedro", *_with_parameters(arguments, parameters)],
         cwd=project,
-        env=environment,
+        env=_environment(),
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+_FORK = """
+import json, os, sys
+import mlflow.store.tracking.sqlalchemy_store
+from kedro.framework.cli.cli import main
+
+sys.path.insert(0, "src")
+import fsat_kedro.pipeline_registry
+import fsat_kedro.settings
+
+for number, arguments in enumerate(json.loads(sys.argv[2])):
+    child = os.fork()
+    if not child:
+        for descriptor, name in ((1, "out"), (2, "err")):
+            file = os.open(f"{sys.argv[1]}/{number}.{name}", os.O_WRONLY | os.O_CREAT)
+            os.dup2(file, descriptor)
+        sys.argv[1:] = arguments
+        main()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def many_kedros(project, commands, folder):
+    """Run short Kedro commands, each a pair of arguments and parameters, one after another.
+
+    One process imports the project, and forks for each command. `folder` gets what they write.
+    """
+    lists = [_with_parameters(*command) for command in commands]
+    codes = subprocess.run(
+        [sys.executable, "-c", _FORK, folder, json.dumps(lists)],
+        cwd=project,
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout.split()
+    return [
+        subprocess.CompletedProcess(
+            arguments,
+            int(code),
+            (folder / f"{number}.out").read_text(),
+            (folder / f"{number}.err").read_text(),
+        )
+        for number, (arguments, code) in enumerate(zip(lists, codes, strict=True))
+    ]
+
+
+def _with_parameters(arguments, parameters):
+    pairs = ",".join(f"{name}={value}" for name, value in parameters.items())
+    return [*map(str, arguments), *(("--params", pairs) if pairs else ())]
+
+
+def _environment():
+    environment = {**os.environ, "DO_NOT_TRACK": "true"}
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # Users do not set it, pytest's conftest.py does.
+    return environment
 
 
 @dataclass(frozen=True)
