@@ -9,8 +9,9 @@ import numpy as np
 import portalocker
 import pytest
 from hypothesis import settings
+from tiny_backbone import build_tiny_backbone
 
-from whole_runs import FinishedDemo, run_demo
+from whole_runs import TINY, FinishedDemo, make_tiny_project, run_demo
 
 # Some images forbid Python to keep what it compiles. Every process that tests start would then
 # compile TensorFlow's modules again: importing them would take 11 s instead of 4.
@@ -34,11 +35,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files; those that need the complete run begin once it has ended.
-
-    Two processes that take one file after another then end at about the same time.
-    """
-    first = ("test_project.py", "audio", "test_bucket_runs.py", "test_interrupted_runs.py")
+    """Begin with the longest files: two processes then end at about the same time."""
+    first = (
+        *("test_project.py", "test_bucket_runs.py", "test_interrupted_runs.py"),
+        *("test_runner.py", "test_audioset.py", "audio"),
+    )
 
     def rank(item: pytest.Item) -> int:
         return next((n for n, name in enumerate(first) if name in item.path.parts), len(first))
@@ -46,15 +47,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
-@pytest.fixture(scope="session")
-def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> FinishedDemo:
-    """A short run of the demo, which all test processes share."""
+def run_demo_once(tmp_path_factory: pytest.TempPathFactory, name: str, **options: Any) -> Any:
+    """Run a demo that all test processes share, unless one of them has run it before."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    with (folder / "demo.lock").open("w") as file:
+    with (folder / f"{name}.lock").open("w") as file:
         portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE)
-        return run_demo(folder / "demo")
+        return run_demo(folder / name, **options)
+
+
+@pytest.fixture(scope="session")
+def finished_demo(tmp_path_factory: pytest.TempPathFactory) -> FinishedDemo:
+    """A short run of the demo."""
+    return run_demo_once(tmp_path_factory, "demo")
+
+
+@pytest.fixture(scope="session")
+def finished_tiny_demo(tmp_path_factory: pytest.TempPathFactory) -> FinishedDemo:
+    """A short run of the demo in which networks have the tiny backbone."""
+    options = {**TINY, "n_jobs": 1}  # Starting more processes would take longer than their work.
+    return run_demo_once(tmp_path_factory, "tiny_demo", make_project=make_tiny_project, **options)
 
 
 @pytest.fixture(scope="module")
@@ -112,24 +125,6 @@ def tagger_settings() -> Any:
         seed=1,
         n_folds=2,
     )
-
-
-def build_tiny_backbone(settings: Any, weights: str | None) -> Any:
-    """Build a backbone that halves its input as MobileNetV2 does, and is traced in a second."""
-    import keras
-    from keras import layers
-
-    image = keras.Input((None, None, 3))
-    features = layers.Conv2D(4, 3, strides=2, padding="same", name="Conv1")(image)
-    for index in range(1, 5):
-        features = layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"pad_{index}")(features)
-        features = layers.DepthwiseConv2D(3, strides=2, name=f"depthwise_{index}")(features)
-    features = layers.Conv2D(8, 1, name="expand")(features)
-    features = layers.BatchNormalization(name="normalisation")(features)
-    backbone = keras.Model(image, layers.ReLU(6, name="relu")(features), name="tiny_backbone")
-    if weights is not None:
-        backbone.load_weights(weights)
-    return backbone
 
 
 @pytest.fixture(scope="session")

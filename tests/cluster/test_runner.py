@@ -256,8 +256,17 @@ def kill_when(path):
     return killed
 
 
+CLOSE_SOON = """
+import functools
+
+def dask_setup(worker):
+    worker.close = functools.partial(worker.close, timeout=1)
+"""
+
+
 def test_a_dead_scheduler_ends_the_run_with_a_message_and_its_nodes(own_cluster, data_dir):
-    own_cluster.add_worker("one")
+    # A worker that has lost its scheduler waits for its node, without this for 30 s.
+    own_cluster.add_worker("one", "--preload", CLOSE_SOON)
     wait_for_workers(own_cluster, 1)
     process = data_dir / "process"
 

@@ -26,26 +26,39 @@ def network():
     return build_network(NARROW, weights=None, n_mels=32, n_classes=4, n_components=6)
 
 
-@pytest.mark.parametrize(("n", "n_frames"), [(1, 40), (7, 90), (20, 64)])
-def test_openvino_gives_what_keras_gives_for_any_batch_and_length(network, rng, n, n_frames):
-    pytest.importorskip("openvino")
-    inputs = [
-        rng.random((n, 32, n_frames, 1), np.float32),
-        rng.standard_normal((n, 6)).astype(np.float32),
-    ]
-    expected = network.predict_on_batch(inputs)
-    converted = OpenVINONetwork(convert(network))
-    assert converted.output_shape == (None, 4)
-    np.testing.assert_allclose(converted.predict_on_batch(inputs), expected, atol=1e-5)
-    # It keeps the weights of the time of its conversion.
-    network.get_layer("classes").bias.assign(rng.standard_normal(4))
-    np.testing.assert_allclose(converted.predict_on_batch(inputs), expected, atol=1e-5)
-
-
 @pytest.fixture(scope="module")
 def model(network):
     pytest.importorskip("openvino")
     return convert(network)
+
+
+def inputs_of(rng, n, n_frames):
+    mel = rng.random((n, 32, n_frames, 1), np.float32)
+    return [mel, rng.standard_normal((n, 6)).astype(np.float32)]
+
+
+@pytest.mark.parametrize(("n", "n_frames"), [(1, 40), (7, 90), (20, 64)])
+def test_openvino_gives_what_keras_gives_for_any_batch_and_length(network, model, rng, n, n_frames):
+    inputs = inputs_of(rng, n, n_frames)
+    converted = OpenVINONetwork(model)
+    assert converted.output_shape == (None, 4)
+    found = converted.predict_on_batch(inputs)
+    np.testing.assert_allclose(found, network.predict_on_batch(inputs), atol=1e-5)
+
+
+def test_a_conversion_keeps_the_weights_of_its_time(network, model, rng):
+    inputs = inputs_of(rng, 7, 90)
+    converted = OpenVINONetwork(model)
+    before = converted.predict_on_batch(inputs)
+    classes = network.get_layer("classes")
+    kernel, bias = classes.get_weights()
+    classes.set_weights([kernel, rng.standard_normal(4)])
+    try:
+        assert np.abs(network.predict_on_batch(inputs) - before).max() > 0.01
+        np.testing.assert_allclose(converted.predict_on_batch(inputs), before, atol=1e-6)
+        np.testing.assert_allclose(OpenVINONetwork(model).predict_on_batch(inputs), before)
+    finally:
+        classes.set_weights([kernel, bias])
 
 
 def test_a_saved_conversion_gives_the_same_to_the_last_bit(model, rng, tmp_path):

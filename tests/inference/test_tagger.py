@@ -157,13 +157,18 @@ print(tags.to_csv(index=False))
 """
 
 
-def test_a_prepared_ensemble_tags_the_same_without_keras(folder, sounds, tags, tmp_path):
+@pytest.fixture(scope="module")
+def prepared(folder, tmp_path_factory):
+    """Load a copy of the ensemble, and convert its networks."""
     pytest.importorskip("openvino")
-    models = copy_with_openvino(folder, tmp_path / "models")
-    tagger = Tagger.load(models)
+    tagger = Tagger.load(copy_with_openvino(folder, tmp_path_factory.mktemp("prepared") / "models"))
     tagger.prepare()
-    pd.testing.assert_frame_equal(tagger.tag(sounds), tags, rtol=1e-4)
-    command = [sys.executable, "-c", TAG_WITHOUT_KERAS, models]
+    return tagger
+
+
+def test_a_prepared_ensemble_tags_the_same_without_keras(prepared, sounds, tags):
+    pd.testing.assert_frame_equal(prepared.tag(sounds), tags, rtol=1e-4)
+    command = [sys.executable, "-c", TAG_WITHOUT_KERAS, prepared._folder]
     output = subprocess.run(
         [*command, *(sound.content for sound in sounds)], capture_output=True, text=True, check=True
     ).stdout
@@ -172,11 +177,9 @@ def test_a_prepared_ensemble_tags_the_same_without_keras(folder, sounds, tags, t
     pd.testing.assert_frame_equal(found, expected, rtol=1e-4, check_dtype=False)
 
 
-def test_converted_networks_of_other_weights_are_not_used(folder, sounds, tmp_path):
-    pytest.importorskip("openvino")
-    models = copy_with_openvino(folder, tmp_path / "models")
-    prepared = Tagger.load(models)
-    prepared.prepare()
+def test_converted_networks_of_other_weights_are_not_used(prepared, sounds, tmp_path):
+    models = Path(shutil.copytree(prepared._folder, tmp_path / "models"))
+    assert Tagger.load(models).is_converted()
     first, second = (models / file for file in weight_files(2))
     first.write_bytes(second.read_bytes())
     describe(models, prepared.settings)

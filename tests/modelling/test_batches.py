@@ -239,12 +239,20 @@ def ramp_crops(**augmentation):
     return [batches[index][0][0][..., 0] for index in (0, 1)]
 
 
-def test_every_clip_of_every_batch_is_shifted_and_flipped_by_itself():
-    first, second = ramp_crops(shift=0.6)
-    assert len({crop.tobytes() for crop in first}) > 3
+@pytest.mark.parametrize(
+    "changes",
+    [{"shift": 0.6}, {"roll": 1}, {"gain": 0.2}, {"time_mask": 0.5}, {"frequency_mask": 0.5}],
+)
+def test_every_clip_of_every_batch_is_changed_by_itself(changes):
+    first, second = ramp_crops(**changes)
+    assert len({crop.tobytes() for crop in first}) > 2
     assert not np.array_equal(first, second)
+
+
+def test_a_part_of_the_clips_of_every_batch_is_flipped_or_rolled():
     rising = [np.diff(crops)[:, 0, 0] > 0 for crops in ramp_crops(flip=0.5)]
-    assert all(any(batch) and not all(batch) for batch in rising)
+    whole = [crops[:, 0].argmin(axis=1) == 0 for crops in ramp_crops(roll=0.5)]
+    assert all(any(batch) and not all(batch) for batch in (*rising, *whole))
 
 
 def test_a_roll_keeps_every_frame_and_their_order_around_the_end():

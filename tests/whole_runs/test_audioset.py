@@ -83,6 +83,14 @@ def test_there_is_one_stage_of_a_single_phase_and_nothing_of_summary_features(ou
         assert np.isfinite(history[["loss", "val_loss", "val_map_at_3"]]).all(axis=None)
 
 
+def test_a_training_ends_with_the_conversion_of_its_networks(outputs):
+    pytest.importorskip("openvino")
+    converted = {path.relative_to(outputs) for path in outputs.rglob("*.openvino.zip")}
+    assert set(map(str, converted)) == {
+        f"06_models/{fold}/mel.openvino.zip" for fold in ("fold_1", "fold_2")
+    }
+
+
 def test_the_ensemble_tags_a_sound(project, outputs):
     sound = min((project.parent / "raw").rglob("*.wav"))
     finished = kedro(project, "tag", "--env", "audioset", sound)

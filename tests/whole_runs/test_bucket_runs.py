@@ -1,4 +1,7 @@
-"""Whole runs of several machines that share an S3 bucket and no folder."""
+"""Whole runs of several machines that share an S3 bucket and no folder.
+
+Their networks have the tiny backbone.
+"""
 
 import re
 import shutil
@@ -8,23 +11,23 @@ import fsspec
 import pytest
 from dask_cluster import Cluster
 from distributed import Client
-from kill_and_resume import differences, make_project, start
+from kill_and_resume import differences, start
 from s3_server import BUCKET, s3_server
 
 from fsat_kedro.hooks.marks import Marks
-from whole_runs import SHORT, kedro
+from whole_runs import TINY, kedro, make_tiny_project
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A checkout without data."""
-    return make_project(tmp_path_factory.mktemp("project") / "checkout")
+    return make_tiny_project(tmp_path_factory.mktemp("project") / "checkout")
 
 
 @pytest.fixture(scope="module")
-def demo(finished_demo):
+def demo(finished_tiny_demo):
     """The outputs of a short undisturbed run of everything on the demo."""
-    return finished_demo.outputs
+    return finished_tiny_demo.outputs
 
 
 class Bucket:
@@ -40,7 +43,7 @@ class Bucket:
         self.folder = folder
         self.files = fsspec.filesystem("s3", use_listings_cache=False)
         self.parameters = {
-            **SHORT,
+            **TINY,
             "data_dir": self.url,
             "raw_dir": folder / "raw",
             "cache_dir": "/proc/self/cwd/cache",
@@ -76,7 +79,7 @@ def clustered(bucket, project, demo):
     One worker is killed while it trains.
     """
     folder = bucket.folder
-    machine = make_project(folder / "clustered")
+    machine = make_tiny_project(folder / "clustered")
     cluster = Cluster(folder, source=machine / "src")
     try:
         for name in ("one", "two"):
@@ -92,7 +95,7 @@ def clustered(bucket, project, demo):
         log = machine / "run.log"
         kept = f"{bucket.url}/06_models/fold_1/mel.checkpoint.npz"
         while process.poll() is None and not bucket.files.exists(kept):
-            time.sleep(0.05)
+            time.sleep(0.2)  # The server runs in this process, and takes time for each answer.
         # The process of the nanny: the worker dies with it, and nothing takes its place.
         cluster.workers[worker_that_runs("fold_1.train_mel", cluster)].kill()
         assert process.wait() == 0, log.read_text()
@@ -117,7 +120,7 @@ def test_a_cluster_makes_the_same_though_a_worker_is_killed_while_it_trains(
     from mlflow import MlflowClient
 
     log = (clustered / "run.log").read_text()
-    assert "fold_1 mel: resumes after epoch 1" in log
+    assert re.search("fold_1 mel: resumes after epoch [1-5]", log)
     made = bucket.changed()
     assert sum(name.endswith(".weights.h5") for name in made) == 2
     assert not any(name.endswith(".checkpoint.npz") for name in made)
@@ -133,8 +136,8 @@ def test_a_cluster_makes_the_same_though_a_worker_is_killed_while_it_trains(
     for run in runs:
         if run is not parent:
             logged = client.get_metric_history(run.info.run_id, "mel/val_loss")
-            assert [metric.step for metric in logged] == [1, 2]
-    assert parent.data.metrics["clips/train.listed"] == SHORT["demo.n_train"]
+            assert [metric.step for metric in logged] == [1, 2, 3, 4, 5, 6]
+    assert parent.data.metrics["clips/train.listed"] == TINY["demo.n_train"]
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from nbclient import NotebookClient
 from fsat_kedro.data.synthetic import LABELS, synthesize
 from fsat_kedro.hooks.locks import lock
 from fsat_kedro.inference.tagger import Sound, Tagger
-from whole_runs import SHORT, kedro
+from whole_runs import SHORT, kedro, many_kedros
 
 
 @pytest.fixture(scope="module")
@@ -366,7 +366,7 @@ def messy(tmp_path):
 def test_too_many_rejected_clips_stop_the_run_and_are_listed_in_a_table(project, messy, tmp_path):
     (tmp_path / "data" / "02_intermediate").mkdir(parents=True)
     (tmp_path / "data" / "02_intermediate" / "train_clips.pkl").write_bytes(b"of an earlier run")
-    folders = {"raw_dir": messy, "data_dir": tmp_path / "data"}
+    folders = {"raw_dir": messy, "data_dir": tmp_path / "data", "n_jobs": 1}
     finished = kedro(project, "run", "--pipelines", "preprocessing,features", **folders)
     assert finished.returncode == 1
     assert "3 of 7 clips rejected" in finished.stderr.strip().splitlines()[-1]
@@ -432,6 +432,7 @@ def test_a_data_set_in_the_layout_of_esc50_keeps_its_folds(project, tmp_path, rn
         *("run", "--env", "esc50", "--to-nodes", "training.split_folds"),
         raw_dir=raw,
         data_dir=tmp_path / "data",
+        n_jobs=1,
     )
     assert finished.returncode == 0, finished.stdout + finished.stderr
     folds = np.load(tmp_path / "data" / "06_models" / "train_folds.npy")
@@ -445,41 +446,48 @@ def test_the_registry_lists_all_pipelines(project):
         assert f"- {name}\n" in listed
 
 
-@pytest.mark.parametrize(
-    ("arguments", "parameters", "message"),
-    [
-        (["--env", "nowhere"], {}, "unknown environment 'nowhere'"),
-        ([], {"folds.n_fold": 5}, "unknown parameter 'folds.n_fold'"),
-        ([], {"folds.n_folds": 1}, "parameter 'folds.n_folds' is 1"),
-        (
-            [],
-            {"model.weights": "gone.h5"},
-            "'gone.h5' is neither none, imagenet, audioset nor a file",
-        ),
-        (
-            [],
-            {"raw_dir": "nothing/here", "model.weights": "null"},
-            "nothing/here is not a folder",
-        ),
-        (["--pipeline", "demo_data"], {}, "kedro run --env demo"),
-        (["--pipelines", "tag"], {}, "tag_dir is not set"),
-        (["--pipelines", "tag"], {"tag_dir": "nothing"}, "nothing is not a folder"),
-        (["--pipelines", "tag"], {"tag_dir": "src"}, "no trained ensemble in"),
-        ([], {"raw_dir": "s3://bucket"}, "raw_dir is s3://bucket, but has to be a folder"),
-        ([], {"data_dir": "nowhere://bucket"}, "nowhere://bucket cannot be used: Protocol not"),
-        (
-            ["--pipelines", "download"],
-            {"download.record": "http://127.0.0.1:9/record"},
-            "the record http://127.0.0.1:9/record cannot be read",
-        ),
-    ],
-)
-def test_a_user_error_is_one_message(project, arguments, parameters, message):
-    finished = kedro(project, "run", *arguments, **parameters)
+USER_ERRORS = [
+    (["--env", "nowhere"], {}, "unknown environment 'nowhere'"),
+    ([], {"folds.n_fold": 5}, "unknown parameter 'folds.n_fold'"),
+    ([], {"folds.n_folds": 1}, "parameter 'folds.n_folds' is 1"),
+    (
+        [],
+        {"model.weights": "gone.h5"},
+        "'gone.h5' is neither none, imagenet, audioset nor a file",
+    ),
+    (
+        [],
+        {"raw_dir": "nothing/here", "model.weights": "null"},
+        "nothing/here is not a folder",
+    ),
+    (["--pipeline", "demo_data"], {}, "kedro run --env demo"),
+    (["--pipelines", "tag"], {}, "tag_dir is not set"),
+    (["--pipelines", "tag"], {"tag_dir": "nothing"}, "nothing is not a folder"),
+    (["--pipelines", "tag"], {"tag_dir": "src"}, "no trained ensemble in"),
+    ([], {"raw_dir": "s3://bucket"}, "raw_dir is s3://bucket, but has to be a folder"),
+    ([], {"data_dir": "nowhere://bucket"}, "nowhere://bucket cannot be used: Protocol not"),
+    (
+        ["--pipelines", "download"],
+        {"download.record": "http://127.0.0.1:9/record"},
+        "the record http://127.0.0.1:9/record cannot be read",
+    ),
+]
+"""Arguments and parameters of `kedro run`, and what the message says."""
+
+
+@pytest.fixture(scope="module")
+def answers(project, tmp_path_factory):
+    commands = [(("run", *arguments), parameters) for arguments, parameters, _ in USER_ERRORS]
+    return many_kedros(project, commands, tmp_path_factory.mktemp("answers"))
+
+
+@pytest.mark.parametrize("number", range(len(USER_ERRORS)), ids=[case[2] for case in USER_ERRORS])
+def test_a_user_error_is_one_message(answers, number):
+    finished = answers[number]
     assert finished.returncode == 1
     last = finished.stderr.strip().splitlines()[-1]
     assert last.startswith("Error: ")
-    assert message in last
+    assert USER_ERRORS[number][2] in last
     assert "Traceback" not in finished.stdout + finished.stderr
 
 
