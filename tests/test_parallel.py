@@ -134,7 +134,8 @@ def test_an_interrupted_map_ends_at_once_and_leaves_no_process_and_no_file(tmp_p
         stderr=subprocess.PIPE,
         text=True,
     )
-    process.stdout.readline()
+    for _ in range(20):  # Until both processes are at work.
+        process.stdout.readline()
     # Ctrl-C goes to all processes of a terminal, a kill to one.
     if number == signal.SIGINT:
         os.killpg(process.pid, number)
