@@ -42,6 +42,18 @@ def test_clip_counts_without_rejected_clips_have_no_reasons():
     assert line == "3 clips, 0 rejected, 2 with warnings"
 
 
+def test_clip_counts_tell_of_corrected_labels():
+    counts = {"listed": 3, "rejected": 1, "with_warnings": 0, "unlisted": 0}
+    line = format_clip_counts({**counts, "labels_changed": 2}, pd.Series(["dropped"]))
+    assert line == "3 clips, 1 rejected (dropped: 1), 2 labels changed"
+
+
+def test_scores_are_aligned_whatever_their_names():
+    longer = SCORES.replace("cross-validation", "cross-validation, verified clips")
+    head, *lines = format_scores(longer).splitlines()
+    assert head.index("MAP@3") == lines[0].index("0.856") == lines[1].index("1.000")
+
+
 def test_scores_are_aligned_and_without_single_folds():
     head, *lines = format_scores(SCORES).splitlines()
     assert lines == [

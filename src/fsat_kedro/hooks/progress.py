@@ -105,7 +105,8 @@ def format_clip_counts(counts: dict[str, int], reasons: pd.Series) -> str:
     """Return a line about the clips of a split.
 
     Args:
-        counts: of clips: listed, rejected, with_warnings, unlisted.
+        counts: of clips: listed, rejected, with_warnings, unlisted; of corrected labels, if there
+            are any: labels_changed, labels_confirmed, labels_dropped.
         reasons: of every rejected clip.
     """
     line = f"{counts['listed']} clips, {counts['rejected']} rejected"
@@ -113,8 +114,9 @@ def format_clip_counts(counts: dict[str, int], reasons: pd.Series) -> str:
         frequent = reasons.value_counts()
         line += f" ({', '.join(f'{printable(x)}: {n}' for x, n in frequent[:5].items())}"
         line += f", {len(frequent) - 5} more reasons)" if len(frequent) > 5 else ")"
-    for name in ("with_warnings", "unlisted"):
-        if counts[name]:
+    names = ("with_warnings", "unlisted", "labels_changed", "labels_confirmed", "labels_dropped")
+    for name in names:
+        if counts.get(name):
             line += f", {counts[name]} {name.replace('_', ' ')}"
     return line
 
@@ -126,10 +128,11 @@ def format_scores(scores: pd.DataFrame) -> str:
         scores: a row per set of clips: clips, n_clips, map_at_3, map_at_3_low, … accuracy_high.
     """
     shown = scores[~scores["clips"].str.startswith("fold ")]
-    lines = [f"{'':<18}{'clips':>6}   {'MAP@3':<22}   accuracy"]
+    width = shown["clips"].str.len().max() + 2
+    lines = [f"{'':<{width}}{'clips':>6}   {'MAP@3':<22}   accuracy"]
     for row in shown.itertuples():
         lines.append(
-            f"{row.clips:<18}{row.n_clips:>6}"
+            f"{row.clips:<{width}}{row.n_clips:>6}"
             f"   {row.map_at_3:.3f} ({row.map_at_3_low:.3f} to {row.map_at_3_high:.3f})"
             f"   {row.accuracy:.3f} ({row.accuracy_low:.3f} to {row.accuracy_high:.3f})"
         )
