@@ -34,13 +34,12 @@ def corrections(first):
 
 @pytest.fixture(scope="module")
 def second(first, corrections, tmp_path_factory):
-    """Run again on the corrected labels, with caution for those that are not verified."""
+    """Run again on the corrected labels."""
     project = make_tiny_project(tmp_path_factory.mktemp("corrected") / "checkout")
     outputs = project / "data" / "demo"
     shutil.copytree(first / "01_raw", outputs / "01_raw")
     corrections.to_csv(outputs / "01_raw" / "label_corrections.csv", index=False)
-    parameters = {**TINY, "n_jobs": 1, "training.label_noise.rounds": 2}
-    finished = kedro(project, "run", "--env", "demo", **parameters)
+    finished = kedro(project, "run", "--env", "demo", **TINY, n_jobs=1)
     assert finished.returncode == 0, finished.stdout + finished.stderr
     return outputs
 

@@ -22,8 +22,9 @@ SHORT = {
     "test_time_crops.n_lengths": 2,
     "test_time_crops.crops_per_length": 1,
 }
-TINY = {**SHORT, "training.phases.high.epochs": 5}
-"""For a project with the tiny backbone: its epochs are short, and kills have to hit one of them."""
+TINY = {**SHORT, "training.phases.high.epochs": 5, "training.label_noise.rounds": 2}
+"""For a project with the tiny backbone: its epochs are short, and kills have to hit one of them.
+Each fold estimates trust in labels before."""
 
 
 def kedro(project, *arguments, **parameters):
