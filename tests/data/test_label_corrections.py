@@ -49,8 +49,11 @@ def test_labels_are_changed_confirmed_and_dropped_and_count_as_verified(raw):
 
 
 def test_names_are_compared_as_those_of_clips_are(raw):
-    clips = corrected(raw, "e\N{COMBINING ACUTE ACCENT}.wav,Bark")
+    decomposed = "e\N{COMBINING ACUTE ACCENT}.wav"
+    clips = corrected(raw, f"{decomposed},Bark")
     assert clips["correction"].tolist() == ["", "", "", "changed"]
+    (raw / "train.csv").write_text(f"fname,label\na.wav,Bark\n{decomposed},Meow\n", "utf-8")
+    assert corrected(raw, "é.wav,Bark")["correction"].tolist() == ["", "changed"]
 
 
 def test_verified_stays_unknown_for_clips_that_are_not_corrected(raw):
