@@ -298,6 +298,22 @@ def test_weight_decay_is_of_kernels_alone(weight_decay):
         np.testing.assert_allclose(found, kept * before[variable.path], rtol=1e-6)
 
 
+def test_a_robust_loss_is_of_labels_that_are_not_verified():
+    network = small_network()
+    noise = STAGE.label_noise.model_copy(update={"robustness": 0.7})
+    training._compile(network, STAGE.model_copy(update={"label_noise": noise}))
+    mel = np.random.default_rng(0).random((4, 32, 33, 1), np.float32)
+    labels, verified = np.array([0, 1, 2, 0]), np.array([True, False, True, False])
+    targets = np.eye(3, dtype=np.float32)[labels]
+    both = np.hstack([targets * verified[:, None], targets * ~verified[:, None]])
+    probabilities = network.predict_on_batch([mel])
+    own = probabilities[np.arange(4), labels]
+    logs = network.test_on_batch([mel], both, return_dict=True)
+    expected = np.where(verified, -np.log(own), (1 - own**0.7) / 0.7).mean()
+    assert logs["loss"] == pytest.approx(expected, rel=1e-4)
+    assert logs["accuracy"] == pytest.approx((probabilities.argmax(axis=1) == labels).mean())
+
+
 @pytest.mark.parametrize("selection", ["best", "last"])
 def test_only_the_selection_by_validation_reduces_the_rate_of_a_steady_phase(selection):
     callback = phase_callback("low", n_batches=2, n_epochs=2)
