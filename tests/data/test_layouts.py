@@ -44,7 +44,7 @@ ESC50 = {
     "audio/a.wav": "sound a",
     "audio/b.wav": "sound b",
 }
-COLUMNS = ["fname", "label", "verified", "usage", "fold", "path", "reason"]
+COLUMNS = ["fname", "label", "verified", "usage", "fold", "group", "path", "reason"]
 
 
 def unpacked(folder, files):

@@ -8,10 +8,11 @@ import pytest
 import soundfile
 
 from fsat_kedro.errors import InputError
-from fsat_kedro.parameters import Decoding, Rejection, Trim
+from fsat_kedro.parameters import Decoding, Rejection, TableColumns, Trim
 from fsat_kedro.pipelines.preprocessing import nodes
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, 3000).astype(np.float32)
+COLUMNS = TableColumns(file=None, label=None)
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def raw(tmp_path):
 
 
 def trimmed(raw, *, max_seconds=600, n_jobs=1):
-    metadata, unlisted = nodes.read_metadata(str(raw), "fsdkaggle2018", split="train")
+    metadata, unlisted = nodes.read_metadata(str(raw), "fsdkaggle2018", COLUMNS, split="train")
     audio, decode_results = nodes.trim_clips(
         metadata, Decoding(max_seconds=max_seconds), Trim(top_db=60), n_jobs, str(raw)
     )
@@ -136,7 +137,7 @@ def test_accepted_clips_keep_every_row(raw):
     assert clips["fname"].tolist() == metadata["fname"].tolist()
     assert clips["label"].tolist() == ["Bark", "Meow", "Bark", "Bark", "Bark"]
     assert set(clips) == {
-        *("fname", "label", "verified", "usage", "fold", "correction", "note"),
+        *("fname", "label", "verified", "usage", "fold", "group", "correction", "note"),
         *("status", "reason", "warning", "start", "end", "length"),
     }
 
@@ -173,7 +174,7 @@ def test_the_labels_of_test_clips_are_not_corrected(raw):
     soundfile.write(raw / "audio_test" / "cut.wav", NOISE, 44_100)
     (raw / "test_post_competition.csv").write_text("fname,label,usage\ncut.wav,Meow,Public\n")
     (raw / "label_corrections.csv").write_text("fname,label\ncut.wav,Bark\n")
-    metadata, _ = nodes.read_metadata(str(raw), "fsdkaggle2018", split="test")
+    metadata, _ = nodes.read_metadata(str(raw), "fsdkaggle2018", COLUMNS, split="test")
     assert metadata["label"].tolist() == ["Meow"]
 
 

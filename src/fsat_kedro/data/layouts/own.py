@@ -1,0 +1,241 @@
+"""Layouts of people's own sounds: a folder for each class, and a table of paths and labels."""
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from fsat_kedro.data.csv_tables import (
+    parse_booleans,
+    parse_integers,
+    read_header,
+    read_table,
+    require_all,
+)
+from fsat_kedro.data.label_corrections import TABLE as CORRECTIONS
+from fsat_kedro.data.layouts.clips import MISSING_LABELS, SplitTable, clip_table, match_clips
+from fsat_kedro.data.layouts.published import ESC50, FSDKAGGLE2018, URBANSOUND8K
+from fsat_kedro.data.raw_files import (
+    RawFile,
+    RawFolder,
+    normalize_filename,
+    printable,
+    read_raw_file,
+)
+from fsat_kedro.errors import InputError
+from fsat_kedro.parameters import TableColumns
+
+TABLE = "labels.csv"
+FILE_COLUMNS = ("fname", "filename", "file", "path")
+LABEL_COLUMNS = ("label", "category", "class")
+
+_SPLITS = ("train", "test")
+# Files of formats that cannot be read are rejected with a reason.
+_SOUNDS = {
+    *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
+    *(".au", ".caf", ".w64", ".m4a", ".aac", ".wma"),
+}
+# Folders of clips of any class: in published layouts whose table is missing, and of splits.
+_NO_CLASSES = {
+    *_SPLITS,
+    *(
+        folder
+        for published in (FSDKAGGLE2018, ESC50, URBANSOUND8K)
+        for split in published.splits.values()
+        for folder in split.folders
+    ),
+}
+
+
+def find_class_splits(raw: RawFolder) -> list[str]:
+    """Return the splits of a raw folder with a folder per class, none if it has no two classes."""
+    clips = _by_split(_class_clips(raw))
+    labels = {_label(path) for path in clips.get("train", {})}
+    return list(clips) if len(labels) > 1 else []
+
+
+def read_folder_per_class(raw_dir: Path | str, split: str) -> SplitTable:
+    """Read clips whose label is the name of the folder that holds them.
+
+    Folders `train` and `test` above those of the classes are splits, if both are there.
+
+    Raises:
+        InputError: fewer than two folders of clips, or another split.
+    """
+    raw = RawFolder(raw_dir)
+    splits = find_class_splits(raw)
+    if not splits:
+        raise InputError(
+            f"{printable(str(raw.folder))} has no two folders of sound files, one for each class: "
+            "make them, or set raw_dir or dataset"
+        )
+    if split not in splits:
+        raise InputError(
+            f"{printable(str(raw.folder))} has no {split} split: no folder {split} above the "
+            "folders of the classes"
+        )
+    clips = _class_clips(raw)
+    top = os.path.commonpath([PurePosixPath(path).parent.parent for path in clips])
+    files = _by_split(clips)[split]
+    table = pd.DataFrame(
+        {
+            "fname": [printable(str(PurePosixPath(path).relative_to(top))) for path in files],
+            "label": [printable(_label(path)) for path in files],
+            "path": pd.Series([file.path for file in files.values()], dtype=object),
+            "reason": [file.reason for file in files.values()],
+        }
+    )
+    table.loc[table["reason"] != "", "path"] = None
+    listed = set().union(*_by_split(clips).values())
+    unlisted = _sounds(raw.files_by_path()).keys() - listed if split == "train" else ()
+    return SplitTable(clip_table(table), sorted(map(printable, unlisted)))
+
+
+def find_table_splits(raw: RawFolder, columns: TableColumns) -> list[str]:
+    """Return the splits of the table in a raw folder, none if there is no table of clips."""
+    path = _find_table(raw)
+    if path is None:
+        return []
+    content, source = read_raw_file(path), printable(path)
+    header = read_header(content, source)
+    if _find_column(header, FILE_COLUMNS, columns.file) not in header:
+        return []
+    if _find_column(header, LABEL_COLUMNS, columns.label) not in header:
+        return []
+    if "split" not in header:
+        return ["train"]
+    values = set(read_table(content, source, required=["split"], optional=[])["split"].str.lower())
+    return [split for split in _SPLITS if split in values]
+
+
+def read_own_table(raw_dir: Path | str, split: str, *, columns: TableColumns) -> SplitTable:
+    """Read the clips that a table lists by paths relative to the raw folder, or by file names.
+
+    The table is `labels.csv`, or the only CSV there. Its optional columns are split (train or
+    test), verified, fold, and group (the recording that a clip is cut from).
+
+    Raises:
+        InputError: no table, no columns of files and labels, an invalid value, or another split.
+    """
+    raw = RawFolder(raw_dir)
+    path = _find_table(raw)
+    if path is None:
+        raise InputError(
+            f"{printable(str(raw.folder))} has neither {TABLE} nor exactly one other CSV: write "
+            f"{TABLE} with columns {FILE_COLUMNS[0]} and {LABEL_COLUMNS[0]}, or set raw_dir or "
+            "dataset"
+        )
+    table = _read_clips(path, split, columns)
+    is_here = (table["split"] == split).to_numpy()
+    if not is_here.any():
+        raise InputError(f"{printable(path)} has no {split} split: no {split} in a column split")
+    files = raw.files_by_path()
+    clips, keys = _find_files(table["fname"].tolist(), files)
+    matched = match_clips(table, clips, keys)
+    unlisted = sorted(printable(path) for path in _sounds(files).keys() - set(keys))
+    return SplitTable(
+        matched.table[is_here].reset_index(drop=True), unlisted if split == "train" else []
+    )
+
+
+def _class_clips(raw: RawFolder) -> dict[str, RawFile]:
+    """Return the sound files in folders that may be classes, by path."""
+    sounds = _sounds(raw.files_by_path())
+    return {path: file for path, file in sounds.items() if _label(path) not in {*_NO_CLASSES, ""}}
+
+
+def _sounds(files: Mapping[str, RawFile]) -> dict[str, RawFile]:
+    return {
+        path: file for path, file in files.items() if PurePosixPath(path).suffix.lower() in _SOUNDS
+    }
+
+
+def _label(path: str) -> str:
+    """Return the name of the folder that holds a clip, "" for the raw folder."""
+    return PurePosixPath(path).parent.name
+
+
+def _by_split(clips: Mapping[str, RawFile]) -> dict[str, dict[str, RawFile]]:
+    """Divide clips by the folders train and test above their classes, if both are there."""
+    splits: dict[str, dict[str, RawFile]] = {split: {} for split in _SPLITS}
+    for path, file in clips.items():
+        above = {part.lower() for part in PurePosixPath(path).parts[:-2]}
+        for split in above.intersection(_SPLITS):
+            splits[split][path] = file
+    return splits if all(splits.values()) else {"train": dict(clips)}
+
+
+def _find_table(raw: RawFolder) -> str | None:
+    """Return the path of the table of clips: labels.csv, or the only CSV."""
+    path = raw.find_table((TABLE,))
+    if path is not None:
+        return path
+    tables = [
+        file.path
+        for path, file in raw.files_by_path().items()
+        if path.lower().endswith(".csv") and file.name != CORRECTIONS and not file.reason
+    ]
+    return tables[0] if len(tables) == 1 else None
+
+
+def _find_column(header: list[str], names: tuple[str, ...], name: str | None) -> str:
+    """Return the name of a column, by default the first of `names` that exists."""
+    return name or next((name for name in names if name in header), names[0])
+
+
+def _read_clips(path: str, split: str, columns: TableColumns) -> pd.DataFrame:
+    """Read the table: fname, with `/` between folders, label, split, and what else is known.
+
+    What is known of the clips of other splits is not checked, and is missing.
+    """
+    content, source = read_raw_file(path), printable(path)
+    header = read_header(content, source)
+    file = _find_column(header, FILE_COLUMNS, columns.file)
+    label = _find_column(header, LABEL_COLUMNS, columns.label)
+    optional = ["split", "verified", "fold", "group"]
+    table = read_table(content, source, required=[file, label], optional=optional)
+    require_all(table[file] != "", table[file], source, "a file name")
+    if "split" in table:
+        values = table["split"].str.lower()
+        require_all(values.isin(_SPLITS), table["split"], source, "train or test")
+        table["split"] = values
+    else:
+        table["split"] = "train"
+    rows = table[table["split"] == split]
+    if split == "train":
+        require_all(~rows[label].isin(MISSING_LABELS), rows[label], source, "a label")
+    if "verified" in table:
+        table["verified"] = parse_booleans(rows["verified"], source)
+    if "fold" in table:
+        table["fold"] = parse_integers(rows["fold"], source)
+    if "group" in table:
+        table["group"] = table["group"].replace("", None)
+    table = table.rename(columns={file: "fname", label: "label"})
+    table["fname"] = table["fname"].str.replace("\\", "/").str.removeprefix("./")
+    return table
+
+
+def _find_files(
+    names: list[str], files: dict[str, RawFile]
+) -> tuple[dict[str, RawFile], list[str]]:
+    """Find the files of listed names: paths below the raw folder, or the ends of paths.
+
+    Returns:
+        The files by key, including one that cannot be read for each name that fits several. And
+        the key of each name; that of a name without a file is not among the files.
+    """
+    by_end = defaultdict(list)
+    for path in files:
+        parts = path.split("/")
+        for start in range(len(parts)):
+            by_end["/".join(parts[start:])].append(path)
+    found, keys = dict(files), []
+    for name in map(normalize_filename, names):
+        paths = [name] if name in files else by_end.get(name, [name])
+        if len(paths) > 1:
+            reason = f"several files have this name: {', '.join(map(printable, paths[:2]))}"
+            found[name] = files[paths[0]]._replace(reason=reason)
+        keys.append(paths[0] if len(paths) == 1 else name)
+    return found, keys
