@@ -12,8 +12,8 @@ from fsat_kedro.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-# A name with a number after a separator, such as rec_12.wav: of a recording, and of a part of it.
-_NUMBERED = re.compile(r"(.*[^\W\d_].*[-_. ])\d+(\.\w+)?")
+# A number at the end of a name that has words, such as kitchen_12.wav: the part of a recording.
+_PART = re.compile(r"^((?:.*/)?[^/]*[^\W\d_][^/]*[-_. ])\d+(?:\.\w+)?$")
 
 
 def count_folds(folds: pd.Series) -> int:
@@ -127,16 +127,15 @@ def warn_of_cut_up_recordings(fnames: pd.Series, labels: pd.Series) -> None:
     This is so if most names differ from another of their label only in a number at the end, and if
     these are too many series to be a numbering of the clips of a label.
     """
-    stems = fnames.str.extract(_NUMBERED, expand=True)[0]
-    series = fnames.groupby([labels, stems]).transform("count")
-    cut_up = fnames[series > 1]
-    n_series = len(pd.DataFrame({"label": labels, "stem": stems})[series > 1].drop_duplicates())
-    if len(cut_up) * 2 > len(fnames) and n_series >= 3 * labels.nunique():
+    names = pd.DataFrame({"label": labels, "recording": fnames.str.extract(_PART, expand=False)})
+    n_parts = names.groupby(["label", "recording"]).size()
+    n_parts = n_parts[n_parts > 1]
+    if n_parts.sum() * 2 > len(fnames) and len(n_parts) >= 3 * labels.nunique():
         logger.warning(
-            "%d of %d clips have names of parts of recordings, such as %s: folds that divide "
-            "recordings flatter the scores. If they are parts, name the recording of each clip in "
+            "%d of %d clips are named like parts of recordings, such as %s1: folds that divide a "
+            "recording flatter the scores. If they are parts, name the recording of each clip in "
             "the column group of a table of clips (docs/data.md)",
-            len(cut_up),
+            n_parts.sum(),
             len(fnames),
-            cut_up.iloc[0],
+            n_parts.index[0][1],
         )

@@ -41,7 +41,7 @@ _SOUNDS = {
 _NO_CLASSES = {
     *_SPLITS,
     *(
-        folder
+        folder.lower()
         for published in (FSDKAGGLE2018, ESC50, URBANSOUND8K)
         for split in published.splits.values()
         for folder in split.folders
@@ -51,9 +51,8 @@ _NO_CLASSES = {
 
 def find_class_splits(raw: RawFolder) -> list[str]:
     """Return the splits of a raw folder with a folder per class, none if it has no two classes."""
-    clips = _by_split(_class_clips(raw))
-    labels = {_label(path) for path in clips.get("train", {})}
-    return list(clips) if len(labels) > 1 else []
+    splits = _class_splits(raw)
+    return list(splits) if len({_label(path) for path in splits["train"]}) > 1 else []
 
 
 def read_folder_per_class(raw_dir: Path | str, split: str) -> SplitTable:
@@ -65,30 +64,26 @@ def read_folder_per_class(raw_dir: Path | str, split: str) -> SplitTable:
         InputError: fewer than two folders of clips, or another split.
     """
     raw = RawFolder(raw_dir)
-    splits = find_class_splits(raw)
-    if not splits:
+    shown = printable(str(raw.folder))
+    if not find_class_splits(raw):
         raise InputError(
-            f"{printable(str(raw.folder))} has no two folders of sound files, one for each class: "
-            "make them, or set raw_dir or dataset"
+            f"{shown} has no two folders of sound files, one for each class: make them, or set "
+            "raw_dir or dataset"
         )
+    splits = _class_splits(raw)
     if split not in splits:
-        raise InputError(
-            f"{printable(str(raw.folder))} has no {split} split: no folder {split} above the "
-            "folders of the classes"
-        )
-    clips = _class_clips(raw)
-    top = os.path.commonpath([PurePosixPath(path).parent.parent for path in clips])
-    files = _by_split(clips)[split]
+        raise InputError(f"{shown} has no {split} split: no folder {split} above those of classes")
+    listed = set().union(*splits.values())
+    top = os.path.commonpath([PurePosixPath(path).parent.parent for path in listed])
     table = pd.DataFrame(
-        {
-            "fname": [printable(str(PurePosixPath(path).relative_to(top))) for path in files],
-            "label": [printable(_label(path)) for path in files],
-            "path": pd.Series([file.path for file in files.values()], dtype=object),
-            "reason": [file.reason for file in files.values()],
-        }
+        [
+            (printable(os.path.relpath(path, top)), printable(_label(path)), file.path, file.reason)
+            for path, file in splits[split].items()
+        ],
+        columns=["fname", "label", "path", "reason"],
+        dtype=object,
     )
     table.loc[table["reason"] != "", "path"] = None
-    listed = set().union(*_by_split(clips).values())
     unlisted = _sounds(raw.files_by_path()).keys() - listed if split == "train" else ()
     return SplitTable(clip_table(table), sorted(map(printable, unlisted)))
 
@@ -127,7 +122,7 @@ def read_own_table(raw_dir: Path | str, split: str, *, columns: TableColumns) ->
             f"{TABLE} with columns {FILE_COLUMNS[0]} and {LABEL_COLUMNS[0]}, or set raw_dir or "
             "dataset"
         )
-    table = _read_clips(path, split, columns)
+    table = _read_clips(path, columns)
     is_here = (table["split"] == split).to_numpy()
     if not is_here.any():
         raise InputError(f"{printable(path)} has no {split} split: no {split} in a column split")
@@ -140,10 +135,22 @@ def read_own_table(raw_dir: Path | str, split: str, *, columns: TableColumns) ->
     )
 
 
-def _class_clips(raw: RawFolder) -> dict[str, RawFile]:
-    """Return the sound files in folders that may be classes, by path."""
-    sounds = _sounds(raw.files_by_path())
-    return {path: file for path, file in sounds.items() if _label(path) not in {*_NO_CLASSES, ""}}
+def _class_splits(raw: RawFolder) -> dict[str, dict[str, RawFile]]:
+    """Return the sound files in folders that may be classes, by split and path.
+
+    The splits are the folders train and test above the classes, if both are there, else train.
+    """
+    clips = {
+        path: file
+        for path, file in _sounds(raw.files_by_path()).items()
+        if _label(path).lower() not in {*_NO_CLASSES, ""}
+    }
+    splits: dict[str, dict[str, RawFile]] = {split: {} for split in _SPLITS}
+    for path, file in clips.items():
+        above = {part.lower() for part in PurePosixPath(path).parts[:-2]}
+        for split in above.intersection(_SPLITS):
+            splits[split][path] = file
+    return splits if all(splits.values()) else {"train": clips}
 
 
 def _sounds(files: Mapping[str, RawFile]) -> dict[str, RawFile]:
@@ -155,16 +162,6 @@ def _sounds(files: Mapping[str, RawFile]) -> dict[str, RawFile]:
 def _label(path: str) -> str:
     """Return the name of the folder that holds a clip, "" for the raw folder."""
     return PurePosixPath(path).parent.name
-
-
-def _by_split(clips: Mapping[str, RawFile]) -> dict[str, dict[str, RawFile]]:
-    """Divide clips by the folders train and test above their classes, if both are there."""
-    splits: dict[str, dict[str, RawFile]] = {split: {} for split in _SPLITS}
-    for path, file in clips.items():
-        above = {part.lower() for part in PurePosixPath(path).parts[:-2]}
-        for split in above.intersection(_SPLITS):
-            splits[split][path] = file
-    return splits if all(splits.values()) else {"train": dict(clips)}
 
 
 def _find_table(raw: RawFolder) -> str | None:
@@ -185,11 +182,8 @@ def _find_column(header: list[str], names: tuple[str, ...], name: str | None) ->
     return name or next((name for name in names if name in header), names[0])
 
 
-def _read_clips(path: str, split: str, columns: TableColumns) -> pd.DataFrame:
-    """Read the table: fname, with `/` between folders, label, split, and what else is known.
-
-    What is known of the clips of other splits is not checked, and is missing.
-    """
+def _read_clips(path: str, columns: TableColumns) -> pd.DataFrame:
+    """Read the table: fname, with `/` between folders, label, split, and what else is known."""
     content, source = read_raw_file(path), printable(path)
     header = read_header(content, source)
     file = _find_column(header, FILE_COLUMNS, columns.file)
@@ -203,13 +197,13 @@ def _read_clips(path: str, split: str, columns: TableColumns) -> pd.DataFrame:
         table["split"] = values
     else:
         table["split"] = "train"
-    rows = table[table["split"] == split]
-    if split == "train":
-        require_all(~rows[label].isin(MISSING_LABELS), rows[label], source, "a label")
+    train = table[table["split"] == "train"]
+    require_all(~train[label].isin(MISSING_LABELS), train[label], source, "a label")
     if "verified" in table:
-        table["verified"] = parse_booleans(rows["verified"], source)
+        known = table.loc[table["verified"] != "", "verified"]
+        table["verified"] = parse_booleans(known, source)
     if "fold" in table:
-        table["fold"] = parse_integers(rows["fold"], source)
+        table["fold"] = parse_integers(train["fold"], source)
     if "group" in table:
         table["group"] = table["group"].replace("", None)
     table = table.rename(columns={file: "fname", label: "label"})

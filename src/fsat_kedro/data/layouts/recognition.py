@@ -88,26 +88,26 @@ def layouts(columns: TableColumns) -> dict[str, Layout]:
     }
 
 
-def recognise_layout(raw_dir: Path | str, columns: TableColumns) -> str:
+def recognise_layout(raw: RawFolder, columns: TableColumns) -> str:
     """Return the name of the layout of a raw folder.
 
     Raises:
         InputError: it is in none, or may be in several.
     """
-    raw, known = RawFolder(raw_dir), layouts(columns)
+    known, shown = layouts(columns), printable(str(raw.folder))
     for names in (_PUBLISHED, _OWN):
         found = [name for name in names if known[name].find_splits(raw)]
         if len(found) == 1:
             return found[0]
         if found:
             raise InputError(
-                f"raw_dir {printable(str(raw_dir))} may be in {len(found)} layouts: "
+                f"raw_dir {shown} may be in {len(found)} layouts: "
                 f"{_list_files(known, found)}. Name one: --params dataset={found[0]}, say"
             )
     message = (
-        f"raw_dir {printable(str(raw_dir))} is in no known layout. Looked for "
+        f"raw_dir {shown} is in no known layout. Looked for "
         f"{_list_files(known, list(known))}. Arrange the files like one of these (docs/data.md), "
-        f"set raw_dir, or name the layout to hear what is missing, --params dataset={_OWN[0]}, "
+        f"set raw_dir, or name the layout to read what is missing, --params dataset={_OWN[0]}, "
         f"say. Or get {FSDKAGGLE2018.source}"
     )
     link = raw.find_external_link(())
@@ -122,10 +122,11 @@ def inspect_raw_data(raw_dir: Path | str, dataset: str, columns: TableColumns) -
     Raises:
         InputError: it cannot be recognised or read.
     """
-    name = recognise_layout(raw_dir, columns) if dataset == "auto" else dataset
+    raw = RawFolder(raw_dir)
+    name = recognise_layout(raw, columns) if dataset == "auto" else dataset
     layout = layouts(columns)[name]
     train = layout.read(raw_dir, "train").table
-    return RawData(name, layout.find_splits(RawFolder(raw_dir)), count_folds(train["fold"]))
+    return RawData(name, layout.find_splits(raw), count_folds(train["fold"]))
 
 
 def _list_files(known: dict[str, Layout], names: list[str]) -> str:

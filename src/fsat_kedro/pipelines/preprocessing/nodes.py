@@ -16,7 +16,7 @@ from fsat_kedro.data.folds import count_folds
 from fsat_kedro.data.label_corrections import DROPPED, correct_labels
 from fsat_kedro.data.layouts import layouts, recognise_layout
 from fsat_kedro.data.ragged import RaggedArray, gather
-from fsat_kedro.data.raw_files import open_raw_file, printable
+from fsat_kedro.data.raw_files import RawFolder, open_raw_file, printable
 from fsat_kedro.errors import InputError
 from fsat_kedro.parallel import map_clips
 from fsat_kedro.parameters import Decoding, Rejection, TableColumns, Trim
@@ -38,7 +38,7 @@ def read_metadata(
 
     `demo_clips` is unused: as an input it makes Kedro write the demo's files before this node.
     """
-    name = recognise_layout(raw_dir, table_columns) if dataset == "auto" else dataset
+    name = recognise_layout(RawFolder(raw_dir), table_columns) if dataset == "auto" else dataset
     table, unlisted = layouts(table_columns)[name].read(raw_dir, split)
     logger.info("%s: layout %s, %s", printable(raw_dir), name, _describe_clips(table, split))
     return correct_labels(table, raw_dir) if split == "train" else table, unlisted
