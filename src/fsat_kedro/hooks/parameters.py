@@ -80,13 +80,11 @@ def _data_parameters(parameters: dict, clip_counts: str) -> dict:
 
 
 def _read_counts(path: str) -> dict[str, dict]:
-    """Read the clip counts of an earlier run by split, none if there was no such run."""
+    """Read the clip counts of an earlier run by split, none if there are none that can be read."""
     try:
         with connected(path) as (file_system, name):
-            return json.loads(file_system.cat_file(name)) if file_system.exists(name) else {}
-    except InputError as error:
-        raise ClickException(str(error)) from error
-    except ValueError:  # Damaged, which matters to those runs only that read it.
+            return json.loads(file_system.cat_file(name))
+    except (InputError, FileNotFoundError, ValueError):  # A run that needs them fails later.
         return {}
 
 
