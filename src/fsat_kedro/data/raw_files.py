@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
@@ -117,6 +117,7 @@ class RawFolder:
         _warn_of_duplicates("clips", duplicates)
         return clips
 
+    @cached_property
     def files_by_path(self) -> dict[str, RawFile]:
         """Return the files by normalized path below the folder, with `/`.
 
@@ -139,14 +140,15 @@ class RawFolder:
     def _relative_paths(self, path: str) -> list[str]:
         """Return the path of a file, and where else a member of an archive may be unpacked."""
         archive, is_member, member = path.partition(_MEMBER_SEPARATOR)
-        place = PurePosixPath(Path(os.path.relpath(archive, self.folder)).as_posix())
+        place = os.path.relpath(archive, self.folder).replace(os.sep, "/")
         paths = [place]
         if is_member:
             member = member.lstrip("/")
-            paths = [place / member, place.parent / member]
-            if member.startswith(f"{place.name}/"):  # The usual archive of a folder.
+            parent, slash, name = place.rpartition("/")
+            paths = [f"{place}/{member}", f"{parent}{slash}{member}"]
+            if member.startswith(f"{name}/"):  # The usual archive of a folder.
                 paths.reverse()
-        return [normalize_filename(str(path)) for path in paths]
+        return [normalize_filename(path) for path in paths]
 
     def list_files(self) -> list[tuple[str, str, str]]:
         """Return printable relative path, path and reason of all files, sorted.

@@ -3,7 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
@@ -34,8 +34,22 @@ LABEL_COLUMNS = ("label", "category", "class")
 _SPLITS = ("train", "test")
 # Files of formats that cannot be read are rejected with a reason.
 _SOUNDS = {
-    *(".wav", ".wave", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc"),
-    *(".au", ".caf", ".w64", ".m4a", ".aac", ".wma"),
+    *(
+        "wav",
+        "wave",
+        "flac",
+        "ogg",
+        "oga",
+        "opus",
+        "mp3",
+        "aif",
+        "aiff",
+        "aifc",
+        "au",
+        "caf",
+        "w64",
+    ),
+    *("m4a", "aac", "wma"),
 }
 # Folders of clips of any class: in published layouts whose table is missing, and of splits.
 _NO_CLASSES = {
@@ -74,17 +88,23 @@ def read_folder_per_class(raw_dir: Path | str, split: str) -> SplitTable:
     if split not in splits:
         raise InputError(f"{shown} has no {split} split: no folder {split} above those of classes")
     listed = set().union(*splits.values())
-    top = os.path.commonpath([PurePosixPath(path).parent.parent for path in listed])
+    folders = {path.rpartition("/")[0] for path in listed}
+    top = os.path.commonpath([folder.rpartition("/")[0] for folder in folders])
     table = pd.DataFrame(
         [
-            (printable(os.path.relpath(path, top)), printable(_label(path)), file.path, file.reason)
+            (
+                printable(path.removeprefix(f"{top}/")),
+                printable(_label(path)),
+                file.path,
+                file.reason,
+            )
             for path, file in splits[split].items()
         ],
         columns=["fname", "label", "path", "reason"],
         dtype=object,
     )
     table.loc[table["reason"] != "", "path"] = None
-    unlisted = _sounds(raw.files_by_path()).keys() - listed if split == "train" else ()
+    unlisted = _sounds(raw.files_by_path).keys() - listed if split == "train" else ()
     return SplitTable(clip_table(table), sorted(map(printable, unlisted)))
 
 
@@ -126,7 +146,7 @@ def read_own_table(raw_dir: Path | str, split: str, *, columns: TableColumns) ->
     is_here = (table["split"] == split).to_numpy()
     if not is_here.any():
         raise InputError(f"{printable(path)} has no {split} split: no {split} in a column split")
-    files = raw.files_by_path()
+    files = raw.files_by_path
     clips, keys = _find_files(table["fname"].tolist(), files)
     matched = match_clips(table, clips, keys)
     unlisted = sorted(printable(path) for path in _sounds(files).keys() - set(keys))
@@ -142,12 +162,12 @@ def _class_splits(raw: RawFolder) -> dict[str, dict[str, RawFile]]:
     """
     clips = {
         path: file
-        for path, file in _sounds(raw.files_by_path()).items()
+        for path, file in _sounds(raw.files_by_path).items()
         if _label(path).lower() not in {*_NO_CLASSES, ""}
     }
     splits: dict[str, dict[str, RawFile]] = {split: {} for split in _SPLITS}
     for path, file in clips.items():
-        above = {part.lower() for part in PurePosixPath(path).parts[:-2]}
+        above = {part.lower() for part in path.split("/")[:-2]}
         for split in above.intersection(_SPLITS):
             splits[split][path] = file
     return splits if all(splits.values()) else {"train": clips}
@@ -155,13 +175,13 @@ def _class_splits(raw: RawFolder) -> dict[str, dict[str, RawFile]]:
 
 def _sounds(files: Mapping[str, RawFile]) -> dict[str, RawFile]:
     return {
-        path: file for path, file in files.items() if PurePosixPath(path).suffix.lower() in _SOUNDS
+        path: file for path, file in files.items() if path.rpartition(".")[2].lower() in _SOUNDS
     }
 
 
 def _label(path: str) -> str:
     """Return the name of the folder that holds a clip, "" for the raw folder."""
-    return PurePosixPath(path).parent.name
+    return path.rpartition("/")[0].rpartition("/")[2]
 
 
 def _find_table(raw: RawFolder) -> str | None:
@@ -171,7 +191,7 @@ def _find_table(raw: RawFolder) -> str | None:
         return path
     tables = [
         file.path
-        for path, file in raw.files_by_path().items()
+        for path, file in raw.files_by_path.items()
         if path.lower().endswith(".csv") and file.name != CORRECTIONS and not file.reason
     ]
     return tables[0] if len(tables) == 1 else None
