@@ -35,7 +35,7 @@ from fsat_kedro.audio.log_mel import log_mel, mel_filterbank
 from fsat_kedro.audio.stft import stft
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
-from fsat_kedro.parameters import Decoding, LogMel, Pca, Trim
+from fsat_kedro.parameters import Decoding, LogMel, Pca, TableColumns, Trim
 from fsat_kedro.pipelines.features import nodes
 from fsat_kedro.pipelines.preprocessing.nodes import read_metadata, trim_clips
 from generated import generate
@@ -359,7 +359,9 @@ def compute_full_set(tables: list[str], hours: float, part: int, work_dir: str |
 def compute_split(raw_dir: str, split: str, folder: str) -> pd.DataFrame:
     """Preprocess a split, compute its features and return its summary features."""
     began = time.perf_counter()
-    metadata, _ = read_metadata(raw_dir, "fsdkaggle2018", split=split)
+    metadata, _ = read_metadata(
+        raw_dir, "fsdkaggle2018", TableColumns(file=None, label=None), split=split
+    )
     trimmed, _ = trim_clips(metadata, Decoding(max_seconds=600), Trim(top_db=60), 2, folder)
     dataset = RaggedDataset(filepath=f"{folder}/{split}_audio")
     dataset.save(trimmed)

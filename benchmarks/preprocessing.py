@@ -23,7 +23,7 @@ import soundfile
 from joblib.externals.loky import get_reusable_executor
 
 from fsat_kedro.datasets.ragged_dataset import RaggedDataset
-from fsat_kedro.parameters import Decoding, Trim
+from fsat_kedro.parameters import Decoding, TableColumns, Trim
 from fsat_kedro.pipelines.preprocessing.nodes import read_metadata, trim_clips
 from generated import generate
 
@@ -39,7 +39,9 @@ def bare_loop(raw_dir: str) -> None:
 
 def preprocess(raw_dir: str, dataset: str, folder: str, n_jobs: int) -> None:
     """Run the nodes of the pipeline and save the audio."""
-    metadata, _ = read_metadata(raw_dir, dataset, split="train")
+    metadata, _ = read_metadata(
+        raw_dir, dataset, TableColumns(file=None, label=None), split="train"
+    )
     audio, _ = trim_clips(metadata, DECODING, TRIM, n_jobs, folder)
     RaggedDataset(filepath=f"{folder}/audio").save(audio)
 

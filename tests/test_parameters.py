@@ -62,7 +62,7 @@ def test_base_has_the_numbers_of_the_published_solution():
         "n_mels": 64,
     }
     assert recipe.pca.n_components == 350
-    assert recipe.folds.model_dump() == {"source": "stratified", "n_folds": 10}
+    assert recipe.folds.model_dump() == {"source": "auto", "n_folds": 10}
     assert recipe.seed == 20180629
     assert recipe.crop_lengths.model_dump() == {"percentiles": (25, 75), "seconds": None}
     assert recipe.model.model_dump() == {

@@ -26,8 +26,12 @@ def registered(monkeypatch):
 @pytest.mark.parametrize(
     ("env", "stage"), [("base", "mel_pca"), ("esc50", "mel_pca"), ("audioset", "mel")]
 )
-def test_predictions_are_all_that_follows_the_training_and_train_nothing(env, stage, registered):
-    parameters, pipelines = registered(env)
+@pytest.mark.parametrize("changes", [{}, {"splits": ["train"]}])
+def test_predictions_are_all_that_follows_the_training_and_train_nothing(
+    env, stage, changes, registered
+):
+    parameters, pipelines = registered(env, **changes)
+    assert ("test_clips" in pipelines["preprocessing"].all_outputs()) == (changes == {})
     folds = range(1, parameters["folds"]["n_folds"] + 1)
     weights = {f"{stage}_weights_{fold}" for fold in folds}
     predictions = pipelines["predictions"]
@@ -47,17 +51,20 @@ def test_clips_are_embedded_once_for_the_probes_of_all_folds(env, probes, regist
     assert parameters["training"]["probe"] == probes
     nodes = pipelines["training"].nodes
     embed = [node.name for node in nodes if "train_embeddings" in node.outputs]
-    probe = [node.name for node in nodes if "train_embeddings" in node.inputs]
+    users = [node.name for node in nodes if "train_embeddings" in node.inputs]
     folds = range(1, parameters["folds"]["n_folds"] + 1)
     assert embed == ["training.embed_clips"] * probes
-    assert sorted(probe) == [f"training.fold_{fold}.train_mel" for fold in folds if probes]
+    expected = [
+        f"training.fold_{fold}.{name}" for fold in folds for name in ("train_mel", "verify_labels")
+    ]
+    assert sorted(users) == (expected if probes else [])
 
 
-@pytest.mark.parametrize("dataset", ["fsdkaggle2018", "esc50"])
-def test_without_summary_features_nothing_computes_fits_or_reads_them(dataset, registered):
+@pytest.mark.parametrize("splits", [["train"], ["train", "test"]])
+def test_without_summary_features_nothing_computes_fits_or_reads_them(splits, registered):
     marks = ("summary", "components", "projector", "pca")
-    full = registered("base", dataset=dataset)[1]["__default__"]
-    without = registered("audioset", dataset=dataset)[1]["__default__"]
+    full = registered("base", splits=splits)[1]["__default__"]
+    without = registered("audioset", splits=splits)[1]["__default__"]
 
     def marked(names):
         return {name for name in names if any(mark in name for mark in marks)}

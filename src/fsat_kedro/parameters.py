@@ -63,6 +63,15 @@ class _Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class TableColumns(_Group):
+    """Columns of a table of clips, the layout `table`."""
+
+    file: str | None
+    """Column of file names or paths; null: fname, filename, file or path."""
+    label: str | None
+    """Column of labels; null: label, category or class."""
+
+
 class Decoding(_Group):
     """The part of a file that is read."""
 
@@ -118,10 +127,12 @@ class Pca(_Group):
 class Folds(_Group):
     """The folds of the training clips."""
 
-    source: Literal["stratified", "given"]
-    """`stratified` draws folds stratified by label; `given` takes the data set's own folds."""
+    source: Literal["auto", "stratified", "given"]
+    """`stratified` draws folds stratified by label, with the clips of a recording in one fold if
+    the data set names recordings; `given` takes the data set's own folds; `auto` takes these if
+    there are any, else it draws folds."""
     n_folds: Annotated[int, Field(ge=2)]
-    """Number of folds."""
+    """Number of folds. With `auto`, the data set's own number has precedence."""
 
 
 class CropLengths(_Group):
@@ -434,8 +445,8 @@ class Download(_Group):
 class Parameters(_Group):
     """All parameters."""
 
-    dataset: Literal["fsdkaggle2018", "esc50"]
-    """Layout of the raw folder."""
+    dataset: Literal["auto", "fsdkaggle2018", "esc50", "urbansound8k", "folder_per_class", "table"]
+    """Layout of the raw folder; `auto` recognises it."""
     raw_dir: str
     """Folder of clips and labels, relative to the project."""
     data_dir: str
@@ -449,6 +460,7 @@ class Parameters(_Group):
     """Processes that compute features; −1 for one per core."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     """Seed of all random draws."""
+    table_columns: TableColumns
     decoding: Decoding
     trim: Trim
     rejection: Rejection

@@ -20,8 +20,8 @@ from fsat_kedro.pipelines import (
     training,
 )
 
-_SPLITS = {"fsdkaggle2018": ["train", "test"], "esc50": ["train"]}
-
+ALL_SPLITS = ["train", "test"]
+"""The splits of pipelines that are listed, or whose data is not known yet."""
 
 _run_parameters: dict = {}
 
@@ -39,7 +39,7 @@ def register_pipelines() -> dict[str, Pipeline]:
     the training of the networks.
     """
     parameters = _run_parameters or configured_parameters(os.getenv("KEDRO_ENV"))
-    splits = _SPLITS[parameters["dataset"]]
+    splits = parameters.get("splits", ALL_SPLITS)
     n_folds = parameters["folds"]["n_folds"]
     demo = parameters["demo"] is not None
     summary_features = parameters["model"]["summary_features"]

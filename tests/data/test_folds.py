@@ -1,11 +1,18 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fsat_kedro.data.folds import predefined_folds, stratified_folds
+from fsat_kedro.data.folds import (
+    count_folds,
+    predefined_folds,
+    stratified_folds,
+    warn_of_cut_up_recordings,
+    warn_of_split_groups,
+)
 from fsat_kedro.errors import InputError
 
 
@@ -108,3 +115,84 @@ def test_labels_are_balanced_where_few_clips_are_verified():
     folds = stratified_folds(labels, np.arange(8) % 4 < 2, n_folds=4, seed=0)
     for label in ("Bark", "Meow"):
         assert sorted(folds[labels == label]) == [1, 2, 3, 4]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    sizes=st.lists(st.integers(1, 6), min_size=4, max_size=20),
+    n_folds=st.integers(2, 4),
+    seed=st.integers(0, 2**31),
+)
+def test_a_group_is_in_one_fold_and_no_fold_is_empty(sizes, n_folds, seed):
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    labels = np.where(groups % 4 == 3, "Meow", "Bark")
+    if (np.arange(len(sizes)) % 4 != 3).sum() < n_folds:
+        n_folds = 3  # Four groups have three of the first label.
+    folds = stratified_folds(labels, groups=groups, n_folds=n_folds, seed=seed)
+    assert set(folds) == set(range(1, n_folds + 1))
+    for group in np.unique(groups):
+        assert len({*folds[groups == group]}) == 1
+
+
+def test_groups_of_equal_size_give_balanced_folds():
+    groups = np.repeat(np.arange(20), 5)
+    labels = np.where(groups < 10, "Bark", "Meow")
+    folds = stratified_folds(labels, groups=groups, n_folds=5, seed=0)
+    for label in ("Bark", "Meow"):
+        assert np.bincount(folds[labels == label])[1:].tolist() == [10] * 5
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ([0, 0, 1, 1, 1, 1], "folds.n_folds is 3, but only 2 groups of training clips are usable"),
+        ([0, 1, 1, 2, 3, 3], "3 folds cannot be stratified with at most 2 groups of a label"),
+    ],
+)
+def test_more_folds_than_groups_are_an_error_with_its_remedy(groups, message):
+    labels = np.repeat(["Bark", "Meow"], 3)
+    with pytest.raises(InputError, match=re.escape(message)):
+        stratified_folds(labels, groups=np.array(groups), n_folds=3, seed=0)
+
+
+def test_a_label_with_fewer_groups_than_folds_is_named(caplog):
+    groups = np.array([0, 1, 2, 3, 4, 4, 4, 4])
+    stratified_folds(np.repeat(["Bark", "Meow"], 4), groups=groups, n_folds=3, seed=0)
+    (warning,) = caplog.messages
+    assert warning.startswith("Labels with fewer groups than the 3 folds")
+    assert warning.endswith(": Meow (1)")
+
+
+@pytest.mark.parametrize(
+    ("folds", "count"), [([1, 2, 1], 2), ([0, 7, 9], 3), ([1, 1, 1], 0), ([1, 2, None], 0)]
+)
+def test_a_data_set_has_folds_if_all_clips_are_in_two_or_more(folds, count):
+    assert count_folds(pd.Series(folds, dtype="Int64")) == count
+
+
+def test_groups_that_given_folds_divide_are_counted(caplog):
+    warn_of_split_groups(np.array([1, 1, 2, 2]), np.array([5, 5, 6, 6]))
+    assert not caplog.messages
+    warn_of_split_groups(np.array([1, 2, 2, 2]), np.array([5, 5, 6, 6]))
+    assert caplog.messages[0].startswith("The clips of 1 groups are in several folds")
+
+
+@pytest.mark.parametrize(
+    ("names", "warns"),
+    [
+        ([f"site{i}_{j}.wav" for i in range(6) for j in range(3)], True),
+        ([f"{'ab'[i % 2]}/rec{i} {j}.flac" for i in range(6) for j in range(3)], True),
+        ([f"{'ab'[i % 2]}/x_{i}.wav" for i in range(18)], False),  # Clips of a label, numbered.
+        ([f"{2**40 // (i + 3):08x}.wav" for i in range(18)], False),  # As in FSDKaggle2018.
+        ([f"1-{i}-A-{i % 2}.wav" for i in range(18)], False),  # As in ESC-50.
+        ([f"2018-06-29_{i}.wav" for i in range(18)], False),
+        ([f"site{i}_1.wav" for i in range(18)], False),
+    ],
+)
+def test_names_of_parts_of_recordings_draw_a_warning(names, warns, caplog):
+    n_parts = 3 if warns else 1
+    labels = pd.Series(["ab"[i // n_parts % 2] for i in range(len(names))])
+    warn_of_cut_up_recordings(pd.Series(names), labels)
+    assert bool(caplog.messages) == warns
+    if warns:
+        assert caplog.messages[0].startswith("18 of 18 clips are named like parts of recordings")

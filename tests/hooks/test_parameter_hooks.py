@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from fsat_kedro import pipeline_registry
 from fsat_kedro.hooks.parameters import ParameterHooks, _readable
 from fsat_kedro.parameters import Model, TestTimeCrops, Trim
+from fsat_kedro.pipeline_registry import register_pipelines
 from fsat_kedro.settings import CONFIG_LOADER_ARGS
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -50,6 +51,71 @@ def test_a_url_stays_one_and_has_a_local_folder_for_temporary_files(tmp_path):
     assert parameters["spool_dir"] == str(tmp_path / "copies" / "s3" / "bucket" / "run")
     clips = loader["catalog"]["{split}_clips"]
     assert clips["filepath"] == "s3://bucket/run/02_intermediate/{split}_clips.pkl"
+
+
+def write_files(folder, *names, **tables):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    for name, content in tables.items():
+        (folder / f"{name}.csv").write_text(content)
+
+
+def splits_of(pipelines):
+    names = {name for name in pipelines["__default__"].all_outputs() if name.endswith("_clips")}
+    return names & {"train_clips", "test_clips"}
+
+
+def test_the_layout_is_recognised_and_its_folds_and_splits_are_those_of_the_run(tmp_path):
+    esc50 = "filename,fold,category\na.wav,1,x\nb.wav,2,x\nc.wav,4,y\n"
+    write_files(tmp_path / "data" / "01_raw", "audio/a.wav", esc50=esc50)
+    parameters = loader_after_hook(tmp_path, "audioset")["parameters"]
+    assert parameters["dataset"] == "esc50"
+    assert parameters["folds"] == {"source": "given", "n_folds": 3}
+    pipelines = register_pipelines()
+    assert splits_of(pipelines) == {"train_clips"}
+    assert "mel_weights_3" in pipelines["training"].all_outputs()
+    assert "mel_weights_4" not in pipelines["training"].all_outputs()
+    folds = {"source": "stratified", "n_folds": 2}
+    parameters = loader_after_hook(tmp_path, "audioset", folds=folds)["parameters"]
+    assert parameters["folds"] == folds
+
+
+@pytest.mark.parametrize("dataset", ["auto", "folder_per_class"])
+def test_the_splits_are_those_of_the_folders(tmp_path, dataset):
+    raw = tmp_path / "data" / "01_raw"
+    write_files(raw, "train/dog/1.wav", "train/cat/1.wav", "test/dog/1.wav")
+    parameters = loader_after_hook(tmp_path, "audioset", dataset=dataset)["parameters"]
+    assert parameters["dataset"] == "folder_per_class"
+    assert parameters["folds"] == {"source": "auto", "n_folds": 5}
+    assert splits_of(register_pipelines()) == {"train_clips", "test_clips"}
+
+
+@pytest.mark.parametrize("raw", [None, "empty", "ambiguous"])
+def test_without_usable_raw_data_the_splits_and_folds_are_those_of_the_outputs(tmp_path, raw):
+    if raw is not None:
+        (tmp_path / "data" / "01_raw").mkdir(parents=True)
+    if raw == "ambiguous":
+        table = "fname,label\n1.wav,x\n"
+        write_files(tmp_path / "data" / "01_raw", "dog/1.wav", "cat/1.wav", labels=table)
+    parameters = loader_after_hook(tmp_path, "audioset")["parameters"]
+    assert (parameters["dataset"], parameters["splits"]) == ("auto", ["train", "test"])
+    assert parameters["folds"]["n_folds"] == 5
+    counts = tmp_path / "data" / "audioset" / "08_reporting" / "clip_counts.json"
+    counts.parent.mkdir(parents=True)
+    counts.write_text('{"train": {"listed": 9, "own_folds": 3}}')
+    parameters = loader_after_hook(tmp_path, "audioset")["parameters"]
+    assert (parameters["dataset"], parameters["splits"]) == ("auto", ["train"])
+    assert parameters["folds"] == {"source": "given", "n_folds": 3}
+    counts.write_text('{"train": {"listed"')
+    assert loader_after_hook(tmp_path, "audioset")["parameters"]["splits"] == ["train", "test"]
+
+
+def test_the_demo_has_both_splits_whatever_an_interrupted_one_left(tmp_path):
+    raw = tmp_path / "data" / "demo" / "01_raw"
+    write_files(raw, "audio_train/a.wav", train="fname,label\na.wav,x\n")
+    assert loader_after_hook(tmp_path)["parameters"]["dataset"] == "fsdkaggle2018"
+    assert splits_of(register_pipelines()) == {"train_clips", "test_clips"}
 
 
 @pytest.mark.parametrize(

@@ -116,13 +116,27 @@ def test_a_probe_that_cannot_be_is_refused(env, changes, message):
     [
         ("audioset", {"training": {"probe_only": True}}),
         ("audioset", {"training": NO_EPOCHS}),
-        ("audioset", {"training": {"probe": False}, "model": {"weights": None, "head": "mlp"}}),
+        (
+            "audioset",
+            {
+                "training": {"probe": False, "label_noise": {"rounds": 0}},
+                "model": {"weights": None, "head": "mlp"},
+            },
+        ),
         ("audioset", {"model": {"summary_features": True}}),
         ("base", {"training": PROBE, "model": {"head": "linear"}}),
     ],
 )
 def test_a_probe_that_can_be_is_not_refused(env, changes):
     require_fitting(configured(env, **changes))
+
+
+def test_trust_in_labels_needs_features_that_no_label_had_a_part_in():
+    changes = {"training": {"probe": False}}
+    with pytest.raises(InputError, match=r"label_noise\.rounds needs features .*training\.probe"):
+        require_fitting(configured("audioset", **changes))
+    require_fitting(configured("audioset", **changes, model={"summary_features": True}))
+    require_fitting(configured("base", training={"label_noise": {"rounds": 2}}))
 
 
 def test_other_weights_need_no_download(tmp_path):

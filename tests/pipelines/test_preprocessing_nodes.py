@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 import soundfile
 
+from fsat_kedro.data.synthetic import LABELS, synthesize
 from fsat_kedro.errors import InputError
-from fsat_kedro.parameters import Decoding, Rejection, Trim
+from fsat_kedro.parameters import Decoding, Rejection, TableColumns, Trim
 from fsat_kedro.pipelines.preprocessing import nodes
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, 3000).astype(np.float32)
+COLUMNS = TableColumns(file=None, label=None)
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def raw(tmp_path):
 
 
 def trimmed(raw, *, max_seconds=600, n_jobs=1):
-    metadata, unlisted = nodes.read_metadata(str(raw), "fsdkaggle2018", split="train")
+    metadata, unlisted = nodes.read_metadata(str(raw), "fsdkaggle2018", COLUMNS, split="train")
     audio, decode_results = nodes.trim_clips(
         metadata, Decoding(max_seconds=max_seconds), Trim(top_db=60), n_jobs, str(raw)
     )
@@ -136,7 +138,7 @@ def test_accepted_clips_keep_every_row(raw):
     assert clips["fname"].tolist() == metadata["fname"].tolist()
     assert clips["label"].tolist() == ["Bark", "Meow", "Bark", "Bark", "Bark"]
     assert set(clips) == {
-        *("fname", "label", "verified", "usage", "fold", "correction", "note"),
+        *("fname", "label", "verified", "usage", "fold", "group", "correction", "note"),
         *("status", "reason", "warning", "start", "end", "length"),
     }
 
@@ -173,7 +175,7 @@ def test_the_labels_of_test_clips_are_not_corrected(raw):
     soundfile.write(raw / "audio_test" / "cut.wav", NOISE, 44_100)
     (raw / "test_post_competition.csv").write_text("fname,label,usage\ncut.wav,Meow,Public\n")
     (raw / "label_corrections.csv").write_text("fname,label\ncut.wav,Bark\n")
-    metadata, _ = nodes.read_metadata(str(raw), "fsdkaggle2018", split="test")
+    metadata, _ = nodes.read_metadata(str(raw), "fsdkaggle2018", COLUMNS, split="test")
     assert metadata["label"].tolist() == ["Meow"]
 
 
@@ -181,3 +183,61 @@ def test_reasons_are_shown_with_escapes():
     results = pd.DataFrame({"status": ["rejected"], "reason": ["two labels: \x1b[31m"]})
     with pytest.raises(InputError, match=r"two labels: \\x1b\[31m \(1\)"):
         nodes.accept_clips(results, results, None, Rejection(max_fraction=0.5))
+
+
+def write_sounds(folder, names):
+    """Write a sound of the demo for each name and label."""
+    for seed, (name, label) in enumerate(names.items()):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng(seed)
+        soundfile.write(path, synthesize(label, 0.1, rng), 44_100)
+
+
+def read_and_trim(raw):
+    metadata, unlisted = nodes.read_metadata(str(raw), "auto", COLUMNS, split="train")
+    audio, decode_results = nodes.trim_clips(
+        metadata, Decoding(max_seconds=1), Trim(top_db=60), 1, str(raw.parent)
+    )
+    assert len(audio) == len(metadata)
+    assert decode_results["fname"].is_unique
+    assert unlisted == []
+    return nodes.accept_clips(metadata, decode_results, None, Rejection(max_fraction=0))
+
+
+def test_a_folder_per_class_is_read_and_its_labels_are_corrected(tmp_path, caplog):
+    first, second = LABELS[:2]
+    names = {f"{label}/{i}.wav": label for label in (first, second) for i in range(2)}
+    write_sounds(tmp_path / "raw", names)
+    corrections = f"fname,label\n{first}/1.wav,{second}\n"
+    (tmp_path / "raw" / "label_corrections.csv").write_text(corrections)
+    with caplog.at_level("INFO"):
+        clips = read_and_trim(tmp_path / "raw")
+    assert clips["fname"].tolist() == sorted(names)
+    expected = {**names, f"{first}/1.wav": second}
+    assert dict(zip(clips["fname"], clips["label"], strict=True)) == expected
+    assert "layout folder_per_class, train: 4 clips of 2 labels" in caplog.text
+
+
+def test_the_folds_and_recordings_of_urbansound8k_are_read_and_counted(tmp_path, caplog):
+    rows = [(f"{i // 2}-0-0-{i % 2}.wav", i // 2, i // 2 % 3 + 1, LABELS[i % 3]) for i in range(12)]
+    table = pd.DataFrame(rows, columns=["slice_file_name", "fsID", "fold", "class"])
+    write_sounds(tmp_path / "raw", {f"audio/fold{x[2]}/{x[0]}": x[3] for x in rows})
+    (tmp_path / "raw" / "metadata").mkdir()
+    table.to_csv(tmp_path / "raw" / "metadata" / "UrbanSound8K.csv", index=False)
+    with caplog.at_level("INFO"):
+        clips = read_and_trim(tmp_path / "raw")
+    assert clips["fname"].tolist() == table["slice_file_name"].tolist()
+    assert clips["fold"].tolist() == table["fold"].tolist()
+    assert clips.groupby("group").size().tolist() == [2] * 6
+    assert "12 clips of 3 labels in 3 folds, 6 groups" in caplog.text
+    results = pd.DataFrame({"status": ["ok"], "reason": "", "warning": "", "fname": "a"})
+    _, _, counts = nodes.report_clips(
+        splits=["train"], train_metadata=clips, train_decode_results=results, train_unlisted=[]
+    )
+    assert counts["train"]["own_folds"] == 3
+
+
+def test_a_folder_in_no_layout_is_an_error_when_it_is_read(tmp_path):
+    with pytest.raises(InputError, match="is in no known layout"):
+        nodes.read_metadata(str(tmp_path), "auto", COLUMNS, split="train")

@@ -15,7 +15,7 @@ STAGES = ("mel", "mel_pca")
 NOISE = LabelNoise(rounds=0, robustness=0, unknown="verified")
 
 
-def clips_of(labels, rejected=(), folds=None, verified=None):
+def clips_of(labels, rejected=(), folds=None, verified=None, groups=None):
     n = len(labels)
     status = ["rejected" if index in rejected else "ok" for index in range(n)]
     return pd.DataFrame(
@@ -25,6 +25,7 @@ def clips_of(labels, rejected=(), folds=None, verified=None):
             "status": status,
             "verified": pd.array(verified or [None] * n, dtype="boolean"),
             "fold": pd.Series([pd.NA] * n if folds is None else folds, dtype="Int64"),
+            "group": pd.Series(groups or [pd.NA] * n, dtype="string"),
         }
     )
 
@@ -81,6 +82,36 @@ def test_a_given_fold_whose_clips_are_all_rejected_is_an_error():
 def test_missing_given_folds_are_an_error_with_a_remedy():
     with pytest.raises(InputError, match=r"set folds\.source to stratified"):
         nodes.assign_folds(clips_of(["Bark"] * 4), Folds(source="given", n_folds=2), NOISE, seed=0)
+
+
+def test_automatic_folds_are_those_given_or_else_stratified():
+    labels = ["Bark", "Meow"] * 6
+    automatic, stratified = (Folds(source=source, n_folds=2) for source in ("auto", "stratified"))
+    own = [2, 2, 1, 1, 1, 2] * 2
+    given = nodes.assign_folds(clips_of(labels, folds=own), automatic, NOISE, seed=0)
+    assert given.tolist() == own
+    drawn = [
+        nodes.assign_folds(clips_of(labels), x, NOISE, seed=0) for x in (automatic, stratified)
+    ]
+    np.testing.assert_array_equal(*drawn)
+    assert drawn[0].tolist() != own
+
+
+def test_clips_of_a_group_are_in_one_fold_and_a_clip_without_one_is_alone():
+    groups = ["a", "a", "a", "b", "b", "b", pd.NA, pd.NA, pd.NA]
+    clips = clips_of(["Bark"] * 9, groups=groups, rejected=[1])
+    folds = Folds(source="auto", n_folds=5)
+    assigned = nodes.assign_folds(clips, folds, NOISE, seed=0)
+    assert assigned[1] == 0
+    assert assigned[0] == assigned[2]
+    assert len({*assigned[3:6]}) == 1
+    assert len({*assigned[[0, 3, 6, 7, 8]]}) == 5
+
+
+def test_given_folds_that_divide_a_group_draw_a_warning(caplog):
+    clips = clips_of(["Bark"] * 4, folds=[1, 2, 1, 2], groups=["a", "a", pd.NA, pd.NA])
+    nodes.assign_folds(clips, Folds(source="given", n_folds=2), NOISE, seed=0)
+    assert "The clips of 1 groups are in several folds" in caplog.text
 
 
 def test_the_parts_of_a_fold_are_disjoint_and_complete():

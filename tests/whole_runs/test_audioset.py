@@ -45,9 +45,6 @@ def project(tmp_path_factory):
     parameters = {
         "raw_dir": folder / "raw",
         "model.weights": folder / "mn04.pt",
-        "dataset": "esc50",
-        "folds.source": "given",
-        "folds.n_folds": 2,
         "model.frozen_stages": 16,
         "n_jobs": 1,
         "training.phases.cosine.epochs": 1,

@@ -71,6 +71,15 @@ def read_table(
     )
 
 
+def read_header(content: bytes, source: str) -> list[str]:
+    """Return the names of the columns of a CSV, none if it is empty.
+
+    Raises:
+        InputError: no text, or unmatched quotes.
+    """
+    return next((values for _, values in _read_records(_decode_text(content, source), source)), [])
+
+
 def require_all(valid: pd.Series, values: pd.Series, source: str, expected: str) -> None:
     """Raise one `InputError` for all values of a column of `read_table` that are not valid.
 

@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryFile
@@ -116,6 +116,39 @@ class RawFolder:
                         duplicates.append((first, file))
         _warn_of_duplicates("clips", duplicates)
         return clips
+
+    @cached_property
+    def files_by_path(self) -> dict[str, RawFile]:
+        """Return the files by normalized path below the folder, with `/`.
+
+        An archive counts as a folder of its name. Its members are left out where they are unpacked
+        too, into that folder or beside the archive. So are files that links lead to again.
+        """
+        files: dict[str, RawFile] = {}
+        duplicates = []
+        for file in self._files:
+            if file.again or (file.name.endswith(".zip") and not file.zipped):
+                continue
+            paths = self._relative_paths(file.path)
+            path = next((path for path in paths if path in files), paths[0])
+            first = files.setdefault(path, file)
+            if _are_different(first, file):
+                duplicates.append((first, file))
+        _warn_of_duplicates("files", duplicates)
+        return files
+
+    def _relative_paths(self, path: str) -> list[str]:
+        """Return the path of a file, and where else a member of an archive may be unpacked."""
+        archive, is_member, member = path.partition(_MEMBER_SEPARATOR)
+        place = os.path.relpath(archive, self.folder).replace(os.sep, "/")
+        paths = [place]
+        if is_member:
+            member = member.lstrip("/")
+            parent, slash, name = place.rpartition("/")
+            paths = [f"{place}/{member}", f"{parent}{slash}{member}"]
+            if member.startswith(f"{name}/"):  # The usual archive of a folder.
+                paths.reverse()
+        return [normalize_filename(path) for path in paths]
 
     def list_files(self) -> list[tuple[str, str, str]]:
         """Return printable relative path, path and reason of all files, sorted.

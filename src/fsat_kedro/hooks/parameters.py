@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,9 @@ from kedro.framework.hooks import hook_impl
 from pydantic import ValidationError
 
 from fsat_kedro.errors import InputError
-from fsat_kedro.files import is_url, local_path
+from fsat_kedro.files import connected, is_url, local_path
 from fsat_kedro.modelling.encoders import require_fitting
-from fsat_kedro.parameters import RENAMED, NetworkSettings, Parameters
+from fsat_kedro.parameters import RENAMED, NetworkSettings, Parameters, TableColumns
 
 if TYPE_CHECKING:
     from kedro.framework.context import KedroContext
@@ -50,8 +51,41 @@ class ParameterHooks:
         parameters["spool_dir"] = str(local_path(*paths.values()))
         groups = NetworkSettings.model_fields
         parameters["network_settings"] = {name: parameters[name] for name in groups}
+        if parameters["demo"] is None:  # The demo writes its data, of both splits and known layout.
+            clip_counts = context.config_loader["catalog"]["clip_counts"]["filepath"]
+            parameters |= _data_parameters(parameters, clip_counts)
         context.config_loader["parameters"] = parameters
         set_parameters(parameters)
+
+
+def _data_parameters(parameters: dict, clip_counts: str) -> dict:
+    """Return the parameters that the data decide: its layout, its splits, and its own folds.
+
+    They are those of the raw data, else of the outputs of an earlier run, with the file
+    `clip_counts` among them. Without either, all is as it is set.
+    """
+    from fsat_kedro.data.layouts import inspect_raw_data
+    from fsat_kedro.pipeline_registry import ALL_SPLITS
+
+    dataset, folds = parameters["dataset"], parameters["folds"]
+    columns = TableColumns.model_validate(parameters["table_columns"])
+    try:
+        dataset, splits, n_folds = inspect_raw_data(parameters["raw_dir"], dataset, columns)
+    except InputError:  # The node that reads the raw data, if it runs, raises it again.
+        counts = _read_counts(clip_counts)
+        splits, n_folds = list(counts) or ALL_SPLITS, counts.get("train", {}).get("own_folds", 0)
+    if folds["source"] == "auto" and n_folds:
+        folds = {"source": "given", "n_folds": n_folds}
+    return {"dataset": dataset, "splits": splits, "folds": folds}
+
+
+def _read_counts(path: str) -> dict[str, dict]:
+    """Read the clip counts of an earlier run by split, none if there are none that can be read."""
+    try:
+        with connected(path) as (file_system, name):
+            return json.loads(file_system.cat_file(name))
+    except (InputError, FileNotFoundError, ValueError):  # A run that needs them fails later.
+        return {}
 
 
 def _absolute(name: str, folder: str | None, project_path: Path) -> str | None:

@@ -1,5 +1,6 @@
 """Nodes that read tables of clips, and decode and trim the clips."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -11,19 +12,25 @@ import pandas as pd
 
 from fsat_kedro.audio.decoding import TrimmedClip, read_clip
 from fsat_kedro.audio.summary_features import compile_librosa
+from fsat_kedro.data.folds import count_folds
 from fsat_kedro.data.label_corrections import DROPPED, correct_labels
-from fsat_kedro.data.layouts import read_esc50, read_fsdkaggle2018
+from fsat_kedro.data.layouts import layouts, recognise_layout
 from fsat_kedro.data.ragged import RaggedArray, gather
-from fsat_kedro.data.raw_files import open_raw_file, printable
+from fsat_kedro.data.raw_files import RawFolder, open_raw_file, printable
 from fsat_kedro.errors import InputError
 from fsat_kedro.parallel import map_clips
-from fsat_kedro.parameters import Decoding, Rejection, Trim
+from fsat_kedro.parameters import Decoding, Rejection, TableColumns, Trim
 
-_READERS = {"fsdkaggle2018": read_fsdkaggle2018, "esc50": read_esc50}
+logger = logging.getLogger(__name__)
 
 
 def read_metadata(
-    raw_dir: str, dataset: str, demo_clips: pd.DataFrame | None = None, *, split: str
+    raw_dir: str,
+    dataset: str,
+    table_columns: TableColumns,
+    demo_clips: pd.DataFrame | None = None,
+    *,
+    split: str,
 ) -> tuple[pd.DataFrame, list[str]]:
     """Read the table of a split, and the names of the files that it does not list.
 
@@ -31,7 +38,9 @@ def read_metadata(
 
     `demo_clips` is unused: as an input it makes Kedro write the demo's files before this node.
     """
-    table, unlisted = _READERS[dataset](raw_dir, split)
+    name = recognise_layout(RawFolder(raw_dir), table_columns) if dataset == "auto" else dataset
+    table, unlisted = layouts(table_columns)[name].read(raw_dir, split)
+    logger.info("%s: layout %s, %s", printable(raw_dir), name, _describe_clips(table, split))
     return correct_labels(table, raw_dir) if split == "train" else table, unlisted
 
 
@@ -83,7 +92,7 @@ def report_clips(*, splits: list[str], **tables: Any) -> tuple[pd.DataFrame, pd.
     Returns:
         The rejected clips: fname, split, reason. The usable clips with warnings: fname, split,
         warning. And by split the numbers of listed, rejected and unlisted clips, of warnings, and
-        of corrections of each kind if there are any.
+        of corrections of each kind and of the data set's own folds if there are any.
     """
     rejected, warned, counts = [], [], {}
     for split in splits:
@@ -96,6 +105,7 @@ def report_clips(*, splits: list[str], **tables: Any) -> tuple[pd.DataFrame, pd.
             "with_warnings": len(warned[-1]),
             "unlisted": len(tables[f"{split}_unlisted"]),
             **_count_corrections(tables[f"{split}_metadata"]),
+            **_count_own_folds(tables[f"{split}_metadata"]),
         }
     return pd.concat(rejected), pd.concat(warned), counts
 
@@ -136,6 +146,23 @@ def _count_corrections(metadata: pd.DataFrame) -> dict[str, int]:
         return {}
     kinds = metadata["correction"].value_counts().drop("", errors="ignore")
     return {f"labels_{kind}": int(count) for kind, count in kinds.items()}
+
+
+def _count_own_folds(metadata: pd.DataFrame) -> dict[str, int]:
+    """Count the data set's own folds, for later runs without the raw data."""
+    n_folds = count_folds(metadata["fold"])
+    return {"own_folds": n_folds} if n_folds else {}
+
+
+def _describe_clips(table: pd.DataFrame, split: str) -> str:
+    """Return for example "train: 400 clips of 10 labels in 5 folds, 320 groups"."""
+    n_labels, n_folds, n_groups = (table[x].nunique() for x in ("label", "fold", "group"))
+    return (
+        f"{split}: {len(table)} clips"
+        + (f" of {n_labels} labels" if n_labels else "")
+        + (f" in {n_folds} folds" if n_folds else "")
+        + (f", {n_groups} groups" if n_groups else "")
+    )
 
 
 def _read_clip(

@@ -23,7 +23,7 @@ def _split_pipeline(split: str, demo: bool) -> Pipeline:
         [
             node(
                 read_metadata,
-                ["params:raw_dir", "params:dataset", *demo_inputs],
+                ["params:raw_dir", "params:dataset", "params:table_columns", *demo_inputs],
                 ["metadata", "unlisted"],
                 name="read_metadata",
             ),
@@ -36,7 +36,10 @@ def _split_pipeline(split: str, demo: bool) -> Pipeline:
         ],
         namespace=f"preprocessing.{split}",
         inputs=set(demo_inputs),
-        parameters={"raw_dir", "dataset", "decoding", "trim", "n_jobs", "spool_dir"},
+        parameters={
+            *("raw_dir", "dataset", "table_columns"),
+            *("decoding", "trim", "n_jobs", "spool_dir"),
+        },
         outputs={name: f"{split}_{name}" for name in outputs},
     )
 

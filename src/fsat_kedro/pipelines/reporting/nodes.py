@@ -278,7 +278,8 @@ def write_report(
     """Write the report of a run as HTML; `images` are the plots as PNG, by name."""
     splits = [train] if test is None else [train, test]
     n_folds = len(cv_scores["per_fold"])
-    facts = [dataset, f"{len(train.predictions.labels):,} classes", f"{n_folds} folds"]
+    known = [] if dataset == "auto" else [dataset]  # Without the raw data nothing recognises it.
+    facts = [*known, f"{len(train.predictions.labels):,} classes", f"{n_folds} folds"]
     return render_report(
         name=Path(data_dir).name,
         facts=facts + [_format_clip_counts(split.predictions) for split in splits],

@@ -12,7 +12,13 @@ import numpy as np
 import pandas as pd
 from sklearn.preprocessing import StandardScaler
 
-from fsat_kedro.data.folds import predefined_folds, stratified_folds
+from fsat_kedro.data.folds import (
+    count_folds,
+    predefined_folds,
+    stratified_folds,
+    warn_of_cut_up_recordings,
+    warn_of_split_groups,
+)
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.errors import InputError
 from fsat_kedro.evaluation import metrics
@@ -65,16 +71,29 @@ def assign_folds(
     clips: pd.DataFrame, folds: Folds, label_noise: LabelNoise, seed: int
 ) -> np.ndarray:
     """Assign each clip the fold that holds it out, (n,) from 1; 0 for a rejected clip."""
-    usable = (clips["status"] == "ok").to_numpy()
+    is_usable = (clips["status"] == "ok").to_numpy()
+    usable = clips[is_usable]
+    is_given = folds.source == "given" or (folds.source == "auto" and count_folds(usable["fold"]))
+    groups = _groups(usable)
     assigned = np.zeros(len(clips), np.int64)
-    if folds.source == "stratified":
-        labels = clips.loc[usable, "label"].to_numpy(str)
-        verified = _are_verified(clips, label_noise)[usable] if label_noise.is_on else None
-        assigned[usable] = stratified_folds(labels, verified, n_folds=folds.n_folds, seed=seed)
+    if is_given:
+        if clips["fold"].isna().any():
+            raise InputError("the data set has no folds of its own: set folds.source to stratified")
+        own_folds = usable["fold"].to_numpy()
+        assigned[is_usable] = predefined_folds(own_folds, n_folds=folds.n_folds)
+        logger.info("The data set's own %d folds are used", folds.n_folds)
+        if groups is not None:
+            warn_of_split_groups(assigned[is_usable], groups)
         return assigned
-    if clips["fold"].isna().any():
-        raise InputError("the data set has no folds of its own: set folds.source to stratified")
-    assigned[usable] = predefined_folds(clips.loc[usable, "fold"].to_numpy(), n_folds=folds.n_folds)
+    if groups is None:
+        warn_of_cut_up_recordings(usable["fname"], usable["label"])
+    assigned[is_usable] = stratified_folds(
+        usable["label"].to_numpy(str),
+        _are_verified(clips, label_noise)[is_usable] if label_noise.is_on else None,
+        groups,
+        n_folds=folds.n_folds,
+        seed=seed,
+    )
     return assigned
 
 
@@ -325,6 +344,17 @@ def _seed_stage(seed: int, fold: int, *, stage: int) -> int:
 def _seed_embedder(seed: int) -> None:
     """Seed the layers of an encoder that no file sets: a probe is of the same ones in all folds."""
     _seed_stage(seed, 0, stage=0)
+
+
+def _groups(clips: pd.DataFrame) -> np.ndarray | None:
+    """Return the number of each clip's group, (n,); None if no clip has a group.
+
+    A clip without one is a group of its own.
+    """
+    if "group" not in clips or clips["group"].isna().all():  # Tables of 0.1 have no such column.
+        return None
+    numbers = pd.factorize(clips["group"])[0]
+    return np.where(numbers < 0, len(clips) + np.arange(len(clips)), numbers)
 
 
 def _are_verified(clips: pd.DataFrame, noise: LabelNoise) -> np.ndarray:

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import sys
-import zipfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,68 +11,23 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_trees import (
+    CHALLENGE,
+    ESC50,
+    RELEASE,
+    URBANSOUND8K,
+    contents,
+    unpacked,
+    zipped,
+    zipped_by_folder,
+    zipped_in_one_archive,
+)
 
-from fsat_kedro.data.layouts import read_esc50, read_fsdkaggle2018
-from fsat_kedro.data.raw_files import RawFolder, open_raw_file
+from fsat_kedro.data.layouts import read_esc50, read_fsdkaggle2018, read_urbansound8k
+from fsat_kedro.data.raw_files import RawFolder
 from fsat_kedro.errors import InputError
 
-CHALLENGE = {
-    "train.csv": "fname,label,manually_verified\na.wav,Bark,1\nb.wav,Meow,0\n",
-    "sample_submission.csv": "fname,label\nc.wav,Laughter Hi-Hat Flute\n",
-    "audio_train/a.wav": "sound a",
-    "audio_train/b.wav": "sound b",
-    "audio_test/c.wav": "sound c",
-}
-RELEASE = {
-    "FSDKaggle2018.meta/train_post_competition.csv": (
-        "fname,label,manually_verified,freesound_id,license\n"
-        "a.wav,Bark,1,5,CC0\nb.wav,Meow,0,6,CC0\n"
-    ),
-    "FSDKaggle2018.meta/test_post_competition.csv": (
-        "fname,label,usage,freesound_id,license\n"
-        "c.wav,Bark,Public,7,CC0\nd.wav,Meow,Private,8,CC0\ne.wav,None,Ignored,9,CC0\n"
-    ),
-    "FSDKaggle2018.audio_train/a.wav": "sound a",
-    "FSDKaggle2018.audio_train/b.wav": "sound b",
-    "FSDKaggle2018.audio_test/c.wav": "sound c",
-    "FSDKaggle2018.audio_test/d.wav": "sound d",
-    "FSDKaggle2018.audio_test/e.wav": "sound e",
-}
-ESC50 = {
-    "meta/esc50.csv": "filename,fold,target,category\na.wav,1,0,dog\nb.wav,5,1,rain\n",
-    "audio/a.wav": "sound a",
-    "audio/b.wav": "sound b",
-}
-COLUMNS = ["fname", "label", "verified", "usage", "fold", "path", "reason"]
-
-
-def unpacked(folder, files):
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-
-
-def zipped(path, files):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-
-
-def zipped_by_folder(folder, files):
-    """As published: one archive per folder, with that folder inside."""
-    for top in {name.split("/")[0] for name in files}:
-        zipped(folder / f"{top}.zip", {n: x for n, x in files.items() if n.split("/")[0] == top})
-
-
-def contents(table):
-    """The content of each path, by file name."""
-    read = {}
-    for clip in table.itertuples():
-        with open_raw_file(clip.path) as file:
-            read[clip.fname] = file.read().decode()
-    return read
+COLUMNS = ["fname", "label", "verified", "usage", "fold", "group", "path", "reason"]
 
 
 def assert_train(table):
@@ -234,13 +188,6 @@ def test_a_truncated_archive_is_an_error_that_names_it(tmp_path):
 
 
 # ESC-50
-
-
-def zipped_in_one_archive(folder, files):
-    """As GitHub offers it: everything in a folder named after the branch."""
-    members = {"ESC-50-master/": "", "ESC-50-master/audio/": ""}
-    members |= {f"ESC-50-master/{name}": content for name, content in files.items()}
-    zipped(folder / "ESC-50-master.zip", members)
 
 
 @pytest.mark.parametrize("write", [unpacked, zipped_in_one_archive])
@@ -572,3 +519,27 @@ def test_an_encrypted_table_in_a_plain_archive_is_an_error_that_names_it(tmp_pat
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"all\.zip//train\.csv is not readable .*encrypted"):
         read_fsdkaggle2018(tmp_path, "train")
+
+
+# UrbanSound8K
+
+
+@pytest.mark.parametrize("write", [unpacked, zipped_in_one_archive])
+def test_urbansound8k_is_read_with_its_folds_and_recordings(tmp_path, write):
+    write(tmp_path, URBANSOUND8K)
+    table = read_urbansound8k(tmp_path, "train").table
+    assert list(table) == COLUMNS
+    assert table["label"].tolist() == ["dog_bark", "dog_bark", "siren"]
+    assert table["fold"].tolist() == [1, 1, 10]
+    assert table["group"].tolist() == ["7", "7", "8"]
+    assert contents(table) == {
+        "7-0-0-0.wav": "sound 7-0",
+        "7-0-0-1.wav": "sound 7-1",
+        "8-0-0-0.wav": "sound 8-0",
+    }
+
+
+def test_urbansound8k_without_its_clips_is_an_error_with_the_remedy(tmp_path):
+    unpacked(tmp_path, {name: x for name, x in URBANSOUND8K.items() if name.endswith("csv")})
+    with pytest.raises(InputError, match=r"no folder or zip of clips \(fold1 or .* or fold10\)"):
+        read_urbansound8k(tmp_path, "train")
