@@ -57,7 +57,8 @@ def test_clips_are_embedded_once_for_the_probes_of_all_folds(env, probes, regist
     expected = [
         f"training.fold_{fold}.{name}" for fold in folds for name in ("train_mel", "verify_labels")
     ]
-    assert sorted(users) == (expected if probes else [])
+    baselines = ["training.score_baselines"]
+    assert sorted(users) == ([*expected, *baselines] if probes else [])
 
 
 @pytest.mark.parametrize("splits", [["train"], ["train", "test"]])

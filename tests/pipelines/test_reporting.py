@@ -114,6 +114,7 @@ def make_inputs(n_folds, *, test=True):
                 {"fold": fold, **make_scores(0.75, 0.5)} for fold in range(1, n_folds + 1)
             ],
         },
+        "baseline_scores": {"random forest": make_scores(0.65, 0.55)},
         "training_history": join_histories(
             {
                 stage: [make_history(PHASES, loss=loss + fold) for fold in range(1, n_folds + 1)]
@@ -196,12 +197,19 @@ def test_classes_average_to_the_score_of_all_clips(reports):
 def test_rows_of_the_table_of_scores(reports):
     scores = reports["scores"].set_index("clips")
     parts = ["fold 1", "fold 2", "cross-validation", "test private", "test pooled"]
-    assert list(scores.index) == parts
-    assert scores["map_at_3"].tolist() == [0.75, 0.75, 0.6, 0.7, 0.8]
-    assert scores["accuracy"].tolist() == [0.5, 0.5, 0.4, 0.5, 0.6]
-    assert scores["n_clips"].tolist() == [5] * 5
+    assert list(scores.index) == [*parts, "baseline, random forest"]
+    assert scores["map_at_3"].tolist() == [0.75, 0.75, 0.6, 0.7, 0.8, 0.65]
+    assert scores["accuracy"].tolist() == [0.5, 0.5, 0.4, 0.5, 0.6, 0.55]
+    assert scores["n_clips"].tolist() == [5] * 6
     np.testing.assert_allclose(scores["map_at_3_low"], scores["map_at_3"] - 0.1)
     np.testing.assert_allclose(scores["accuracy_high"], scores["accuracy"] + 0.1)
+
+
+def test_scores_of_verified_clips_have_a_row_if_there_are_any():
+    inputs = make_inputs(2, test=False)
+    inputs["cv_scores"]["verified"] = make_scores(0.9, 0.8)
+    scores = run(inputs, ["train"])["scores"].set_index("clips")
+    assert scores.loc["cross-validation, verified clips", "map_at_3"] == 0.9
 
 
 def test_scores_of_each_class_over_labelled_test_clips(reports):
@@ -220,7 +228,8 @@ def test_without_a_labelled_test_clip_the_table_of_its_classes_is_empty():
     columns = ["label", "clips", "map_at_3", "precision", "recall"]
     assert list(reports["test_class_scores"]) == columns
     assert reports["test_class_scores"].empty
-    assert reports["scores"]["clips"].tolist()[-1] == "cross-validation"
+    parts = ["fold 1", "fold 2", "cross-validation", "baseline, random forest"]
+    assert reports["scores"]["clips"].tolist() == parts
 
 
 def test_confused_pairs_worked_by_hand(reports):
@@ -474,7 +483,7 @@ def test_without_verified_and_without_a_test_split():
     reports = run(make_inputs(10, test=False), ["train"])
     assert "test_class_scores" not in reports
     assert reports["class_scores"]["verified"].isna().all()
-    assert reports["scores"]["clips"].tolist()[-2:] == ["fold 10", "cross-validation"]
+    assert reports["scores"]["clips"].tolist()[-3:-1] == ["fold 10", "cross-validation"]
     balance = require_drawable(reports["class_balance"])
     assert len(balance.axes[0].containers) == 1
     assert not balance.legends

@@ -185,6 +185,34 @@ def test_verified_clips_are_also_scored_alone_if_there_are_others():
         assert "verified" not in scores
 
 
+def test_baselines_are_scored_on_the_features_that_there_are(caplog):
+    rng = np.random.default_rng(0)
+    clips = clips_of(["Bark", "Meow"] * 10, rejected=[0])
+    features = rng.normal(size=(20, 3)) + 9 * (clips["label"] == "Bark").to_numpy()[:, None]
+    features[0] = np.nan
+    assigned = np.where(np.arange(20) > 0, 1 + np.arange(20) % 5, 0)
+    caplog.set_level("INFO", nodes.logger.name)
+    common = (assigned, clips, CLASSES)
+    scores = nodes.score_baselines(*common, seed=0, n_jobs=1, embeddings=features)
+    assert list(scores) == ["logistic regression"]
+    assert scores["logistic regression"]["accuracy"] == 1
+    assert scores["logistic regression"]["n_clips"] == 19
+    assert "A logistic regression has an out-of-fold MAP@3 of 1.000" in caplog.text
+    scores = nodes.score_baselines(*common, seed=0, n_jobs=1, summary=pd.DataFrame(features))
+    assert list(scores) == ["random forest"]
+    assert scores["random forest"]["accuracy"] == 1
+
+
+@pytest.mark.parametrize("probe", [False, True])
+def test_baselines_get_the_features_that_the_pipelines_compute(probe):
+    for stages in (STAGES, ("mel",)):
+        pipeline = create_pipeline(2, stages, probe=probe)
+        (score,) = pipeline.only_nodes_with_outputs("baseline_scores").nodes
+        features = {"train_summary"} if stages == STAGES else set()
+        features |= {"train_embeddings"} if probe else set()
+        assert set(score.inputs) & {"train_summary", "train_embeddings"} == features
+
+
 def test_histories_are_joined_fold_by_fold_and_stage_by_stage():
     histories = [pd.DataFrame({"epoch": range(1, 1 + n), "loss": float(n)}) for n in (1, 2, 1, 3)]
     joined = nodes.join_histories(*histories, stages=STAGES)

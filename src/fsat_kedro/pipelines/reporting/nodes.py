@@ -62,8 +62,12 @@ def collect_predictions(
     return Predictions(probabilities, clips, classes["labels"], folds)
 
 
-def tabulate_scores(cv_scores: dict, test_scores: dict | None = None) -> pd.DataFrame:
+def tabulate_scores(
+    cv_scores: dict, baseline_scores: dict, test_scores: dict | None = None
+) -> pd.DataFrame:
     """Tabulate the scores of each fold, of cross-validation and of each part of the test clips.
+
+    Those of baselines follow, which are of cross-validation too.
 
     Returns:
         clips (name of the row), and `metrics.SCORES`.
@@ -76,6 +80,7 @@ def tabulate_scores(cv_scores: dict, test_scores: dict | None = None) -> pd.Data
     for part in test_scores.get("map_at_3", {}):
         part_scores = {score: values[part] for score, values in test_scores.items()}
         rows.append({"clips": f"test {part}", **part_scores})
+    rows += [{"clips": f"baseline, {name}", **scores} for name, scores in baseline_scores.items()]
     return pd.DataFrame(rows, columns=["clips", *metrics.SCORES])
 
 
@@ -269,21 +274,20 @@ def write_report(
     report: Report,
     dataset: str,
     data_dir: str,
-    cv_scores: dict,
+    scores: pd.DataFrame,
     train: PreviewedPredictions,
-    test_scores: dict | None = None,
     test: PreviewedPredictions | None = None,
     **images: bytes,
 ) -> str:
-    """Write the report of a run as HTML; `images` are the plots as PNG, by name."""
+    """Write the report of a run as HTML; `scores` is their table, `images` the plots as PNG."""
     splits = [train] if test is None else [train, test]
-    n_folds = len(cv_scores["per_fold"])
+    is_fold = scores["clips"].str.startswith("fold ")
     known = [] if dataset == "auto" else [dataset]  # Without the raw data nothing recognises it.
-    facts = [*known, f"{len(train.predictions.labels):,} classes", f"{n_folds} folds"]
+    facts = [*known, f"{len(train.predictions.labels):,} classes", f"{is_fold.sum()} folds"]
     return render_report(
         name=Path(data_dir).name,
         facts=facts + [_format_clip_counts(split.predictions) for split in splits],
-        scores=tabulate_scores(cv_scores, test_scores).iloc[n_folds:].to_dict("records"),
+        scores=scores[~is_fold].to_dict("records"),
         pairs=list_confused_pairs(train.predictions).head(12).to_dict("records"),
         plots=[embed_plot(images[x], PLOTS[x].title, PLOTS[x].caption) for x in images],
         splits=splits,

@@ -21,8 +21,9 @@ def create_pipeline(splits: list[str], *, summary_features: bool) -> Pipeline:
         return [name for name in names if "test" in splits or "test_" not in name]
 
     predictions = available("train_predictions", "test_predictions")
+    scores = available("cv_scores", "baseline_scores", "test_scores")
     tables = [
-        _table(nodes.tabulate_scores, available("cv_scores", "test_scores"), "scores"),
+        _table(nodes.tabulate_scores, scores, "scores"),
         _table(nodes.score_classes, ["train_predictions"], "class_scores"),
         _table(nodes.list_confused_pairs, ["train_predictions"], "confused_pairs"),
         _table(nodes.list_label_issues, ["train_predictions"], "label_issues"),
@@ -36,7 +37,7 @@ def create_pipeline(splits: list[str], *, summary_features: bool) -> Pipeline:
     ]
     report = {
         **{name: f"params:{name}" for name in ("report", "dataset", "data_dir")},
-        **{name: name for name in available("cv_scores", "test_scores")},
+        "scores": "scores",
         **{split: f"{split}_previews" for split in splits},
         **{name: name for name, plot in drawn.items() if plot.title},
     }

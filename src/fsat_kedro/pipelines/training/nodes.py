@@ -139,6 +139,52 @@ def embed_clips(
     return probe.embed_clips(embedder, WholeBatches(whole, batch_size=batch_size))
 
 
+def score_baselines(
+    assigned: np.ndarray,
+    clips: pd.DataFrame,
+    classes: dict,
+    seed: int,
+    n_jobs: int,
+    summary: pd.DataFrame | None = None,
+    embeddings: np.ndarray | None = None,
+) -> dict[str, dict[str, float]]:
+    """Score simple models on the same folds: what the networks are worth is what they add.
+
+    Args:
+        assigned: fold that holds out each clip, (n,); 0 for a rejected clip.
+        clips: of the training split.
+        classes: their labels.
+        seed: of the models and of the intervals.
+        n_jobs: threads.
+        summary: summary features of all clips, for a random forest.
+        embeddings: embeddings of all clips (n, f), for a logistic regression.
+
+    Returns:
+        `metrics.SCORES` by the name of the model.
+    """
+    from fsat_kedro.modelling import baselines
+
+    models = {
+        "random forest": (baselines.random_forest(seed=seed, n_jobs=n_jobs), summary),
+        "logistic regression": (baselines.logistic_regression(), embeddings),
+    }
+    rows = np.flatnonzero(assigned)
+    targets = metrics.class_indices(clips["label"], classes["labels"])[rows]
+    scores = {}
+    for name, (model, features) in models.items():
+        if features is not None:
+            known = np.asarray(features, np.float64)[rows]
+            predicted = baselines.predict_out_of_fold(model, known, targets, assigned[rows])
+            scores[name] = metrics.score_clips(targets, predicted, seed=seed)
+            logger.info(
+                "A %s has an out-of-fold MAP@3 of %.3f (accuracy %.3f) on the same folds",
+                name,
+                scores[name]["map_at_3"],
+                scores[name]["accuracy"],
+            )
+    return scores
+
+
 def verify_labels(
     split: FoldSplit,
     settings: NetworkSettings,

@@ -24,13 +24,26 @@ def create_pipeline(
     folds = range(1, n_folds + 1)
     per_fold = [_per_fold(fold, stages, probe, verify_labels) for fold in folds]
     return Pipeline(
-        [_setup(folds, probe=probe), *per_fold, _aggregate(folds, stages)],
+        [_setup(folds, stages, probe=probe), *per_fold, _aggregate(folds, stages)],
         namespace="training",
         prefix_datasets_with_namespace=False,
     )
 
 
-def _setup(folds: range, *, probe: bool) -> Pipeline:
+def _setup(folds: range, stages: Sequence[str], *, probe: bool) -> Pipeline:
+    features = {"summary": "train_summary"} if "mel_pca" in stages else {}
+    if probe:
+        features["embeddings"] = "train_embeddings"
+    baselines = node(
+        nodes.score_baselines,
+        {
+            **{"assigned": "train_folds", "clips": "train_clips", "classes": "classes"},
+            **{"seed": "params:seed", "n_jobs": "params:n_jobs"},
+            **features,
+        },
+        "baseline_scores",
+        name="score_baselines",
+    )
     settings = ["params:folds", "params:training.label_noise"]
     return Pipeline(
         [
@@ -48,6 +61,7 @@ def _setup(folds: range, *, probe: bool) -> Pipeline:
                 name="split_folds",
             ),
             *([_embed_clips()] if probe else []),
+            baselines,
         ]
     )
 
