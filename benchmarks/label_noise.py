@@ -29,8 +29,8 @@ from sklearn.preprocessing import StandardScaler
 from fsat_kedro.evaluation.label_issues import find_label_issues
 from fsat_kedro.evaluation.metrics import N_TAGS, average_precision_at_k, class_indices
 from fsat_kedro.evaluation.predictions import Predictions
+from fsat_kedro.modelling.baselines import INVERSE_STRENGTH
 from fsat_kedro.modelling.label_trust import estimate_trust
-from fsat_kedro.modelling.probe import INVERSE_STRENGTH
 
 PROJECT = Path(__file__).parents[1]
 TREATMENTS = {

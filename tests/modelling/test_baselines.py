@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -37,3 +40,8 @@ def test_a_class_of_a_single_fold_is_improbable_there():
     probabilities = predict_out_of_fold(MODELS["regression"], features, targets, folds)
     assert probabilities.shape == (60, 3)
     assert (probabilities[folds == 3, 2] == 0).all()
+
+
+def test_baselines_and_trust_need_no_keras():
+    code = "import fsat_kedro.modelling.label_trust, sys; sys.exit('keras' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,8 +13,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-_INVERSE_STRENGTH = 0.3
-"""Inverse of the regularisation; see benchmarks/label_noise.md."""
+from fsat_kedro.modelling.baselines import INVERSE_STRENGTH
 
 _N_PARTS = 5
 _FEWEST = 10
@@ -83,7 +82,7 @@ def _out_of_part(
         # Of classes with fewer clips than parts.
         warnings.filterwarnings("ignore", message="The least populated class|Number of classes")
         probabilities = cross_val_predict(
-            LogisticRegression(C=_INVERSE_STRENGTH, max_iter=10_000),
+            LogisticRegression(C=INVERSE_STRENGTH, max_iter=10_000),
             features,
             codes,
             cv=list(parts.split(features, strata)),

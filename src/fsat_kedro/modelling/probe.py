@@ -9,11 +9,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from fsat_kedro.errors import InputError
+from fsat_kedro.modelling.baselines import INVERSE_STRENGTH
 from fsat_kedro.modelling.crops import Batches
 from fsat_kedro.modelling.networks import CLASSES
-
-INVERSE_STRENGTH = 0.3
-"""Inverse of the regularisation, chosen out of fold: see benchmarks/audioset.md."""
 
 
 def fit_head(
