@@ -38,7 +38,7 @@ TREATMENTS = {
     "robust": {"rounds": 0, "robustness": 0.7},
     "1 round": {"rounds": 1, "robustness": 0},
     "2 rounds": {"rounds": 2, "robustness": 0},
-    "2 rounds, robust": {"rounds": 2, "robustness": 0.7},
+    "2 rounds and robust": {"rounds": 2, "robustness": 0.7},
 }
 PROBES = {"none": 0, "verified clips": None, "1 round": 1, "2 rounds": 2, "3 rounds": 3}
 KEPT = ("02_intermediate", "04_feature")
