@@ -414,7 +414,9 @@ def test_a_clip_counts_as_much_as_its_label_is_trusted(trained, embeddings, nois
     trained.clear()
     nodes.train_mel(noisy_split, MELS, settings, None, [], embeddings, np.ones(N_CLIPS))
     plain = trained.pop()
-    assert not np.allclose(stage.initial["classes"][0], plain.initial["classes"][0])
+    nodes.train_mel(noisy_split, MELS, settings, None, [], embeddings, np.full(N_CLIPS, 0.5))
+    halved = trained.pop()
+    assert not np.allclose(halved.initial["classes"][0], plain.initial["classes"][0])
 
 
 def test_epochs_are_judged_by_verified_clips_if_labels_may_be_wrong(trained, noisy_split):
