@@ -41,17 +41,8 @@ def mels(n, length):
 
 
 def test_the_full_network_has_the_published_number_of_parameters():
-    settings = Model(
-        encoder="mobilenet_v2",
-        frozen_stages=0,
-        freeze_normalisation=False,
-        summary_features=True,
-        head="mlp",
-        weights=None,
-        width=1,
-        momentum={"backbone": 0.999, "others": 0.99},
-        precision="float32",
-    )
+    published = {"width": 1, "momentum": {"backbone": 0.999, "others": 0.99}}
+    settings = Model.model_validate({**NARROW.model_dump(), **published})
     sizes = {"n_mels": 64, "n_classes": 41, "n_components": 350}
     network = build_network(settings, weights=None, **sizes)
     assert network.count_params() == 5_378_330

@@ -12,7 +12,7 @@ from sklearn.base import ClassifierMixin
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 INVERSE_STRENGTH = 0.3
@@ -27,7 +27,7 @@ def random_forest(*, seed: int, n_jobs: int) -> ClassifierMixin:
     return RandomForestClassifier(_N_TREES, random_state=seed, n_jobs=n_jobs)
 
 
-def logistic_regression() -> ClassifierMixin:
+def logistic_regression() -> Pipeline:
     """Return the regression of a probe, for embeddings."""
     regression = LogisticRegression(C=INVERSE_STRENGTH, max_iter=10_000)
     return make_pipeline(StandardScaler(), regression)

@@ -5,11 +5,9 @@ Axes: n clips, c classes, f features of the encoder.
 
 import keras
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from fsat_kedro.errors import InputError
-from fsat_kedro.modelling.baselines import INVERSE_STRENGTH
+from fsat_kedro.modelling.baselines import logistic_regression
 from fsat_kedro.modelling.crops import Batches
 from fsat_kedro.modelling.networks import CLASSES
 
@@ -61,9 +59,9 @@ def _regress(
     embeddings: np.ndarray, targets: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return slopes (f, c) and intercepts (c,) of a softmax over the c classes of some targets."""
-    scaler = StandardScaler().fit(embeddings)
-    regression = LogisticRegression(C=INVERSE_STRENGTH, max_iter=10_000)
-    regression.fit(scaler.transform(embeddings), targets, weights)
+    model = logistic_regression()
+    model.fit(embeddings, targets, logisticregression__sample_weight=weights)
+    scaler, regression = (step for _, step in model.steps)
     slopes, intercepts = regression.coef_ / scaler.scale_, regression.intercept_
     intercepts = intercepts - slopes @ scaler.mean_
     if len(regression.classes_) == 2:  # One logit, of the second class against the first.
