@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 # Each lock by the requirements that it is for.
 LOCKED = {
-    "requirements.lock": [*PROJECT["dependencies"], *EXTRAS["openvino"]],
+    "requirements.lock": [*PROJECT["dependencies"], *EXTRAS["app"], *EXTRAS["openvino"]],
     "requirements-dev.lock": [*PROJECT["dependencies"], *(r for e in EXTRAS.values() for r in e)],
 }
 ENVIRONMENTS = [
