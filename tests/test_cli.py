@@ -2,6 +2,7 @@
 
 import os
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,8 @@ from fsat_kedro.errors import InputError, UnreadableError
 from fsat_kedro.hooks.locks import lock
 from fsat_kedro.hooks.marks import Marks
 from fsat_kedro.inference.tagger import Tagger, parts
+from fsat_kedro.inference.timeline import Timeline
+from fsat_kedro.parameters import Tag
 
 # The ensemble
 
@@ -118,18 +121,19 @@ def tag(tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "_tagger", lambda *_: nullcontext(OpeningTagger()))
     monkeypatch.setattr(
         "fsat_kedro.pipeline_registry.configured_parameters",
-        lambda _: {"data_dir": "data", "cache_dir": "cache"},
+        lambda _: {"data_dir": "data", "cache_dir": "cache", "tag": TAG},
     )
 
-    def run(*files):
+    def run(*arguments, exit_code=0):
         project = SimpleNamespace(project_path=tmp_path)
-        result = CliRunner().invoke(cli.tag, list(files), obj=project, catch_exceptions=False)
-        assert result.exit_code == 0
+        result = CliRunner().invoke(cli.tag, list(arguments), obj=project, catch_exceptions=False)
+        assert result.exit_code == exit_code
         return result.output.splitlines()
 
     return run
 
 
+TAG = {"timeline": False, "window_seconds": 2, "hop_seconds": 0.5, "threshold": 0.5}
 TAGS = [r"   50.0%  Be\x1b[31mll", "   30.0%  Bark"]
 
 
@@ -151,3 +155,79 @@ def test_what_is_no_file_is_rejected_and_the_rest_tagged(tag):
         *("/dev/zero", refused),
         *("a.wav", *TAGS),
     ]
+
+
+# Timelines
+
+SEGMENTS = pd.DataFrame(
+    [(0.0, 2.5, "=1+1", 0.75), (59.96, 3725.0, "B\x1b[31m", 0.5)],
+    columns=["start", "end", "label", "probability"],
+)
+
+
+@pytest.fixture
+def timeline(tag, monkeypatch):
+    """Return a function that runs `kedro tag --timeline` with foreseen segments."""
+
+    def tag_recording(tagger, sound, settings):
+        assert settings == Tag(**TAG)
+        nothing = SEGMENTS[:0]
+        if sound.name == "broken.wav":
+            return Timeline(nothing, nothing, reason="no samples")
+        return Timeline(SEGMENTS.drop(columns="label"), SEGMENTS, warning="cut off")
+
+    monkeypatch.setattr("fsat_kedro.inference.timeline.tag_recording", tag_recording)
+    return partial(tag, "--timeline")
+
+
+def test_a_timeline_is_printed_and_written_beside_the_recording(timeline):
+    Path("sounds").mkdir()
+    Path("sounds/a.wav").touch()
+    Path("sounds/broken.wav").touch()
+    folder = Path("sounds").absolute()
+    assert timeline("sounds/broken.wav", "sounds/a.wav") == [
+        *("sounds/broken.wav", "  rejected: no samples"),
+        "sounds/a.wav",
+        "  0:00:00.0 to 0:00:02.5   75.0%  =1+1",
+        r"  0:01:00.0 to 1:02:05.0   50.0%  B\x1b[31m",
+        "  warning: cut off",
+        f"  written: {folder}/a.wav.segments.csv",
+        f"  written: {folder}/a.wav.windows.csv",
+        f"  written: {folder}/a.wav.labels.txt",
+    ]
+    assert Path("sounds/a.wav.labels.txt").read_text().splitlines() == [
+        "0.000000\t2.500000\t=1+1",
+        "59.960000\t3725.000000\tB\\x1b[31m",
+    ]
+    # A spreadsheet would compute a text that begins with =.
+    assert Path("sounds/a.wav.segments.csv").read_text().splitlines()[:2] == [
+        "start,end,label,probability",
+        "0.000000,2.500000,'=1+1,0.750000",
+    ]
+    assert len(list(folder.iterdir())) == 5
+
+
+def test_timelines_of_one_name_do_not_replace_each_other(timeline):
+    for folder in ("a", "b"):
+        Path(folder).mkdir()
+        Path(folder, "x.wav").touch()
+    timeline("a/x.wav", "b/x.wav")
+    error = timeline("a/x.wav", "b/x.wav", "--output-dir", "out", exit_code=1)
+    assert error == ["Error: two files of one name: tag them in two commands"]
+    assert not Path("out").exists()
+    timeline("a/x.wav", "--output-dir", "out/deep")
+    assert len(list(Path("out/deep").iterdir())) == 3
+
+
+def test_a_folder_that_cannot_be_written_to_has_a_remedy(timeline):
+    Path("a.wav").touch()
+    Path("file").touch()
+    *_, error = timeline("a.wav", "--output-dir", "file/below", exit_code=1)
+    assert error.startswith("Error: file/below cannot be written to (Not a directory)")
+    assert "--output-dir" in error
+
+
+def test_output_dir_without_timeline_is_refused(tag):
+    Path("a.wav").touch()
+    *_, error = tag("a.wav", "--output-dir", "out", exit_code=2)
+    assert error == "Error: --output-dir is for the files of --timeline: give both"

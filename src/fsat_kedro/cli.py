@@ -76,6 +76,8 @@ def tag(
     """
     from fsat_kedro.inference.tagger import Sound
 
+    if output_dir and not timeline:
+        raise click.UsageError("--output-dir is for the files of --timeline: give both")
     sounds = [Sound(printable(file.name), str(file.absolute())) for file in files]
     with _tagger(*_folders(metadata, env, data_dir)) as tagger:
         if timeline:
