@@ -19,8 +19,8 @@ from fsat_kedro.inference.timeline import (
 from fsat_kedro.parameters import Tag
 
 RATE = 44_100
-LABELS = ["loud", "medium", "soft"]
-LEVELS = [0.5, 0.1, 0.02]
+LABELS = ["loud", "medium", "soft", "hushed"]
+LEVELS = [0.5, 0.1, 0.02, 0.0004]
 
 
 class LevelTagger:
@@ -34,14 +34,16 @@ class LevelTagger:
 
     def predict(self, sounds, *, n_jobs, whole, description):
         assert whole
+        # Features of a constant signal are not defined.
+        assert all(sound.reason or np.ptp(sound.content) for sound in sounds)
         self.sizes.append(len(sounds))
         rows = [
-            [np.nan] * 3
+            [np.nan] * 4
             if sound.reason
             else [np.isclose(np.abs(sound.content), level, rtol=0.01).mean() for level in LEVELS]
             for sound in sounds
         ]
-        remarks = {"reason": [sound.reason for sound in sounds], "warning": [""] * len(sounds)}
+        remarks = {"reason": [sound.reason for sound in sounds], "warning": ["odd"] * len(sounds)}
         return SoundPredictions(np.array(rows), pd.DataFrame(remarks))
 
 
@@ -83,6 +85,15 @@ def test_what_is_60_db_below_the_loudest_moment_is_silent():
     found = tag_recording(LevelTagger(), recording(*parts), settings(hop_seconds=1))
     assert found.windows["reason"].tolist() == ["", "", "", "", "silence", "silence"]
     assert spans(found.segments) == [(0, 2, "loud"), (2, 4, "soft")]
+    assert found.windows["tag_1"].isna().tolist() == [False] * 4 + [True] * 2
+
+
+def test_a_window_has_its_own_warnings_and_those_of_its_tags():
+    wave = square(0.5, 2)
+    wave[:9] = 1e5
+    found = tag_recording(LevelTagger(), recording(wave), settings(hop_seconds=1))
+    defect = "9 samples up to 1e+05, taken as 0"
+    assert found.windows["warning"].tolist() == [f"{defect}; odd", "odd"]
 
 
 def test_silence_throughout_is_a_rejection():
