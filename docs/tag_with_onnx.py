@@ -1,0 +1,64 @@
+"""Tag a 16-bit WAV file with an export, in NumPy and ONNX Runtime alone: see docs/export.md.
+
+python tag_with_onnx.py tagger_onnx bark.wav
+"""
+
+import sys
+import wave
+
+import numpy as np
+import onnxruntime
+
+
+def frames(samples, length, hop):
+    """Cut samples (n,) into overlapping frames (t, length)."""
+    return np.lib.stride_tricks.sliding_window_view(samples, length)[::hop]
+
+
+def resample(samples, old, new):
+    """Resample (n,) from one rate to another, over whole periods of both, with zeros at the end."""
+    n_periods = len(samples) * np.gcd(old, new) // old + 2
+    n_old, n_new = n_periods * old // np.gcd(old, new), n_periods * new // np.gcd(old, new)
+    resampled = np.fft.irfft(np.fft.rfft(samples, n_old), n_new) * (n_new / n_old)
+    return resampled[: -(-len(samples) * new // old)]
+
+
+folder, file = sys.argv[1:]
+c = np.load(f"{folder}/preprocessing.npz")
+session = onnxruntime.InferenceSession(f"{folder}/tagger.onnx")
+if len(session.get_inputs()) > 1:
+    sys.exit("this ensemble needs summary features, which this example does not compute")
+
+with wave.open(file) as sound:
+    if sound.getsampwidth() != 2:
+        sys.exit("only WAV files of 16 bits can be read")
+    rate = sound.getframerate()
+    content = sound.readframes(round(c["max_seconds"] * rate))
+    samples = np.frombuffer(content, "<i2").reshape(-1, sound.getnchannels()).mean(axis=1) / 32768
+samples = resample(samples, rate, int(c["decoding_rate"]))
+
+# Trim silence at both ends.
+hop, half = int(c["trim_hop"]), c["trim_length"] // 2
+energy = np.cumsum(np.pad(samples**2, (half + 1, half)))
+power = np.maximum((energy[2 * half :] - energy[: -2 * half])[::hop] / (2 * half), 1e-10)
+loud = np.flatnonzero(power > power.max() * 10 ** (-c["trim_top_db"] / 10))
+samples = samples[hop * loud[0] : hop * (loud[-1] + 1)]
+
+# Compute the log-mel.
+samples = resample(samples, int(c["decoding_rate"]), int(c["sample_rate"]))
+samples = np.convolve(samples, c["pre_emphasis"], mode="valid")
+samples = np.pad(samples, len(c["window"]) // 2, mode=str(c["padding"]))
+windows = frames(samples, len(c["window"]), c["hop_length"])
+blocks = np.array_split(windows, -(-len(windows) // 1000))
+power = [np.abs(np.fft.rfft(block * c["window"], c["n_fft"])) ** 2 for block in blocks]
+mel = np.concatenate([each @ c["mel_filters"].T for each in power])
+log_mel = c["log_scale"] * np.log(np.maximum(mel, c["log_floor"]) + c["log_offset"])
+log_mel = np.maximum(log_mel, log_mel.max() - c["dynamic_range"]).T.astype(np.float32)
+
+# Predict equal pieces, which bounds the memory, and combine them.
+pieces = np.array_split(log_mel, -(-log_mel.shape[1] // c["longest_piece"]), axis=1)
+found = [session.run(["probabilities"], {"log_mel": piece[None]})[0][0] for piece in pieces]
+probabilities = np.exp(np.log(np.maximum(found, 1e-38)).mean(axis=0))
+probabilities /= probabilities.sum()
+for index in np.argsort(-probabilities)[:3]:
+    print(f"{probabilities[index]:7.1%}  {c['labels'][index]}")
