@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,6 +28,7 @@ from fsat_kedro.modelling.crops import LONGEST_PIECE, Clips, WholeBatches
 # Keras takes seconds to import, and the command checks its arguments first.
 if TYPE_CHECKING:
     import keras
+    import onnx
     import tensorflow as tf
 
 Format = Literal["onnx", "openvino"]
@@ -106,12 +108,12 @@ def export(
     _require_replaceable(folder)
     _require_tensorflow()
     networks = [tagger.load_network(fold, precision="float32") for fold in folds]
-    with replacing(folder) as partial:
-        partial.mkdir()
-        _WRITERS[format_](_graph(tagger, networks), partial)
-        with (partial / "preprocessing.npz").open("wb") as file:
+    with replacing(folder) as unfinished:
+        unfinished.mkdir()
+        _WRITERS[format_](_Graph(tagger, networks), unfinished)
+        with (unfinished / "preprocessing.npz").open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **preprocessing(tagger, folds))
-        difference = _compare(tagger, networks, partial / FILES[format_][0])
+        difference = _compare(tagger, networks, unfinished / FILES[format_][0])
         if not difference <= TOLERANCE:  # NaN compares as false.
             raise InputError(
                 f"nothing was exported: probabilities of the written file differ by "
@@ -167,61 +169,120 @@ def _require_tensorflow() -> None:
         )
 
 
-def _graph(tagger: Tagger, networks: list[keras.Model]) -> tf.types.experimental.GenericFunction:
-    """Return a function from log_mel (n, m, t), and summary (n, d) if any, to probabilities (n, c).
+class _Graph:
+    """The parts of the graph, as functions of TensorFlow.
 
-    It pads, scales and bounds its inputs as `WholeBatches` and `Projector.transform` do, and
-    combines the networks as `geometric_mean` does.
+    Attributes:
+        networks: their inputs are the outputs of `prepare`.
+        inputs: specs of log_mel (n, m, t), and of summary (n, d) if there is a projector.
     """
-    import tensorflow as tf
 
-    smallest, largest = tagger.mel_statistics["minimum"], tagger.mel_statistics["maximum"]
-    bounded = tagger.mel_statistics.get("bounded", True)
-    projector = tagger.projector
+    def __init__(self, tagger: Tagger, networks: list[keras.Model]) -> None:
+        import tensorflow as tf
 
-    def probabilities(log_mel: tf.Tensor, *summary: tf.Tensor) -> dict[str, tf.Tensor]:
+        self.networks = networks
+        self._statistics = tagger.mel_statistics
+        self._projector = tagger.projector
+        shapes: dict[str, tuple] = {"log_mel": (None, tagger.settings.log_mel.n_mels, None)}
+        if self._projector is not None:
+            shapes["summary"] = (None, len(self._projector.mean))
+        self.inputs = [tf.TensorSpec(shape, tf.float32, name) for name, shape in shapes.items()]
+
+    def prepare(self, log_mel: tf.Tensor, *summary: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Compute the networks' inputs, mel (n, m, t, 1), and pca (n, p) if any.
+
+        Inputs are padded, scaled and bounded as by `WholeBatches` and `Projector.transform`.
+        """
+        import tensorflow as tf
+
+        smallest, largest = self._statistics["minimum"], self._statistics["maximum"]
         n_frames = tf.shape(log_mel)[2]
         frames = tf.range(tf.maximum(n_frames, MINIMUM)) % (2 * n_frames)
         mirrored = tf.gather(log_mel, tf.minimum(frames, 2 * n_frames - 1 - frames), axis=2)
         mel = (mirrored - smallest) / (largest - smallest)
-        inputs = [tf.clip_by_value(mel, 0, 1)[..., None] if bounded else mel[..., None]]
-        if projector is not None:
+        if self._statistics.get("bounded", True):
+            mel = tf.clip_by_value(mel, 0, 1)
+        inputs = {"mel": mel[..., None]}
+        if self._projector is not None:
+            each = self._projector
             # In float64, as the projector: a feature may be large and hardly vary.
-            standardised = (tf.cast(summary[0], tf.float64) - projector.mean) / projector.scale
-            components = standardised @ projector.axes.T
-            bounds = (projector.minimum, projector.maximum)
-            inputs.append(tf.cast(tf.clip_by_value(components, *bounds), tf.float32))
-        tiny = np.finfo(np.float32).tiny
-        logs = [tf.math.log(tf.maximum(each(inputs, training=False), tiny)) for each in networks]
+            standardised = (tf.cast(summary[0], tf.float64) - each.mean) / each.scale
+            components = tf.clip_by_value(standardised @ each.axes.T, each.minimum, each.maximum)
+            inputs["pca"] = tf.cast(components, tf.float32)
+        return inputs
+
+    @staticmethod
+    def log_probabilities(network: keras.Model, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Compute the logarithms of a network's probabilities, logs (n, c)."""
+        import tensorflow as tf
+
+        probabilities = network(list(inputs), training=False)
+        return {"logs": tf.math.log(tf.maximum(probabilities, np.finfo(np.float32).tiny))}
+
+    @staticmethod
+    def combine(*logs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Compute probabilities (n, c) from the logarithms of all networks, as `geometric_mean`."""
+        import tensorflow as tf
+
         return {"probabilities": tf.nn.softmax(tf.add_n(logs) / len(logs))}
 
-    specs = [tf.TensorSpec((None, tagger.settings.log_mel.n_mels, None), tf.float32, "log_mel")]
-    if projector is None:
-        return tf.function(lambda log_mel: probabilities(log_mel), specs)
-    specs.append(tf.TensorSpec((None, len(projector.mean)), tf.float32, "summary"))
-    return tf.function(lambda log_mel, summary: probabilities(log_mel, summary), specs)
+    def predict(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Compute probabilities (n, c) from `inputs`."""
+        prepared = self.prepare(*inputs).values()
+        logs = [self.log_probabilities(each, *prepared)["logs"] for each in self.networks]
+        return self.combine(*logs)
 
 
-def _write_onnx(function: tf.types.experimental.GenericFunction, folder: Path) -> None:
-    import tf2onnx
+def _write_onnx(graph: _Graph, folder: Path) -> None:
+    """Convert part after part, and join them: tf2onnx takes minutes for a graph of many layers."""
+    import onnx
+    import tensorflow as tf
 
-    tf2onnx.convert.from_function(
-        function,
-        function.input_signature,
-        opset=_OPSET,
-        output_path=str(folder / FILES["onnx"][0]),
+    n_classes = graph.networks[0].output_shape[1]
+    names = [f"network_{number}_" for number, _ in enumerate(graph.networks, start=1)]
+    logs = [tf.TensorSpec((None, n_classes), tf.float32, f"{name}logs") for name in names]
+    parts = [_convert_part(graph.prepare, graph.inputs, "prepare_")]
+    for network, name in zip(graph.networks, names, strict=True):
+        specs = [tf.TensorSpec(each.shape, each.dtype, each.name) for each in network.inputs]
+        function = partial(graph.log_probabilities, network)
+        parts.append(_convert_part(function, specs, name, rename_outputs=True))
+    parts.append(_convert_part(graph.combine, logs, "combine_"))
+    joined = onnx.helper.make_graph(
+        [node for part in parts for node in part.graph.node],
+        "tagger",
+        inputs=parts[0].graph.input,
+        outputs=parts[-1].graph.output,
+        initializer=[each for part in parts for each in part.graph.initializer],
     )
+    model = onnx.helper.make_model(
+        joined, opset_imports=parts[0].opset_import, ir_version=parts[0].ir_version
+    )
+    onnx.save_model(model, folder / FILES["onnx"][0])
 
 
-def _write_openvino(function: tf.types.experimental.GenericFunction, folder: Path) -> None:
+def _convert_part(
+    function: Callable, specs: list[tf.TensorSpec], prefix: str, *, rename_outputs: bool = False
+) -> onnx.ModelProto:
+    """Convert a function, and add a prefix to the names in it, except those of inputs."""
+    import tensorflow as tf
+    import tf2onnx
+    from onnx.compose import add_prefix
+
+    model, _ = tf2onnx.convert.from_function(tf.function(function, specs), specs, opset=_OPSET)
+    return add_prefix(model, prefix, rename_inputs=False, rename_outputs=rename_outputs)
+
+
+def _write_openvino(graph: _Graph, folder: Path) -> None:
     block_telemetry()
     import openvino
+    import tensorflow as tf
 
-    model = openvino.convert_model(function.get_concrete_function(), share_weights=False)
+    function = tf.function(graph.predict, graph.inputs).get_concrete_function()
+    model = openvino.convert_model(function, share_weights=False)
     openvino.save_model(model, folder / FILES["openvino"][0], compress_to_fp16=False)
 
 
-_WRITERS: dict[Format, Callable[[Any, Path], None]] = {
+_WRITERS: dict[Format, Callable[[_Graph, Path], None]] = {
     "onnx": _write_onnx,
     "openvino": _write_openvino,
 }
