@@ -9,6 +9,8 @@ import wave
 import numpy as np
 import onnxruntime
 
+FALL_OFF = [0, -0.07, -0.65, -2.8, -8.1, -18, -34, -62, -134]  # dB at 92 to 100 % of the band.
+
 
 def frames(samples, length, hop):
     """Cut samples (n,) into overlapping frames (t, length)."""
@@ -16,11 +18,16 @@ def frames(samples, length, hop):
 
 
 def resample(samples, old, new):
-    """Resample (n,) from one rate to another, over whole periods of both, with zeros at the end."""
+    """Resample (n,) from one rate to another, with a filter like that of the training's library."""
+    if old == new:
+        return samples
+    # Both lengths are whole periods of the rates, with zeros at the end.
     n_periods = len(samples) * np.gcd(old, new) // old + 2
     n_old, n_new = n_periods * old // np.gcd(old, new), n_periods * new // np.gcd(old, new)
-    resampled = np.fft.irfft(np.fft.rfft(samples, n_old), n_new) * (n_new / n_old)
-    return resampled[: -(-len(samples) * new // old)]
+    frequencies = np.arange(n_old // 2 + 1) / (min(n_old, n_new) / 2)  # 1 is the end of the band.
+    decibels = np.interp(frequencies, np.linspace(0.92, 1, 9), FALL_OFF)
+    spectrum = np.fft.rfft(samples, n_old) * 10 ** (decibels / 20)
+    return np.fft.irfft(spectrum, n_new)[: -(-len(samples) * new // old)] * (n_new / n_old)
 
 
 folder, file = sys.argv[1:]
