@@ -144,7 +144,7 @@ def export(
     if output_dir is None:
         output_dir = Path() if is_url(folders[0]) else Path(folders[0], "07_model_output/export")
     try:
-        require_packages(format_)
+        require_packages(format_)  # Before the ensemble and Keras take their seconds.
         with _tagger(*folders) as tagger:
             import_keras_quietly()
             click.echo(f"Converting {len(folds) or tagger.settings.n_folds} networks …")

@@ -108,7 +108,8 @@ def constants(
     """
     common = {"sample_rate": sample_rate, "hop_length": hop_length, "n_fft": n_fft}
     if kind == "kaldi":
-        return common | {
+        return {
+            **common,
             "pre_emphasis": np.array([1, -_PRE_EMPHASIS]),
             "padding": "reflect",
             "window": _kaldi_window(sample_rate),
@@ -116,7 +117,8 @@ def constants(
             **{"log_scale": 1.0, "log_floor": 0.0, "log_offset": _OFFSET},
             "dynamic_range": np.inf,
         }
-    return common | {
+    return {
+        **common,
         "pre_emphasis": np.ones(1),
         "padding": "constant",
         "window": hann(n_fft),
