@@ -12,11 +12,6 @@ import onnxruntime
 FALL_OFF = [0, -0.07, -0.65, -2.8, -8.1, -18, -34, -62, -134]  # dB at 92 to 100 % of the band.
 
 
-def frames(samples, length, hop):
-    """Cut samples (n,) into overlapping frames (t, length)."""
-    return np.lib.stride_tricks.sliding_window_view(samples, length)[::hop]
-
-
 def resample(samples, old, new):
     """Resample (n,) from one rate to another, with a filter like that of the training's library."""
     if old == new:
@@ -55,7 +50,7 @@ samples = samples[hop * loud[0] : hop * (loud[-1] + 1)]
 samples = resample(samples, int(c["decoding_rate"]), int(c["sample_rate"]))
 samples = np.convolve(samples, c["pre_emphasis"], mode="valid")
 samples = np.pad(samples, len(c["window"]) // 2, mode=str(c["padding"]))
-windows = frames(samples, len(c["window"]), c["hop_length"])
+windows = np.lib.stride_tricks.sliding_window_view(samples, len(c["window"]))[:: c["hop_length"]]
 blocks = np.array_split(windows, -(-len(windows) // 1000))
 power = [np.abs(np.fft.rfft(block * c["window"], c["n_fft"])) ** 2 for block in blocks]
 mel = np.concatenate([each @ c["mel_filters"].T for each in power])
