@@ -1,4 +1,4 @@
-"""The command `kedro tag`: its ensemble beside other runs, and the names and files it is given."""
+"""The commands `kedro tag` and `kedro export`, with an ensemble or a tagger that is not real."""
 
 import os
 from contextlib import nullcontext
@@ -17,6 +17,7 @@ from fsat_kedro.datasets import TaggerDataset
 from fsat_kedro.errors import InputError, UnreadableError
 from fsat_kedro.hooks.locks import lock
 from fsat_kedro.hooks.marks import Marks
+from fsat_kedro.inference.export import Export
 from fsat_kedro.inference.tagger import Tagger, parts
 from fsat_kedro.inference.timeline import Timeline
 from fsat_kedro.parameters import Tag
@@ -231,3 +232,89 @@ def test_output_dir_without_timeline_is_refused(tag):
     Path("a.wav").touch()
     *_, error = tag("a.wav", "--output-dir", "out", exit_code=2)
     assert error == "Error: --output-dir is for the files of --timeline: give both"
+
+
+# Exports, without their files
+
+
+@pytest.fixture
+def run_export(tmp_path, monkeypatch):
+    """Return a function that runs `kedro export`; what would be exported is in its result."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "fsat_kedro.pipeline_registry.configured_parameters",
+        lambda _: {"data_dir": "data", "cache_dir": "cache"},
+    )
+    monkeypatch.setattr("fsat_kedro.inference.export.find_spec", lambda package: object())
+    calls = []
+
+    def export(tagger, output_dir, **options):
+        calls.append((output_dir, options))
+        return Export(output_dir / "tagger_onnx", 12_345_678, 2e-7)
+
+    monkeypatch.setattr("fsat_kedro.inference.export.export", export)
+
+    def run(*arguments):
+        project = SimpleNamespace(project_path=tmp_path)
+        result = CliRunner().invoke(cli.export, ["--format", "onnx", *arguments], obj=project)
+        result.calls = calls
+        return result
+
+    return run
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    settings = SimpleNamespace(n_folds=5)
+    tagger = SimpleNamespace(labels=["Bark", "Be\x1b[31mll"], settings=settings)
+    monkeypatch.setattr(cli, "_tagger", lambda *_: nullcontext(tagger))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "output_dir"),
+    [
+        ((), "data/07_model_output/export"),
+        (("--data-dir", "results"), "results/07_model_output/export"),
+        (("--data-dir", "s3://bucket/run"), "."),
+        (("--output-dir", "here"), "here"),
+    ],
+)
+def test_an_export_is_written_to_the_data_folder_or_beside_it(
+    loaded, run_export, tmp_path, arguments, output_dir
+):
+    ((found, options),) = run_export(*arguments).calls
+    assert found.absolute() == tmp_path / output_dir
+    assert options == {"format_": "onnx", "folds": []}
+
+
+def test_a_summary_of_an_export_is_printed(loaded, run_export):
+    result = run_export("--output-dir", "here", "--folds", "1,3")
+    assert result.calls[0][1]["folds"] == [1, 3]
+    printed = result.output.splitlines()
+    assert printed[0] == "Converting 2 networks …"
+    assert printed[1] == "here/tagger_onnx: tagger.onnx, preprocessing.npz (12.3 MB)"
+    assert printed[2] == r"2 labels: Bark, Be\x1b[31mll"
+    assert "from Keras: 2e-07 (limit 0.001)" in printed[3]
+    assert "docs/tag_with_onnx.py" in printed[4]
+
+
+def test_folds_are_numbers(loaded, run_export):
+    result = run_export("--folds", "1;3")
+    assert "1;3 is not a list of numbers such as 1,3" in result.output
+    assert (result.exit_code, result.calls) == (2, [])
+
+
+def test_packages_that_are_missing_are_named_before_anything_is_read(run_export, monkeypatch):
+    monkeypatch.setattr("fsat_kedro.inference.export.find_spec", lambda package: None)
+    result = run_export()
+    assert "--format onnx needs tf2onnx, onnx, onnxruntime: uv pip install" in result.output
+    assert (result.exit_code, result.calls) == (1, [])
+
+
+def test_an_ensemble_that_is_not_whole_is_not_exported(data_dir, run_export):
+    Marks(str(data_dir)).mark_unfinished({"mel_pca_weights_2"})
+    unfinished = run_export("--data-dir", str(data_dir))
+    assert "not finished in" in unfinished.output
+    missing = run_export("--data-dir", str(data_dir / "elsewhere"))
+    assert "no trained ensemble in" in missing.output
+    assert (unfinished.exit_code, missing.exit_code, missing.calls) == (1, 1, [])

@@ -212,7 +212,7 @@ def test_a_sound_far_beyond_the_training_clips_has_bounded_components_and_a_warn
     (warning,) = tagger.tag([Sound("noise.wav", file.getvalue())])["warning"]
     assert warning == "unlike every training clip: its tags may be wrong"
     assert (tags["warning"] == "").all()
-    (components,), projector = seen[0].components, tagger._projector
+    (components,), projector = seen[0].components, tagger.projector
     limits = np.float32([projector.minimum, projector.maximum])
     assert (components == limits).any()
     np.testing.assert_array_equal(components, np.clip(components, *limits))
