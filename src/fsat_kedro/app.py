@@ -27,7 +27,7 @@ from fsat_kedro.data.label_corrections import TABLE
 from fsat_kedro.data.raw_files import open_raw_file, printable
 from fsat_kedro.datasets import RaggedDataset, TableDataset
 from fsat_kedro.errors import InputError, UnreadableError
-from fsat_kedro.evaluation.label_review import Decisions, LabelReview
+from fsat_kedro.evaluation.label_review import LabelReview
 from fsat_kedro.evaluation.previews import encode_audio, encode_mel
 from fsat_kedro.evaluation.report import format_percent
 from fsat_kedro.files import is_url
@@ -37,7 +37,7 @@ from fsat_kedro.inference.tagger import Sound, Tagger
 from fsat_kedro.inference.timeline import Timeline, audacity_labels, tag_recording
 from fsat_kedro.parameters import LogMel, Tag
 
-_MAX_FILE_SIZE = "300mb"
+_MAX_MEGABYTES = 300
 _MAX_DRAWN_SECONDS = 600
 _CHUNK_SECONDS = 10
 _MAX_COLUMNS = 640
@@ -130,7 +130,7 @@ def make_app(page: gr.Blocks, host: str) -> FastAPI:
         theme=_theme(),
         footer_links=[],
         run_history=False,
-        max_file_size=_MAX_FILE_SIZE,
+        max_file_size=f"{_MAX_MEGABYTES}mb",
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
@@ -146,7 +146,7 @@ def _theme() -> gr.themes.Base:
     """Return the theme, with fonts of the system."""
     return gr.themes.Default(
         primary_hue="blue",
-        neutral_hue="slate",
+        neutral_hue="gray",
         font=["system-ui", "sans-serif"],
         font_mono=["ui-monospace", "monospace"],
     ).set(
@@ -159,6 +159,24 @@ def _theme() -> gr.themes.Base:
         button_primary_background_fill_dark="#2d5f99",
         button_primary_background_fill_hover_dark="#3a72b3",
         button_primary_text_color="#fff",
+        button_secondary_background_fill="#fff",
+        button_secondary_background_fill_hover="#e3eaf3",
+        button_secondary_background_fill_dark="#1c2127",
+        button_secondary_background_fill_hover_dark="#2b3a4c",
+        button_secondary_border_color="#d5d9df",
+        button_secondary_border_color_dark="#39414b",
+        button_border_width="1px",
+        button_border_width_dark="1px",
+        block_background_fill_dark="#1c2127",
+        block_label_background_fill_dark="#1c2127",
+        input_background_fill_dark="#121519",
+        border_color_primary_dark="#39414b",
+        block_border_color_dark="#39414b",
+        block_label_text_color="#5a6470",
+        block_label_text_color_dark="#a0a9b5",
+        body_text_color_subdued="#5a6470",
+        body_text_color_subdued_dark="#a0a9b5",
+        block_radius="8px",
     )
 
 
@@ -177,23 +195,24 @@ def build_page(
             with gr.Tab("Tag a sound"):
                 _build_tagging(tagger, settings)
             with gr.Tab("Wrong labels"):
-                _build_review(review, tagger.settings.log_mel, command)
+                _build_review(page, review, tagger.settings.log_mel, command)
     page.queue(api_open=False, max_size=16)
     return page
 
 
 def _html(value: str = "", *, visible: bool = True) -> gr.HTML:
-    return gr.HTML(value, visible=visible, elem_classes="page", js_on_load=None)
+    return gr.HTML(value, visible=visible, elem_classes="page", js_on_load=None, padding=False)
 
 
 # Tagging
 
 
 def _build_tagging(tagger: Tagger, settings: Tag) -> None:
+    _html(_render("tagging_help", f"{_MAX_MEGABYTES} MB"))
     audio = gr.Audio(
         sources=["upload", "microphone"],
         type="filepath",
-        label=f"Sound: WAV, FLAC, Ogg, MP3 or AIFF, up to {_MAX_FILE_SIZE.upper()}",
+        label="Sound",
         editable=False,
         buttons=[],
     )
@@ -300,13 +319,18 @@ def _write_files(timeline: Timeline, stem: str) -> tuple[str | None, str | None]
     """Write the files to download, and return their paths."""
     if timeline.reason:
         return None, None
-    folder = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR")))
+    folder = _temporary_folder()
     table, labels = folder / f"{stem}_timeline.csv", folder / f"{stem}_labels.txt"
     TableDataset(filepath=str(table), save_args={"index": False, "float_format": "%.4f"}).save(
         timeline.segments
     )
     labels.write_text(audacity_labels(timeline.segments), "utf-8")
     return str(table), str(labels)
+
+
+def _temporary_folder() -> Path:
+    """Return a new folder, which ends with the server."""
+    return Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
 
 
 # Spectrograms
@@ -367,14 +391,13 @@ def _clock(seconds: float) -> str:
 
 
 class _Shown(NamedTuple):
-    """The parts of the tab that show a clip."""
+    """The parts of the tab that show a clip, or their values."""
 
-    position: gr.HTML
-    clip: gr.HTML
-    choice: gr.Radio
-    other: gr.Dropdown
-    note: gr.Textbox
-    count: gr.HTML
+    clip: Any
+    choice: Any
+    other: Any
+    note: Any
+    count: Any
 
 
 def load_review(data_dir: str, raw_dir: Path | None) -> LabelReview | str:
@@ -423,125 +446,105 @@ def _writable(raw_dir: Path | None, paths: pd.Series) -> Path | None:
     return raw_dir if os.access(raw_dir, os.W_OK) else None
 
 
-def _build_review(review: LabelReview | str, settings: LogMel, command: str) -> None:
+def _build_review(page: gr.Blocks, review: LabelReview | str, show: LogMel, command: str) -> None:
     if isinstance(review, str):
         _html(_render("message", review))
         return
     if not len(review.clips):
-        _html(_render("message", "No label is doubtful: nothing to correct."))
+        _html(_render("message", "No label is doubtful: there is nothing to correct."))
         return
-    index, decisions = gr.State(0), gr.State({})
     _html(_render("review_help", len(review.clips)))
-    position, clip = _html(), _html()
+    index, clip = gr.State(0), _html()
     choice = gr.Radio([], label="Correct label")
-    other = gr.Dropdown([], label="Another class", visible=len(review.predictions.labels) > 2)
-    note = gr.Textbox(label="Note (optional)", max_length=200, max_lines=1)
+    with gr.Row():
+        other = gr.Dropdown([], label="Another class", visible=len(review.predictions.labels) > 2)
+        note = gr.Textbox(label="Note (optional)", max_length=200, max_lines=1)
+    count = _html()
     with gr.Row():
         back, forward = gr.Button("Previous"), gr.Button("Next", variant="primary")
-    count = _html()
-    save = gr.Button("Save the corrections")
+        save = gr.Button("Save")
     saved = _html(visible=False)
-    download = gr.DownloadButton("Download label_corrections.csv", visible=False)
-    shown = _Shown(position, clip, choice, other, note, count)
-    inputs = [index, decisions, choice, other, note]
-    settled = {"show_progress": "hidden", "api_visibility": "private"}
+    download = gr.DownloadButton(f"Download {TABLE}", visible=False)
+    shown = _Shown(clip, choice, other, note, count)
+    inputs = [index, choice, other, note]
+    options: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
 
-    def move(steps: int, *values: Any) -> tuple:
-        decisions, at = _decide(review, *values), values[0] + steps
-        at = min(max(at, 0), len(review.clips) - 1)
-        return at, decisions, *_show_clip(review, settings, at, decisions)
+    def move(steps: int, index: int, *decision: Any) -> tuple:
+        _decide(review, index, *decision)
+        index = min(max(index + steps, 0), len(review.clips) - 1)
+        return index, *_show_clip(review, show, index)
 
-    def start() -> tuple:
-        try:
-            decisions = review.saved()
-        except InputError:  # `save` says what is wrong.
-            decisions = {}
-        return 0, decisions, *_show_clip(review, settings, 0, decisions)
-
-    def decide(*values: Any) -> tuple:
-        decisions = _decide(review, *values)
-        return decisions, _render_count(review, decisions)
+    def decide(*values: Any) -> str:
+        _decide(review, *values)
+        return _render_count(review)
 
     def write(*values: Any) -> tuple:
-        decisions = _decide(review, *values)
-        return decisions, *_save(review, decisions, command)
+        _decide(review, *values)
+        return _render_count(review), *_save(review, command)
 
-    # A page that is loaded again shows what was saved.
-    gr.context.Context.root_block.load(start, outputs=[index, decisions, *shown], **settled)
+    page.load(lambda: (0, *_show_clip(review, show, 0)), outputs=[index, *shown], **options)
     for button, steps in ((back, -1), (forward, 1)):
-        button.click(partial(move, steps), inputs, [index, decisions, *shown], **settled)
-    other.input(lambda: _OTHER, outputs=choice, **settled).then(
-        decide, inputs, [decisions, count], **settled
-    )
-    choice.input(decide, inputs, [decisions, count], **settled)
-    save.click(write, inputs, [decisions, saved, download], **settled)
+        button.click(partial(move, steps), inputs, [index, *shown], **options)
+    choice.input(decide, inputs, count, **options)
+    other.input(lambda: _OTHER, outputs=choice, **options).then(decide, inputs, count, **options)
+    save.click(write, inputs, [count, saved, download], **options)
 
 
 def _decide(
-    review: LabelReview,
-    index: int,
-    decisions: Decisions,
-    choice: str | None,
-    other: str | None,
-    note: str,
-) -> Decisions:
-    """Return the decisions with that of the clip that is shown, if one is made."""
+    review: LabelReview, index: int, choice: str | None, other: str | None, note: str
+) -> None:
+    """Add the decision on a clip, if one is made."""
     clip = review.clips.iloc[index]
     labels = {_KEEP: clip["label"], _SUGGESTED: clip["suggested"], _OTHER: other, _DROP: ""}
     label = labels.get(choice or "")
-    if label is None:
-        return decisions
-    return {**decisions, clip["fname"]: (label, note.strip())}
+    decision = None if label is None else (label, note.strip())
+    if decision and decision != review.saved.get(clip["fname"]):
+        review.decided[clip["fname"]] = decision
 
 
-def _show_clip(review: LabelReview, settings: LogMel, index: int, decisions: Decisions) -> _Shown:
-    """Return the values of the parts that show a clip."""
+def _show_clip(review: LabelReview, settings: LogMel, index: int) -> _Shown:
     clip = review.clips.iloc[index]
-    label, note = decisions.get(clip["fname"], (None, ""))
+    label, note = review.decisions.get(clip["fname"], (None, ""))
     others = [x for x in review.predictions.labels if x not in (clip["label"], clip["suggested"])]
-    named = {clip["label"]: _KEEP, clip["suggested"]: _SUGGESTED, "": _DROP, None: None}
     choices = [
         (f"{printable(clip['label'])} (keep)", _KEEP),
         (f"{printable(clip['suggested'])} (suggested)", _SUGGESTED),
         *([("another class", _OTHER)] if others else []),
         ("none: drop the clip", _DROP),
     ]
-    wave = review.sound(clip["row"])
-    exemplar = review.exemplars[clip["suggested"]]
+    chosen = {clip["label"]: _KEEP, clip["suggested"]: _SUGGESTED, "": _DROP, None: None}
+    wave, exemplar = review.sound(clip["row"]), review.exemplars[clip["suggested"]]
     html = _render(
         "clip",
-        clip,
-        draw(wave, settings),
-        encode_audio(wave),
+        *(clip, f"{index + 1} of {len(review.clips)}", draw(wave, settings), encode_audio(wave)),
         review.predictions.clips["fname"].iloc[exemplar],
         encode_audio(review.sound(exemplar)),
     )
     return _Shown(
-        position=_render("position", index + 1, len(review.clips)),
         clip=html,
-        choice=gr.update(choices=choices, value=named.get(label, _OTHER)),
+        choice=gr.update(choices=choices, value=chosen.get(label, _OTHER)),
         other=gr.update(choices=others, value=label if label in others else None),
         note=note,
-        count=_render_count(review, decisions),
+        count=_render_count(review),
     )
 
 
-def _render_count(review: LabelReview, decisions: Decisions) -> str:
-    n_decided = review.clips["fname"].isin(list(decisions)).sum()
-    return _render("count", n_decided, len(review.clips))
+def _render_count(review: LabelReview) -> str:
+    return _render("count", len(review.decisions), len(review.clips))
 
 
-def _save(review: LabelReview, decisions: Decisions, command: str) -> tuple:
-    """Save the decisions; return what the page says of it, and the file to download."""
-    if not decisions:
-        return _shown(_render("message", "Nothing is decided yet.")), gr.update(visible=False)
+def _save(review: LabelReview, command: str) -> tuple:
+    """Save what is decided; return what the page says of it, and the file to download."""
+    hidden = gr.update(visible=False)
+    if not review.decisions:
+        return _shown(_render("message", "Nothing is decided yet.")), hidden
     try:
-        content, path = review.save(decisions)
+        content, path = review.save()
     except (InputError, OSError) as error:
-        return _shown(_render("message", f"Not saved: {error}", "error")), gr.update(visible=False)
-    file = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR")), TABLE)
+        return _shown(_render("message", f"Not saved: {error}", "error")), hidden
+    file = _temporary_folder() / TABLE
     file.write_bytes(content)
-    message = _render("saved", len(decisions), path and str(path), command)
+    message = _render("saved", len(review.decisions), path and str(path), command)
     return _shown(message), gr.update(value=str(file), visible=True)
 
 

@@ -476,12 +476,3 @@ class Parameters(_Group):
     download: Download
     demo: Demo | None
     """None if the raw folder has clips already."""
-
-
-class Tag(_Group):
-    """Stand-in."""
-
-    timeline: bool = False
-    window_seconds: float = 2.0
-    hop_seconds: float = 0.5
-    threshold: float = 0.5

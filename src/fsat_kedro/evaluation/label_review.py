@@ -1,6 +1,6 @@
 """Doubtful labels of training clips one by one, with their sounds, and what is decided of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from fsat_kedro.data.label_corrections import (
 )
 from fsat_kedro.data.ragged import RaggedArray
 from fsat_kedro.data.raw_files import normalize_filename, printable
+from fsat_kedro.errors import InputError
 from fsat_kedro.evaluation.label_issues import find_label_issues
 from fsat_kedro.evaluation.misclassified import find_exemplars
 from fsat_kedro.evaluation.predictions import Predictions
@@ -34,11 +35,13 @@ class LabelReview:
         predictions: out-of-fold.
         audio: item i is the clip of row i, (n_i,) at 44.1 kHz.
         raw_dir: folder that corrections are written to; None if it is not known or not there.
+        decided: the decisions that are made here; whoever reviews adds to them.
     """
 
     predictions: Predictions
     audio: RaggedArray
     raw_dir: Path | None
+    decided: Decisions = field(default_factory=dict)
 
     @cached_property
     def clips(self) -> pd.DataFrame:
@@ -61,20 +64,25 @@ class LabelReview:
         """Return the beginning of a clip, (n,) float32 at 44.1 kHz."""
         return np.array(self.audio[row][: _MAX_SECONDS * SAMPLE_RATE])
 
+    @cached_property
     def saved(self) -> Decisions:
-        """Return what the table in the raw folder says of the doubtful labels.
-
-        Raises:
-            InputError: the table is invalid.
-        """
-        table, _ = self._existing()
+        """What the table in the raw folder said of the doubtful labels when it was first asked."""
+        try:
+            table, _ = self._existing()
+        except InputError:  # `save` says what is wrong.
+            return {}
         names = table["fname"].map(normalize_filename)
         known = dict(zip(names, zip(table["label"], table["note"], strict=True), strict=True))
         found = {fname: known.get(normalize_filename(fname)) for fname in self.clips["fname"]}
         return {fname: decision for fname, decision in found.items() if decision is not None}
 
-    def save(self, decisions: Decisions) -> tuple[bytes, Path | None]:
-        """Write decisions into the raw folder, beside the corrections that are there.
+    @property
+    def decisions(self) -> Decisions:
+        """All decisions, saved or not."""
+        return {**self.saved, **self.decided}
+
+    def save(self) -> tuple[bytes, Path | None]:
+        """Write what is decided into the raw folder, beside the corrections that are there.
 
         Returns:
             The whole table as CSV, and the path that it was written to; None without a raw folder.
@@ -84,7 +92,7 @@ class LabelReview:
             OSError: the folder cannot be written to.
         """
         table, path = self._existing()
-        content = format_corrections(merge_corrections(table, decisions))
+        content = format_corrections(merge_corrections(table, self.decided))
         if path is not None:
             with open_atomic(path) as file:
                 file.write(content)
