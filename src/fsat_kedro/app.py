@@ -25,7 +25,8 @@ from fsat_kedro.audio.decoding import SAMPLE_RATE, UnusableClipError, decode
 from fsat_kedro.audio.log_mel import band_centers, decibels, log_mel
 from fsat_kedro.data.label_corrections import TABLE
 from fsat_kedro.data.raw_files import open_raw_file, printable
-from fsat_kedro.datasets import RaggedDataset, TableDataset
+from fsat_kedro.datasets import RaggedDataset
+from fsat_kedro.datasets.table_dataset import spreadsheet_safe
 from fsat_kedro.errors import InputError, UnreadableError
 from fsat_kedro.evaluation.label_review import LabelReview
 from fsat_kedro.evaluation.previews import encode_audio, encode_mel
@@ -177,6 +178,16 @@ def _theme() -> gr.themes.Base:
         body_text_color_subdued="#5a6470",
         body_text_color_subdued_dark="#a0a9b5",
         block_radius="8px",
+        color_accent="#2d5f99",
+        checkbox_label_background_fill_dark="#121519",
+        checkbox_label_background_fill_hover_dark="#2b3a4c",
+        checkbox_label_background_fill_selected="#e3eaf3",
+        checkbox_label_background_fill_selected_dark="#2b3a4c",
+        checkbox_border_color="#5a6470",
+        checkbox_border_color_dark="#a0a9b5",
+        checkbox_background_color_dark="#121519",
+        checkbox_background_color_selected="#2d5f99",
+        checkbox_background_color_selected_dark="#8db7ea",
     )
 
 
@@ -257,7 +268,7 @@ def _tag(tagger: Tagger, settings: Tag, path: str | None) -> Iterator[tuple]:
     )
     timeline = tag_recording(tagger, sound, settings)
     html = tags + _render_timeline(timeline, picture, settings)
-    yield hidden, _shown(html), gr.update(visible=True), *_write_files(timeline, Path(path).stem)
+    yield hidden, _shown(html), gr.update(visible=not timeline.reason), *_write_files(timeline, Path(path).name)
 
 
 def _shown(html: str) -> dict:
@@ -301,7 +312,9 @@ def lanes_of(
     drawn = segments[segments["start"] < seconds]
     lengths = (drawn["end"].clip(upper=seconds) - drawn["start"]).groupby(drawn["label"]).sum()
     lanes = []
-    for label in lengths.nlargest(_MAX_LANES).index:
+    longest = lengths.nlargest(_MAX_LANES).index
+    # In the order in which they begin.
+    for label in drawn.loc[drawn["label"].isin(longest), "label"].unique():
         events = [
             (
                 x.start / seconds,
@@ -315,15 +328,14 @@ def lanes_of(
     return lanes
 
 
-def _write_files(timeline: Timeline, stem: str) -> tuple[str | None, str | None]:
+def _write_files(timeline: Timeline, name: str) -> tuple[str | None, str | None]:
     """Write the files to download, and return their paths."""
     if timeline.reason:
         return None, None
     folder = _temporary_folder()
-    table, labels = folder / f"{stem}_timeline.csv", folder / f"{stem}_labels.txt"
-    TableDataset(filepath=str(table), save_args={"index": False, "float_format": "%.4f"}).save(
-        timeline.segments
-    )
+    table, labels = folder / f"{name}.segments.csv", folder / f"{name}.labels.txt"
+    segments = spreadsheet_safe(timeline.segments)
+    table.write_text(segments.to_csv(index=False, float_format="%.6f"), "utf-8")
     labels.write_text(audacity_labels(timeline.segments), "utf-8")
     return str(table), str(labels)
 
@@ -353,7 +365,7 @@ def draw(wave: np.ndarray, settings: LogMel) -> Picture:
     n_columns = max(1, _MAX_COLUMNS // len(chunks))
     mel = np.concatenate([_few_columns(chunk, settings, n_columns) for chunk in chunks])
     seconds = len(wave) / SAMPLE_RATE
-    step = next((x for x in _TIME_STEPS if seconds / x <= 6), _TIME_STEPS[-1])
+    step = next((x for x in _TIME_STEPS if seconds / x <= 8), _TIME_STEPS[-1])
     times = [(t / seconds, _clock(t)) for t in np.arange(0, seconds * 0.97, step)]
     centers = band_centers(settings.kind, settings.sample_rate, settings.n_mels)
     bands = np.arange(settings.n_mels)
@@ -363,7 +375,7 @@ def draw(wave: np.ndarray, settings: LogMel) -> Picture:
         if centers[0] < hertz < centers[-1]
     ]
     caption = "Log-mel spectrogram: brighter is louder, within 80 dB; time in seconds"
-    if seconds >= _TIME_STEPS[-4]:
+    if seconds >= 60:
         caption = caption.replace("in seconds", "in minutes and seconds")
     if len(wave) >= _MAX_DRAWN_SECONDS * SAMPLE_RATE:
         caption += f". Only the first {_MAX_DRAWN_SECONDS // 60} minutes are drawn"

@@ -19,7 +19,7 @@ _INSTALL_APP = 'uv pip install --constraint requirements.lock --editable ".[app]
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fsat_kedro.inference.tagger import Tagger
+    from fsat_kedro.inference.tagger import Sound, Tagger
 
 
 @click.group(name="fsat_kedro")
@@ -52,16 +52,38 @@ cli.add_command(run)
     "--data-dir",
     help="Folder or url with the results of a training. By default that of the environment.",
 )
+@click.option(
+    "--timeline",
+    is_flag=True,
+    help="Tell what is heard when, for recordings longer than a clip; also as files for a "
+    "spreadsheet and for Audacity.",
+)
+@click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for the files of --timeline. By default that of each recording.",
+)
 @click.pass_obj
-def tag(metadata: ProjectMetadata, files: list[Path], env: str | None, data_dir: str) -> None:
+def tag(
+    metadata: ProjectMetadata,
+    files: list[Path],
+    env: str | None,
+    data_dir: str,
+    timeline: bool,
+    output_dir: Path | None,
+) -> None:
     """Tag sound files with the trained ensemble.
 
     To tag a whole folder: `kedro run --pipelines tag --params tag_dir=FOLDER`.
     """
     from fsat_kedro.inference.tagger import Sound
 
+    sounds = [Sound(printable(file.name), str(file.absolute())) for file in files]
     with _tagger(*_folders(metadata, env, data_dir)) as tagger:
-        tags = tagger.tag([Sound(printable(file.name), str(file.absolute())) for file in files])
+        if timeline:
+            _print_timelines(tagger, dict(zip(files, sounds, strict=True)), env, output_dir)
+            return
+        tags = tagger.tag(sounds)
     for file, row in zip(files, tags.itertuples(index=False), strict=True):
         click.echo(f"{printable(str(file))}\n{_format_tags(row)}")
 
@@ -135,6 +157,71 @@ def app(
         port=port,
         open_browser=browser,
     )
+def _print_timelines(
+    tagger: "Tagger", sounds: "dict[Path, Sound]", env: str | None, output_dir: Path | None
+) -> None:
+    """Print the segments of recordings, and write them and the windows beside each."""
+    from fsat_kedro.inference.timeline import audacity_labels, tag_recording
+    from fsat_kedro.parameters import Tag
+    from fsat_kedro.pipeline_registry import configured_parameters
+
+    folders = {file: output_dir or file.absolute().parent for file in sounds}
+    if len({(folder, file.name) for file, folder in folders.items()}) < len(folders):
+        raise click.ClickException("two files of one name: tag them in two commands")
+    settings = Tag.model_validate(configured_parameters(env)["tag"])
+    for file, sound in sounds.items():
+        found = tag_recording(tagger, sound, settings)
+        click.echo(printable(str(file)))
+        if found.reason:
+            click.echo(f"  rejected: {found.reason}")
+            continue
+        for row in found.segments.itertuples(index=False):
+            span = f"{_clock(row.start)} to {_clock(row.end)}"
+            click.echo(f"  {span}  {row.probability:6.1%}  {printable(row.label)}")
+        if found.segments.empty:
+            click.echo(f"  no tag has a probability of {settings.threshold:.0%} anywhere")
+        if found.warning:
+            click.echo(f"  warning: {found.warning}")
+        _write(
+            folders[file],
+            {
+                f"{file.name}.segments.csv": _csv(found.segments),
+                f"{file.name}.windows.csv": _csv(found.windows),
+                f"{file.name}.labels.txt": audacity_labels(found.segments),
+            },
+        )
+
+
+def _csv(table: "pd.DataFrame") -> str:
+    from fsat_kedro.datasets.table_dataset import spreadsheet_safe
+
+    return spreadsheet_safe(table).to_csv(index=False, float_format="%.6f")
+
+
+def _write(folder: Path, texts: dict[str, str]) -> None:
+    """Write files into a folder, and print where they are.
+
+    Raises:
+        ClickException: the folder cannot be written to.
+    """
+    from fsat_kedro.files import open_atomic
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            with open_atomic(folder / name) as file:
+                file.write(text.encode())
+            click.echo(f"  written: {printable(str(folder / name))}")
+    except OSError as error:
+        reason = f"{printable(str(folder))} cannot be written to ({error.strerror})"
+        raise click.ClickException(f"{reason}: name another folder with --output-dir") from error
+
+
+def _clock(seconds: float) -> str:
+    """Format a time as h:mm:ss.s."""
+    minutes, rest = divmod(round(seconds, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02}:{rest:04.1f}"
 
 
 def _folders(metadata: ProjectMetadata, env: str | None, data_dir: str | None) -> tuple[str, str]:

@@ -59,7 +59,7 @@ def map_clips(
         items: read lazily, as processes become free.
         n_jobs: number of processes; −1 for one per core or all workers, 1 to stay in this one.
         total: number of items.
-        description: text before the progress bar.
+        description: text before the progress bar; "" for no bar.
         seconds: duration of each item's sound, for a bar in hours of audio.
     """
     on_cluster = _on_dask_worker()
@@ -190,7 +190,7 @@ def _progress_bar(
 ) -> tqdm:
     """Create a bar that shows itself in a terminal, or logs a line from time to time."""
     # `disable=None` hides the bar where the output goes to a file or a pipe.
-    options: dict[str, Any] = {"desc": description, "disable": None}
+    options: dict[str, Any] = {"desc": description, "disable": None if description else True}
     if log:
         times = dict.fromkeys(("delay", "mininterval", "maxinterval"), _LOG_SECONDS)
         options |= {"file": _LogStream(), **times}

@@ -415,6 +415,28 @@ class NetworkSettings(_Group):
     cache_dir: str
 
 
+class Tag(_Group):
+    """Tagging of recordings that are longer than a clip."""
+
+    timeline: bool
+    """Whether pipeline `tag` makes a timeline of each file, instead of three tags."""
+    window_seconds: Positive
+    """Length of the windows that a recording is cut into. Each is tagged as a clip."""
+    hop_seconds: Positive
+    """From the start of a window to that of the next."""
+    threshold: Annotated[float, Field(gt=0, le=1)]
+    """Smallest probability of a segment's tag. Below 0.5, segments may overlap."""
+
+    @model_validator(mode="after")
+    def _has_no_gaps(self) -> "Tag":
+        if self.hop_seconds > self.window_seconds:
+            raise ValueError(
+                f"hop_seconds is {self.hop_seconds:g}, more than the {self.window_seconds:g} of "
+                "window_seconds: what lies between two windows would not be tagged"
+            )
+        return self
+
+
 class Report(_Group):
     """The size of the report."""
 
@@ -472,6 +494,7 @@ class Parameters(_Group):
     training: Training
     test_time_crops: TestTimeCrops
     inference: Inference
+    tag: Tag
     report: Report
     download: Download
     demo: Demo | None

@@ -92,7 +92,7 @@ def tags(tagger, sounds):
 
 
 def test_three_tags_come_with_their_probabilities_best_first(tagger, sounds, tags):
-    probabilities = tagger.probabilities(sounds)
+    probabilities = tagger.predict(sounds).probabilities
     assert tags["fname"].tolist() == [sound.name for sound in sounds]
     usable = tags["reason"] == ""
     assert usable.tolist() == [True, False, True, False, True]
@@ -183,10 +183,10 @@ def test_converted_networks_of_other_weights_are_not_used(prepared, sounds, tmp_
     first, second = (models / file for file in weight_files(2))
     first.write_bytes(second.read_bytes())
     describe(models, prepared.settings)
-    found = Tagger.load(models).probabilities(sounds[:1])
-    assert not np.allclose(found, prepared.probabilities(sounds[:1]), rtol=1e-2)
+    found = Tagger.load(models).predict(sounds[:1]).probabilities
+    assert not np.allclose(found, prepared.predict(sounds[:1]).probabilities, rtol=1e-2)
     describe(models, prepared.settings, inference=Inference(runtime="keras"))
-    expected = Tagger.load(models).probabilities(sounds[:1])
+    expected = Tagger.load(models).predict(sounds[:1]).probabilities
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
@@ -205,7 +205,7 @@ def test_a_sound_far_beyond_the_training_clips_has_bounded_components_and_a_warn
 ):
     seen, predict = [], tagger._predict_clips
     monkeypatch.setattr(
-        tagger, "_predict_clips", lambda clips: seen.append(clips) or predict(clips)
+        tagger, "_predict_clips", lambda clips, whole: seen.append(clips) or predict(clips, whole)
     )
     file = BytesIO()
     soundfile.write(file, np.random.default_rng(0).normal(0, 0.1, 22050), 44_100, format="WAV")
@@ -387,7 +387,7 @@ def test_its_tags_are_the_mean_over_folds_of_whole_clips(mel_folder, sounds, mon
         load_network(tagger.settings.model, mel_folder / file, n_mels=32, n_classes=4)
         for file in weight_files(2, "mel")
     ]
-    probabilities = tagger.probabilities(sounds)
+    probabilities = tagger.predict(sounds).probabilities
     for index in (0, 2, 4):
         mel = extract_features(sounds[index], settings=tagger.settings).mel
         scaled = np.clip((mel.T + 80) / 120, 0, 1)[None, ..., None]

@@ -320,7 +320,9 @@ def test_new_predictions_of_a_finished_training_agree_and_train_nothing(
     clips = pd.read_pickle(data / "02_intermediate" / "test_clips.pkl")
     row = clips.index[clips["status"] == "ok"][0]
     sound = Sound(clips["fname"][row], str(sounds / clips["fname"][row]))
-    np.testing.assert_allclose(tagger.probabilities([sound])[0], after["test"][row], rtol=1e-3)
+    np.testing.assert_allclose(
+        tagger.predict([sound]).probabilities[0], after["test"][row], rtol=1e-3
+    )
 
 
 def predictions_of(data):

@@ -6,7 +6,7 @@ Axes: n samples. Signals are mono float32 in −1..1 at 44.1 kHz.
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -69,6 +69,23 @@ class TrimmedClip:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Window:
+    """A part of a recording.
+
+    Attributes:
+        start: seconds from the start of the recording.
+        end: seconds.
+        samples: (n,) float32.
+        warnings: defects of the part; empty for most.
+    """
+
+    start: float
+    end: float
+    samples: np.ndarray
+    warnings: tuple[str, ...] = ()
+
+
 def decode(
     file: BinaryIO, *, max_seconds: float, suffix: str = ""
 ) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -86,24 +103,70 @@ def decode(
         UnusableClipError: not a sound file, another format than its suffix says, no samples, or
             a header that claims much more audio than the file has.
     """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    if size == 0:
-        raise UnusableClipError("an empty file")
-    try:
-        sound = _ForwardSoundFile(file)
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        message = f"not readable as sound: {_error_text(error)}: {_CONVERT}"
-        raise UnusableClipError(message) from error
-    with sound:
-        _require_valid_header(sound, suffix)
-        wave, warnings = _read_mono(sound, max_seconds)
-        if sound.format == "MP3" and not warnings and file.tell() < 0.9 * size:
-            warnings = (f"only {file.tell() / size:.0%} of its bytes are read: {_CONVERT}",)
+    with _open(file, suffix) as sound:
+        blocks = _MonoBlocks(sound, n_max=round(max_seconds * sound.samplerate))
+        wave = np.concatenate([np.zeros(0, np.float32), *blocks])
+        warnings = blocks.warnings(max_seconds) or _unread_warnings(sound, file)
     wave, peak_warnings = _limit_peak(wave)
-    if sound.samplerate != SAMPLE_RATE:
-        wave = librosa.resample(wave, orig_sr=sound.samplerate, target_sr=SAMPLE_RATE)
-    return wave, warnings + peak_warnings
+    return _resample(wave, sound.samplerate), warnings + peak_warnings
+
+
+class Windows:
+    """Consecutive overlapping windows of a sound file of any length, in constant memory.
+
+    A window is decoded as a clip of its length would be, without trimming. The last one ends with
+    the file, and may be shorter than the others. Windows can be read once.
+
+    Args:
+        file: a seekable file.
+        seconds: length of a window.
+        hop_seconds: from the start of a window to that of the next; at most `seconds`.
+        suffix: as for `decode`.
+
+    Attributes:
+        warnings: defects of the file, once all windows are read.
+    """
+
+    def __init__(
+        self, file: BinaryIO, *, seconds: float, hop_seconds: float, suffix: str = ""
+    ) -> None:
+        self._file = file
+        self._seconds = seconds
+        self._hop_seconds = hop_seconds
+        self._suffix = suffix
+        self.warnings: tuple[str, ...] = ()
+
+    def __iter__(self) -> Generator["Window", None, None]:
+        """Yield the windows.
+
+        Raises:
+            UnusableClipError: see `decode`; because of what the header claims, or channels that
+                cancel each other out, at the end of the file only.
+        """
+        with _open(self._file, self._suffix) as sound:
+            blocks = _MonoBlocks(sound)
+            rate, number = sound.samplerate, 0
+            length, buffer, offset = max(1, round(self._seconds * rate)), np.zeros(0, np.float32), 0
+            for block in blocks:
+                buffer = np.concatenate([buffer, block])
+                # The end of the file may be the end of this block: the last window waits.
+                while (start := self._start(number, rate)) + length < offset + len(buffer):
+                    yield self._window(number, buffer[start - offset :][:length], rate)
+                    number += 1
+                    kept = min(self._start(number, rate) - offset, len(buffer))
+                    buffer, offset = buffer[kept:], offset + kept
+            self.warnings = blocks.warnings() or _unread_warnings(sound, self._file)
+            yield self._window(number, buffer[self._start(number, rate) - offset :], rate)
+
+    def _start(self, number: int, rate: int) -> int:
+        """Return the first sample of a window at the file's own rate."""
+        return round(number * self._hop_seconds * rate)
+
+    def _window(self, number: int, wave: np.ndarray, rate: int) -> "Window":
+        start = self._start(number, rate)
+        limited, warnings = _limit_peak(wave.copy())
+        end = (start + len(wave)) / rate
+        return Window(start / rate, end, _resample(limited, rate), warnings)
 
 
 def trim(wave: np.ndarray, *, top_db: float) -> tuple[int, int]:
@@ -174,6 +237,29 @@ class _ForwardSoundFile(soundfile.SoundFile):
         return False
 
 
+def _open(file: BinaryIO, suffix: str) -> _ForwardSoundFile:
+    """Open a sound file whose header is valid.
+
+    Raises:
+        UnusableClipError: see `decode`.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    if size == 0:
+        raise UnusableClipError("an empty file")
+    try:
+        sound = _ForwardSoundFile(file)
+    except (soundfile.SoundFileError, RuntimeError) as error:
+        message = f"not readable as sound: {_error_text(error)}: {_CONVERT}"
+        raise UnusableClipError(message) from error
+    try:
+        _require_valid_header(sound, suffix)
+    except UnusableClipError:
+        sound.close()
+        raise
+    return sound
+
+
 def _require_valid_header(sound: _ForwardSoundFile, suffix: str) -> None:
     formats = _FORMATS.get(suffix.lower())
     if formats is not None and sound.format not in formats:
@@ -184,35 +270,66 @@ def _require_valid_header(sound: _ForwardSoundFile, suffix: str) -> None:
         raise UnusableClipError(f"{sound.channels} channels")
 
 
-def _read_mono(sound: _ForwardSoundFile, max_seconds: float) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read samples (n,) float32 at the file's own rate, up to any damage; and warnings."""
-    n_max = round(max_seconds * sound.samplerate)
-    size = _SMALL_BLOCK if sound.format in ("FLAC", "MP3") else _BLOCK
-    blocks, n_read, n_replaced, peak, damage = [], 0, 0, 0.0, ""
-    while n_read < n_max:
+class _MonoBlocks:
+    """Blocks of a sound file up to any damage, each the mean of its channels (n,) float32.
+
+    Args:
+        sound: the file, at its start.
+        n_max: samples to read, at most.
+    """
+
+    def __init__(self, sound: _ForwardSoundFile, n_max: float = math.inf) -> None:
+        self._sound = sound
+        self._n_max = n_max
+        self._n_read = self._n_replaced = 0
+        # Of single channels, and of their mean.
+        self._channel_peak = self._peak = 0.0
+        self._damage = ""
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield the blocks.
+
+        Raises:
+            UnusableClipError: at the end, if there are no samples, or the channels cancel each
+                other out.
+        """
+        size = _SMALL_BLOCK if self._sound.format in ("FLAC", "MP3") else _BLOCK
+        while (n := int(min(size, self._n_max - self._n_read))) and len(block := self._read(n)):
+            self._channel_peak = max(self._channel_peak, np.abs(block).max())
+            mono = block.mean(axis=1)
+            self._peak = max(self._peak, np.abs(mono).max())
+            self._n_read += len(mono)
+            yield mono
+        if self._n_read == 0:
+            damage = f"not readable as sound: {self._damage}"
+            raise UnusableClipError(damage if self._damage else "no samples")
+        if self._peak < CANCELLATION_RATIO * self._channel_peak:
+            raise UnusableClipError("its channels cancel each other out: keep one of them")
+
+    def _read(self, n: int) -> np.ndarray:
+        """Read up to n samples (n, channels), none at the end or where the file is damaged."""
         try:
-            block = sound.read(min(size, n_max - n_read), dtype="float32", always_2d=True)
+            block = self._sound.read(n, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
-            damage = _error_text(error)
-            break
-        if len(block) == 0:
-            break
-        if not np.abs(block).max() < _INFINITE:  # NaN compares as false.
+            self._damage = _error_text(error)
+            return np.zeros((0, 1), np.float32)
+        if len(block) and not np.abs(block).max() < _INFINITE:  # NaN compares as false.
             finite = np.abs(block) < _INFINITE
-            n_replaced += finite.size - np.count_nonzero(finite)
-            block = np.where(finite, block, np.float32(0))
-        peak = max(peak, np.abs(block).max())
-        blocks.append(block.mean(axis=1))
-        n_read += len(block)
-    if n_read == 0:
-        raise UnusableClipError(f"not readable as sound: {damage}" if damage else "no samples")
-    wave = np.concatenate(blocks)
-    if np.abs(wave).max() < CANCELLATION_RATIO * peak:
-        raise UnusableClipError("its channels cancel each other out: keep one of them")
-    warnings = (f"{n_replaced} NaN or infinite samples, taken as 0",) if n_replaced else ()
-    if n_read == n_max and n_max < sound.frames < _UNKNOWN_LENGTH:
-        return wave, (*warnings, f"only its first {max_seconds:g} s are used")
-    return wave, warnings + _damage_warnings(sound, n_read, damage)
+            self._n_replaced += finite.size - np.count_nonzero(finite)
+            return np.where(finite, block, np.float32(0))
+        return block
+
+    def warnings(self, max_seconds: float = math.inf) -> tuple[str, ...]:
+        """Return warnings about the file, once all blocks are read.
+
+        Raises:
+            UnusableClipError: see `_damage_warnings`.
+        """
+        n = self._n_replaced
+        warnings = (f"{n} NaN or infinite samples, taken as 0",) if n else ()
+        if self._n_read == self._n_max < self._sound.frames < _UNKNOWN_LENGTH:
+            return (*warnings, f"only its first {max_seconds:g} s are used")
+        return warnings + _damage_warnings(self._sound, self._n_read, self._damage)
 
 
 def _damage_warnings(sound: _ForwardSoundFile, n_read: int, damage: str) -> tuple[str, ...]:
@@ -236,6 +353,22 @@ def _damage_warnings(sound: _ForwardSoundFile, n_read: int, damage: str) -> tupl
     if damage:
         return (f"broken inside, read up to there: {damage}",)
     return tuple(warning for sign, warning in _OGG_DAMAGE.items() if sign in sound.extra_info)[:1]
+
+
+def _unread_warnings(sound: _ForwardSoundFile, file: BinaryIO) -> tuple[str, ...]:
+    """Return a warning if a file, read to its end, has bytes that were not read."""
+    position = file.tell()
+    size = file.seek(0, os.SEEK_END)
+    if sound.format == "MP3" and position < 0.9 * size:
+        return (f"only {position / size:.0%} of its bytes are read: {_CONVERT}",)
+    return ()
+
+
+def _resample(wave: np.ndarray, rate: int) -> np.ndarray:
+    """Resample a wave (n,) from a rate in Hz to 44.1 kHz."""
+    if rate == SAMPLE_RATE:
+        return wave
+    return librosa.resample(wave, orig_sr=rate, target_sr=SAMPLE_RATE)
 
 
 def _limit_peak(wave: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:

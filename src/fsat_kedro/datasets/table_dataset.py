@@ -35,11 +35,16 @@ class TableDataset(CSVDataset):
 
     def save(self, data: pd.DataFrame) -> None:
         """Write the table, in place of what was there."""
-        super().save(_map_texts(data, _neutralize))
+        super().save(spreadsheet_safe(data))
 
     def load(self) -> pd.DataFrame:
         """Load the table."""
         return _map_texts(super().load(), _restore)
+
+
+def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table without cells that a spreadsheet would run, as `TableDataset` saves it."""
+    return _map_texts(table, _neutralize)
 
 
 def _map_texts(table: pd.DataFrame, function: Any) -> pd.DataFrame:

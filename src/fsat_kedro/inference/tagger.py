@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveInt, ValidationError
 
-from fsat_kedro.audio.decoding import read_clip
+from fsat_kedro.audio.decoding import TrimmedClip, read_clip
 from fsat_kedro.audio.log_mel import log_mel
 from fsat_kedro.audio.projection import Projector, load_projector
 from fsat_kedro.audio.summary_features import compile_librosa, feature_names, summary_features
@@ -113,12 +113,13 @@ class Sound:
 
     Attributes:
         name: file name. What is drawn for a sound depends on it, as in the pipelines.
-        content: location of the file (see `raw_files`), or its bytes.
+        content: location of the file (see `raw_files`), its bytes, or samples (n,) as of
+            `decoding`, which are not trimmed.
         reason: why it must not be read; "" if it may be.
     """
 
     name: str
-    content: str | bytes
+    content: str | bytes | np.ndarray
     reason: str = ""
 
 
@@ -136,6 +137,18 @@ class ExtractedFeatures(NamedTuple):
     summary: np.ndarray
     reason: str
     warning: str
+
+
+class SoundPredictions(NamedTuple):
+    """What an ensemble says of n sounds.
+
+    Attributes:
+        probabilities: (n, c); NaN for a rejected sound.
+        remarks: n rows: reason of the rejection or "", warning or "".
+    """
+
+    probabilities: np.ndarray
+    remarks: pd.DataFrame
 
 
 class Tagger:
@@ -211,21 +224,29 @@ class Tagger:
             there are fewer classes or the sound was rejected; reason of the rejection or "";
             warning (what is odd about the sound) or "".
         """
-        with self._working:
-            probabilities, features = self._predict(sounds, n_jobs, spool_dir)
+        predictions = self.predict(sounds, n_jobs=n_jobs, spool_dir=spool_dir)
         names = pd.DataFrame({"fname": [sound.name for sound in sounds]})
-        remarks = pd.DataFrame(features)[["reason", "warning"]]
-        return pd.concat([names, rank_labels(probabilities, self.labels), remarks], axis=1)
+        ranked = rank_labels(predictions.probabilities, self.labels)
+        return pd.concat([names, ranked, predictions.remarks], axis=1)
 
-    def probabilities(self, sounds: Sequence[Sound], *, n_jobs: int = 1) -> np.ndarray:
-        """Return the probabilities that `tag` ranks, (n, c); NaN for a rejected sound."""
-        with self._working:
-            return self._predict(sounds, n_jobs, None)[0]
+    def predict(
+        self,
+        sounds: Sequence[Sound],
+        *,
+        n_jobs: int = 1,
+        spool_dir: Path | str | None = None,
+        whole: bool = False,
+        description: str = "features",
+    ) -> SoundPredictions:
+        """Predict sounds, with what `tag` has to say of each.
 
-    def _predict(
-        self, sounds: Sequence[Sound], n_jobs: int, spool_dir: Path | str | None
-    ) -> tuple[np.ndarray, list[ExtractedFeatures]]:
-        """Return probabilities (n, c), and the features without their spectrograms."""
+        Args:
+            sounds: at least one.
+            n_jobs: see `tag`.
+            spool_dir: see `tag`.
+            whole: predict each sound once by each network, whatever crops the settings say.
+            description: text before the progress bar; "" for no bar.
+        """
         from fsat_kedro.modelling.crops import Clips
 
         features: list[ExtractedFeatures] = []
@@ -235,21 +256,22 @@ class Tagger:
                 compile_librosa()
             function = partial(extract_features, settings=self.settings)
             for each in map_clips(
-                function, sounds, n_jobs=n_jobs, total=len(sounds), description="features"
+                function, sounds, n_jobs=n_jobs, total=len(sounds), description=description
             ):
                 # Spectrograms are large: `gather` writes them to disk at once.
                 features.append(each._replace(mel=each.mel[:0]))
                 yield each.mel
 
-        gathered = gather(mels(), spool_dir=spool_dir or gettempdir())
-        usable = np.flatnonzero([not each.reason for each in features])
-        probabilities = np.full((len(sounds), len(self.labels)), np.nan)
-        if len(usable):
-            components = self._project(features, usable) if self._projector else None
-            names = [sound.name for sound in sounds]
-            clips = Clips(usable, names, gathered, components, self._mel_statistics)
-            probabilities[usable] = self._predict_clips(clips)[usable]
-        return probabilities, features
+        with self._working:
+            gathered = gather(mels(), spool_dir=spool_dir or gettempdir())
+            usable = np.flatnonzero([not each.reason for each in features])
+            probabilities = np.full((len(sounds), len(self.labels)), np.nan)
+            if len(usable):
+                components = self._project(features, usable) if self._projector else None
+                names = [sound.name for sound in sounds]
+                clips = Clips(usable, names, gathered, components, self._mel_statistics)
+                probabilities[usable] = self._predict_clips(clips, whole)[usable]
+        return SoundPredictions(probabilities, pd.DataFrame(features)[["reason", "warning"]])
 
     def _project(self, features: list[ExtractedFeatures], usable: np.ndarray) -> np.ndarray:
         """Return components (n, p), NaN for unusable sounds, and warn of sounds that are unlike."""
@@ -261,10 +283,12 @@ class Tagger:
             features[index] = _add_warning(features[index], _UNLIKE)
         return components
 
-    def _predict_clips(self, clips: "Clips") -> np.ndarray:
+    def _predict_clips(self, clips: "Clips", whole: bool) -> np.ndarray:
         from fsat_kedro.modelling.crops import test_time_batches
 
         crops, seed = self.settings.test_time_crops, self.settings.seed
+        if whole:
+            crops = crops.model_copy(update={"subset": "whole"})
         folds = range(1, self.settings.n_folds + 1)
         batches = [test_time_batches(clips, crops, seed=(seed, fold)) for fold in folds]
         networks = self._networks(batches[0].n_crops)
@@ -455,19 +479,7 @@ def _add_warning(features: ExtractedFeatures, warning: str) -> ExtractedFeatures
 
 def extract_features(sound: Sound, *, settings: TaggerSettings) -> ExtractedFeatures:
     """Decode, validate and trim a sound, and compute its features."""
-
-    def open_sound() -> BinaryIO:
-        if isinstance(sound.content, bytes):
-            return BytesIO(sound.content)
-        return open_raw_file(sound.content)
-
-    clip, reason = read_clip(
-        open_sound,
-        reason=sound.reason,
-        suffix=PurePath(sound.name).suffix,
-        top_db=settings.trim.top_db,
-        max_seconds=settings.decoding.max_seconds,
-    )
+    clip, reason = _read(sound, settings)
     warning = "; ".join(clip.warnings)
     if reason:
         no_mel = np.zeros((0, settings.log_mel.n_mels), np.float32)
@@ -475,3 +487,21 @@ def extract_features(sound: Sound, *, settings: TaggerSettings) -> ExtractedFeat
     mel = np.ascontiguousarray(log_mel(clip.samples, **settings.log_mel.model_dump()).T)
     summary = summary_features(clip.samples) if settings.model.summary_features else np.empty(0)
     return ExtractedFeatures(mel, summary, reason, warning)
+
+
+def _read(sound: Sound, settings: TaggerSettings) -> tuple[TrimmedClip, str]:
+    """Return a trimmed clip, or the reason why it cannot be used."""
+    content = sound.content
+    if isinstance(content, np.ndarray):
+        return TrimmedClip(content, 0, len(content)), sound.reason
+
+    def open_sound() -> BinaryIO:
+        return BytesIO(content) if isinstance(content, bytes) else open_raw_file(content)
+
+    return read_clip(
+        open_sound,
+        reason=sound.reason,
+        suffix=PurePath(sound.name).suffix,
+        top_db=settings.trim.top_db,
+        max_seconds=settings.decoding.max_seconds,
+    )
