@@ -38,6 +38,9 @@ from fsat_kedro.inference.tagger import Sound, Tagger
 from fsat_kedro.inference.timeline import Timeline, audacity_labels, tag_recording
 from fsat_kedro.parameters import LogMel, Tag
 
+MAX_SECONDS = 60
+"""The tags are those of the first minute of a sound; its timeline has all of it."""
+
 _MAX_MEGABYTES = 300
 _MAX_DRAWN_SECONDS = 600
 _CHUNK_SECONDS = 10
@@ -104,7 +107,9 @@ class Server(uvicorn.Server):
     """A server that can open its page in a browser once it listens."""
 
     def __init__(self, app: FastAPI, host: str, port: int, *, open_browser: bool) -> None:
-        super().__init__(uvicorn.Config(app, host=host, port=port, log_level="warning"))
+        # An open page keeps a connection: do not wait for it at the end.
+        limits = {"timeout_graceful_shutdown": 2}
+        super().__init__(uvicorn.Config(app, host=host, port=port, log_level="error", **limits))
         self._url = f"http://{host}:{port}" if open_browser else None
 
     async def startup(self, sockets: Any = None) -> None:
@@ -118,7 +123,8 @@ class Server(uvicorn.Server):
 
 def make_app(page: gr.Blocks, host: str) -> FastAPI:
     """Return an application with the page alone."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    no_pages = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    app = FastAPI(**no_pages)
     if host in _LOOPBACK:
         # A web site whose name leads here must not reach the page.
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*_LOOPBACK])
@@ -128,6 +134,7 @@ def make_app(page: gr.Blocks, host: str) -> FastAPI:
         page,
         path="/",
         css=css,
+        app_kwargs=no_pages,
         theme=_theme(),
         footer_links=[],
         run_history=False,
@@ -263,7 +270,7 @@ def _tag(tagger: Tagger, settings: Tag, path: str | None) -> Iterator[tuple]:
         yield hidden, _shown(tags + single), hidden, None, None
         return
     yield (
-        _shown(_render("working", "Tagging its parts for the timeline …")),
+        _shown(_render("working", "Tagging its parts for the timeline. An hour of sound takes minutes …")),
         *(_shown(tags + single), hidden, None, None),
     )
     timeline = tag_recording(tagger, sound, settings)
@@ -366,7 +373,7 @@ def draw(wave: np.ndarray, settings: LogMel) -> Picture:
     mel = np.concatenate([_few_columns(chunk, settings, n_columns) for chunk in chunks])
     seconds = len(wave) / SAMPLE_RATE
     step = next((x for x in _TIME_STEPS if seconds / x <= 8), _TIME_STEPS[-1])
-    times = [(t / seconds, _clock(t)) for t in np.arange(0, seconds * 0.97, step)]
+    times = [(t / seconds, _clock(t).split()[0]) for t in np.arange(0, seconds * 0.97, step)]
     centers = band_centers(settings.kind, settings.sample_rate, settings.n_mels)
     bands = np.arange(settings.n_mels)
     frequencies = [
@@ -390,9 +397,9 @@ def _few_columns(wave: np.ndarray, settings: LogMel, n_columns: int) -> np.ndarr
 
 
 def _clock(seconds: float) -> str:
-    """Format a time: seconds with a decimal, or minutes and seconds from a minute on."""
+    """Format a time: 2.5 s, 1:02.5 or 1:00:02.5."""
     if seconds < 60:
-        return f"{seconds:.1f}".removesuffix(".0")
+        return f"{seconds:.1f}".removesuffix(".0") + "\N{NO-BREAK SPACE}s"
     minutes, rest = divmod(round(seconds, 1), 60)
     hours, minutes = divmod(int(minutes), 60)
     shown = f"{rest:04.1f}".removesuffix(".0")

@@ -132,7 +132,7 @@ def app(
 ) -> None:
     """Tag sounds and correct wrong labels on a web page: see docs/app.md."""
     try:
-        from fsat_kedro.app import load_review, serve_page
+        from fsat_kedro.app import MAX_SECONDS, load_review, serve_page
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
@@ -142,7 +142,8 @@ def app(
 
     parameters = configured_parameters(env)
     folders = _folders(metadata, env, data_dir)
-    with _tagger(*folders) as tagger:
+    # Three tags of minutes of sound would say little, and take much memory.
+    with _tagger(*folders, max_seconds=MAX_SECONDS) as tagger:
         review = load_review(folders[0], metadata.project_path / parameters["raw_dir"])
         tagger.prepare()
     # All of the ensemble is in memory now, and a training may replace its files.
