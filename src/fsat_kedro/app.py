@@ -270,12 +270,21 @@ def _tag(tagger: Tagger, settings: Tag, path: str | None) -> Iterator[tuple]:
         yield hidden, _shown(tags + single), hidden, None, None
         return
     yield (
-        _shown(_render("working", "Tagging its parts for the timeline. An hour of sound takes minutes …")),
+        _shown(
+            _render(
+                "working", "Tagging its parts for the timeline. An hour of sound takes minutes …"
+            )
+        ),
         *(_shown(tags + single), hidden, None, None),
     )
     timeline = tag_recording(tagger, sound, settings)
     html = tags + _render_timeline(timeline, picture, settings)
-    yield hidden, _shown(html), gr.update(visible=not timeline.reason), *_write_files(timeline, Path(path).name)
+    yield (
+        hidden,
+        _shown(html),
+        gr.update(visible=not timeline.reason),
+        *_write_files(timeline, Path(path).name),
+    )
 
 
 def _shown(html: str) -> dict:

@@ -158,6 +158,8 @@ def app(
         port=port,
         open_browser=browser,
     )
+
+
 def _print_timelines(
     tagger: "Tagger", sounds: "dict[Path, Sound]", env: str | None, output_dir: Path | None
 ) -> None:
