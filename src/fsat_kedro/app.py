@@ -108,8 +108,11 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, host: str, port: int, *, open_browser: bool) -> None:
         # An open page keeps a connection: do not wait for it at the end.
-        limits = {"timeout_graceful_shutdown": 2}
-        super().__init__(uvicorn.Config(app, host=host, port=port, log_level="error", **limits))
+        super().__init__(
+            uvicorn.Config(
+                app, host=host, port=port, log_level="error", timeout_graceful_shutdown=2
+            )
+        )
         self._url = f"http://{host}:{port}" if open_browser else None
 
     async def startup(self, sockets: Any = None) -> None:
@@ -123,7 +126,7 @@ class Server(uvicorn.Server):
 
 def make_app(page: gr.Blocks, host: str) -> FastAPI:
     """Return an application with the page alone."""
-    no_pages = {"docs_url": None, "redoc_url": None, "openapi_url": None}
+    no_pages: dict[str, Any] = {"docs_url": None, "redoc_url": None, "openapi_url": None}
     app = FastAPI(**no_pages)
     if host in _LOOPBACK:
         # A web site whose name leads here must not reach the page.
@@ -382,11 +385,11 @@ def draw(wave: np.ndarray, settings: LogMel) -> Picture:
     mel = np.concatenate([_few_columns(chunk, settings, n_columns) for chunk in chunks])
     seconds = len(wave) / SAMPLE_RATE
     step = next((x for x in _TIME_STEPS if seconds / x <= 8), _TIME_STEPS[-1])
-    times = [(t / seconds, _clock(t).split()[0]) for t in np.arange(0, seconds * 0.97, step)]
+    times = [(float(t / seconds), _clock(t).split()[0]) for t in np.arange(0, seconds * 0.97, step)]
     centers = band_centers(settings.kind, settings.sample_rate, settings.n_mels)
     bands = np.arange(settings.n_mels)
     frequencies = [
-        ((np.interp(hertz, centers, bands) + 0.5) / settings.n_mels, text)
+        (float(np.interp(hertz, centers, bands) + 0.5) / settings.n_mels, text)
         for hertz, text in _FREQUENCIES.items()
         if centers[0] < hertz < centers[-1]
     ]
