@@ -37,7 +37,7 @@ from fsat_kedro import app
 ATTACK = '<img src="x" onerror="window.hacked = 1">'
 TEMPLATE = "${window.hacked = 1}{{value}} [link](http://192.0.2.1) **bold**"
 LABELS = [ATTACK, "Bark", TEMPLATE, "Meow_" + "o" * 80]
-SETTINGS = Tag(timeline=False, window_seconds=0.5, hop_seconds=0.25, threshold=0.3)
+SETTINGS = Tag(timeline=False, window_seconds=0.5, hop_seconds=0.25, threshold=0.05)
 SHORT, LONG = 0.9, 2.6  # Seconds; a timeline is for more than three windows.
 
 
@@ -220,7 +220,7 @@ def test_a_long_sound_has_a_timeline_and_its_files(open_page, tagger, tmp_path):
     tab = open_page()
     upload(tab, path, wait="table")
     segments = tag_recording(tagger, Sound("long.wav", str(path)), SETTINGS).segments
-    assert len(segments)
+    assert len(segments) > 1
     rows = [x.inner_text().split("\t") for x in tab.query_selector_all("tbody tr")]
     assert [row[2] for row in rows] == segments["label"].tolist()
     assert [row[3] for row in rows] == segments["probability"].map(format_percent).tolist()
