@@ -1,4 +1,4 @@
-"""Commands of the project: Kedro's `run` with `--verbose`, `tag`, `serve` and `export`."""
+"""Commands of the project: Kedro's `run` with `--verbose`, `tag`, `serve`, `app` and `export`."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,6 +12,8 @@ from kedro.framework.startup import ProjectMetadata
 
 from fsat_kedro.data.raw_files import printable
 from fsat_kedro.errors import InputError
+
+_INSTALL_APP = 'uv pip install --constraint requirements.lock --editable ".[app]"'
 
 # Every `kedro` command imports this module: functions import what takes long.
 if TYPE_CHECKING:
@@ -116,6 +118,49 @@ def serve(metadata: ProjectMetadata, env: str | None, data_dir: str, host: str, 
     # All of the ensemble is in memory now, and a training may replace its files.
     click.echo(f"Serving the ensemble of {folders[0]} on http://{host}:{port}")
     Server(service, limits, host=host, port=port).run()
+
+
+@cli.command()
+@env_option
+@click.option(
+    "--data-dir",
+    help="Folder or url with the results of a training. By default that of the environment.",
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=7860, show_default=True, help="Port to listen on.")
+@click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
+@click.pass_obj
+def app(
+    metadata: ProjectMetadata, env: str | None, data_dir: str, host: str, port: int, browser: bool
+) -> None:
+    """Tag sounds and correct wrong labels on a web page: see docs/app.md."""
+    try:
+        from fsat_kedro.app import MAX_SECONDS, load_review, serve_page
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise click.ClickException(f"Gradio is not installed. Install it: {_INSTALL_APP}") from None
+    from fsat_kedro.parameters import Tag
+    from fsat_kedro.pipeline_registry import configured_parameters
+
+    parameters = configured_parameters(env)
+    folders = _folders(metadata, env, data_dir)
+    # Three tags of minutes of sound would say little, and take much memory.
+    with _tagger(*folders, max_seconds=MAX_SECONDS) as tagger:
+        review = load_review(folders[0], metadata.project_path / parameters["raw_dir"])
+        tagger.prepare()
+    # All of the ensemble is in memory now, and a training may replace its files.
+    click.echo(f"The page of {folders[0]} is on http://{host}:{port}; Ctrl-C ends it")
+    serve_page(
+        tagger,
+        Tag.model_validate(parameters["tag"]),
+        review,
+        name=Path(folders[0]).name,
+        command=f"kedro run --env {env}" if env else "kedro run",
+        host=host,
+        port=port,
+        open_browser=browser,
+    )
 
 
 def _print_timelines(

@@ -1,11 +1,19 @@
 """Corrections of labels, on a table of a few clips."""
 
 import logging
+import zipfile
 
 import pandas as pd
 import pytest
 
-from fsat_kedro.data.label_corrections import DROPPED, TABLE, correct_labels
+from fsat_kedro.data.label_corrections import (
+    DROPPED,
+    TABLE,
+    correct_labels,
+    find_corrections,
+    format_corrections,
+    merge_corrections,
+)
 from fsat_kedro.data.layouts import read_fsdkaggle2018
 from fsat_kedro.errors import InputError
 
@@ -85,3 +93,33 @@ def test_a_label_that_no_other_clip_has_is_told(raw, caplog):
 def test_a_table_without_a_column_of_labels_is_refused(raw):
     with pytest.raises(InputError, match="no column label"):
         corrected(raw, "b.wav,Bark", header="fname,class")
+
+
+def test_merged_corrections_replace_those_of_the_same_clip_and_keep_the_others(raw):
+    (raw / TABLE).write_text("fname,label\nB.wav,Bark\nb.wav,Bark\ne\u0301.wav,Bark\n", "utf-8")
+    found, path = find_corrections(raw)
+    merged = merge_corrections(found, {"é.wav": ("", "noise, only"), "c.wav": ("Meow", "")})
+    rows = [["B.wav", "Bark", ""], ["b.wav", "Bark", ""]]
+    rows += [["é.wav", "", "noise, only"], ["c.wav", "Meow", ""]]
+    assert merged.to_numpy().tolist() == rows
+    path.write_bytes(format_corrections(merged))
+    assert find_corrections(raw)[0].to_numpy().tolist() == rows
+
+
+@pytest.mark.parametrize("place", ["", "below", "zipped", "none"])
+def test_new_corrections_go_where_the_next_run_reads_them(raw, place):
+    expected = raw / TABLE
+    if place == "below":
+        expected = raw / "below" / TABLE
+        expected.parent.mkdir()
+    if place == "zipped":
+        with zipfile.ZipFile(raw / "labels.zip", "w") as archive:
+            archive.writestr(TABLE, "fname,label\nb.wav,Bark\n")
+    elif place != "none":
+        expected.write_text("fname,label\nb.wav,Bark\n")
+    found, path = find_corrections(raw)
+    assert found["fname"].tolist() == ([] if place == "none" else ["b.wav"])
+    assert path == expected
+    path.write_bytes(format_corrections(merge_corrections(found, {"c.wav": ("Meow", "")})))
+    clips = correct_labels(read_fsdkaggle2018(raw, "train").table, raw)
+    assert clips["label"].tolist()[1:3] == ["Meow" if place == "none" else "Bark", "Meow"]

@@ -1,9 +1,10 @@
 """Corrections of training labels: the table `label_corrections.csv` in the raw folder.
 
-The report's page writes it (docs/labels.md); every run reads it.
+The pages of the report and of `kedro app` write it (docs/labels.md); every run reads it.
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +16,7 @@ from fsat_kedro.errors import InputError
 logger = logging.getLogger(__name__)
 
 TABLE = "label_corrections.csv"
+_COLUMNS = ["fname", "label", "note"]
 DROPPED = f"dropped in {TABLE}"
 """Reason of the rejection of a clip whose corrected label is empty."""
 
@@ -69,11 +71,46 @@ def correct_labels(clips: pd.DataFrame, raw_dir: Path | str) -> pd.DataFrame:
     return clips
 
 
+def merge_corrections(
+    existing: pd.DataFrame, decided: Mapping[str, tuple[str, str]]
+) -> pd.DataFrame:
+    """Add corrections to a table of them; one replaces those of the same clip.
+
+    Args:
+        existing: fname, label, note.
+        decided: label ("" drops the clip) and note, by file name.
+    """
+    names = {normalize_filename(fname) for fname in decided}
+    kept = existing[~existing["fname"].map(normalize_filename).isin(names)]
+    rows = [(fname, label, note) for fname, (label, note) in decided.items()]
+    return pd.concat([kept, pd.DataFrame(rows, columns=_COLUMNS)], ignore_index=True)
+
+
+def find_corrections(raw_dir: Path | str) -> tuple[pd.DataFrame, Path]:
+    """Return the corrections in a raw folder, and the path that new ones are written to.
+
+    The table is empty if there are none. A table in a zip archive is read; the new one, beside the
+    archive, comes before it.
+
+    Raises:
+        InputError: an invalid table.
+    """
+    path = RawFolder(raw_dir).find_table((TABLE,))
+    if path is None:
+        return pd.DataFrame(columns=_COLUMNS), Path(raw_dir, TABLE)
+    target = Path(path) if Path(path).is_file() else Path(raw_dir, TABLE)
+    return _read_columns(read_raw_file(path), printable(path)).reset_index(drop=True), target
+
+
+def format_corrections(corrections: pd.DataFrame) -> bytes:
+    """Return a table of fname, label and note as CSV in UTF-8."""
+    return corrections.to_csv(index=False).encode()
+
+
 def _read_corrections(path: str, source: str, names: pd.Series) -> pd.DataFrame:
     """Return label and note of each corrected clip, by normalized file name."""
     content = read_raw_file(path)
-    table = read_table(content, source, required=["fname", "label"], optional=["note"])
-    table = table.reindex(columns=["fname", "label", "note"], fill_value="")
+    table = _read_columns(content, source)
     table["name"] = table["fname"].map(normalize_filename)
     require_all(
         table["name"].isin(names), table["fname"], source, "the file name of a training clip"
@@ -88,6 +125,12 @@ def _read_corrections(path: str, source: str, names: pd.Series) -> pd.DataFrame:
             "keep one of them"
         )
     return table.set_index("name")[["label", "note"]]
+
+
+def _read_columns(content: bytes, source: str) -> pd.DataFrame:
+    """Return fname, label and note; the index is the line."""
+    table = read_table(content, source, required=["fname", "label"], optional=["note"])
+    return table.reindex(columns=_COLUMNS, fill_value="")
 
 
 def _warn_of_new_labels(clips: pd.DataFrame, source: str) -> None:

@@ -175,7 +175,7 @@ def _render_template(**content: object) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = _format_percent
+    environment.filters["percent"] = format_percent
     templates = files("fsat_kedro.evaluation") / "templates"
     script, style = ((templates / f"report.{x}").read_text("utf-8") for x in ("js", "css"))
     # The page's policy allows this script only, whatever markup a label contains.
@@ -184,7 +184,7 @@ def _render_template(**content: object) -> str:
     return page.render(script=script, digest=digest, style=style, **content)
 
 
-def _format_percent(fraction: float) -> str:
+def format_percent(fraction: float) -> str:
     """Format a probability so that only an exact 0 or 1 is shown as 0 or 100 %."""
     if 0 < fraction < 0.001:
         return "<0.1%"
