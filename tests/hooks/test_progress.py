@@ -176,6 +176,7 @@ def test_a_run_ends_with_clips_scores_and_paths(lines, catalog):
         "Next: kedro viz run --env demo --include-hooks",
         "Next: mlflow ui",
         "Next: kedro tag --data-dir data FILE",
+        "Next: kedro app --data-dir data",
     ]
 
 

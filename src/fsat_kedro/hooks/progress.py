@@ -76,6 +76,7 @@ class ProgressHooks:
             logger.info("Next: kedro viz run %s--include-hooks", env)
             logger.info("Next: mlflow ui")
             logger.info("Next: kedro tag --data-dir %s FILE", data_dir)
+            logger.info("Next: kedro app --data-dir %s", data_dir)
 
 
 def import_keras_quietly() -> None:
