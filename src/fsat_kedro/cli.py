@@ -1,4 +1,4 @@
-"""Commands of the project: Kedro's `run` with `--verbose`, `tag`, `serve` and `app`."""
+"""Commands of the project: Kedro's `run` with `--verbose`, `tag`, `serve`, `export` and `app`."""
 
 import signal
 import sys
@@ -21,6 +21,7 @@ _INSTALL_APP = 'uv pip install --constraint requirements.lock --editable ".[app]
 if TYPE_CHECKING:
     import pandas as pd
 
+    from fsat_kedro.inference.export import Format
     from fsat_kedro.inference.tagger import Sound, Tagger
 
 
@@ -80,6 +81,8 @@ def tag(
     """
     from fsat_kedro.inference.tagger import Sound
 
+    if output_dir and not timeline:
+        raise click.UsageError("--output-dir is for the files of --timeline: give both")
     sounds = [Sound(printable(file.name), str(file.absolute())) for file in files]
     with _tagger(*_folders(metadata, env, data_dir)) as tagger:
         if timeline:
@@ -229,6 +232,73 @@ def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds, 1), 60)
     hours, minutes = divmod(int(minutes), 60)
     return f"{hours}:{minutes:02}:{rest:04.1f}"
+
+
+def _fold_numbers(context: click.Context, option: click.Parameter, value: str | None) -> list[int]:
+    try:
+        return [int(number) for number in value.split(",")] if value else []
+    except ValueError as error:
+        raise click.BadParameter(f"{value} is not a list of numbers such as 1,3") from error
+
+
+@cli.command()
+@env_option
+@click.option(
+    "--data-dir",
+    help="Folder or url with the results of a training. By default that of the environment.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["onnx", "openvino"]),
+    required=True,
+    help="Format of the networks.",
+)
+@click.option(
+    "--output-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where to make the folder tagger_onnx or tagger_openvino. By default "
+    "07_model_output/export in the data folder; the current folder if that is a url.",
+)
+@click.option(
+    "--folds",
+    callback=_fold_numbers,
+    help="Networks to export, such as 1,3; by default all. Fewer are smaller and faster.",
+)
+@click.pass_obj
+def export(
+    metadata: ProjectMetadata,
+    env: str | None,
+    data_dir: str | None,
+    format_: "Format",
+    output_dir: Path | None,
+    folds: list[int],
+) -> None:
+    """Export the trained ensemble, to tag sounds without this project: see docs/export.md."""
+    from fsat_kedro.files import is_url
+    from fsat_kedro.hooks.progress import import_keras_quietly
+    from fsat_kedro.inference.export import FILES, TOLERANCE, require_packages
+    from fsat_kedro.inference.export import export as export_ensemble
+
+    folders = _folders(metadata, env, data_dir)
+    if output_dir is None:
+        output_dir = Path() if is_url(folders[0]) else Path(folders[0], "07_model_output/export")
+    try:
+        require_packages(format_)  # Before the ensemble and Keras take their seconds.
+        with _tagger(*folders) as tagger:
+            import_keras_quietly()
+            click.echo(f"Converting {len(folds) or tagger.settings.n_folds} networks …")
+            exported = export_ensemble(tagger, output_dir, format_=format_, folds=folds)
+    except (InputError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(
+        f"{exported.folder}: {', '.join(FILES[format_])} ({exported.n_bytes / 1e6:.1f} MB)\n"
+        f"{len(tagger.labels)} labels: {printable(', '.join(tagger.labels))}\n"
+        f"largest difference of a probability from Keras: {exported.difference:.1g} (limit "
+        f"{TOLERANCE:g})\n"
+        f"Example: {metadata.project_path / 'docs/tag_with_onnx.py'}; it is explained in "
+        "docs/export.md"
+    )
 
 
 def _folders(metadata: ProjectMetadata, env: str | None, data_dir: str | None) -> tuple[str, str]:

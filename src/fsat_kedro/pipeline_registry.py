@@ -64,7 +64,7 @@ def register_pipelines() -> dict[str, Pipeline]:
         "demo_data": demo_pipeline,
         **steps,
         "predictions": after_training + steps["inference"] + steps["reporting"],
-        "tag": tag.create_pipeline(),
+        "tag": tag.create_pipeline(timeline=parameters["tag"]["timeline"]),
         "__default__": sum(steps.values(), demo_pipeline if demo else Pipeline([])),
     }
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fsat_kedro.audio.decoding import SAMPLE_RATE
-from fsat_kedro.audio.log_mel import band_centers, decibels, log_mel
+from fsat_kedro.audio.log_mel import band_centers, constants, decibels, log_mel
 
 LOG_MEL = {"kind": "librosa", "sample_rate": 22050, "n_fft": 1764, "hop_length": 220, "n_mels": 64}
 
@@ -79,3 +79,19 @@ def test_kaldi_emphasises_high_tones():
     omega = 2 * np.pi * np.array([500, 8000]) / 32_000
     gains = np.abs(1 - 0.97 * np.exp(-1j * omega)) ** 2
     assert high - low == pytest.approx(np.log(gains[1] / gains[0]), abs=1)
+
+
+@pytest.mark.parametrize("settings", [LOG_MEL, KALDI])
+def test_numpy_computes_the_same_from_the_constants(rng, settings):
+    settings = {**settings, "sample_rate": SAMPLE_RATE, "n_fft": 2048}
+    # Loud from its first sample to its last, and silent in the middle.
+    wave = np.abs(np.linspace(-1, 1, 30_000)) ** 9 * rng.normal(0, 0.2, 30_000)
+    c = constants(**settings)
+    filtered = np.convolve(wave, c["pre_emphasis"], mode="valid")
+    padded = np.pad(filtered, len(c["window"]) // 2, mode=c["padding"])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, len(c["window"]))
+    windows = windows[:: c["hop_length"]] * c["window"]
+    mel = np.abs(np.fft.rfft(windows, c["n_fft"])) ** 2 @ c["mel_filters"].T
+    found = c["log_scale"] * np.log(np.maximum(mel, c["log_floor"]) + c["log_offset"])
+    found = np.maximum(found, found.max() - c["dynamic_range"])
+    np.testing.assert_allclose(found.T, log_mel(wave.astype(np.float32), **settings), atol=2e-3)

@@ -103,7 +103,7 @@ def test_clips_get_the_mean_logarithm_over_their_crops_and_others_nan(rng, batch
 def test_pieces_of_whole_clips_count_by_their_frames(rng, monkeypatch):
     from fsat_kedro.modelling import crops
 
-    monkeypatch.setattr(crops, "_LONGEST_PIECE", 40)
+    monkeypatch.setattr(crops, "LONGEST_PIECE", 40)
     clips = crops.Clips(
         np.array([2, 0]),
         [f"{clip}.wav" for clip in range(3)],

@@ -212,7 +212,7 @@ def test_a_sound_far_beyond_the_training_clips_has_bounded_components_and_a_warn
     (warning,) = tagger.tag([Sound("noise.wav", file.getvalue())])["warning"]
     assert warning == "unlike every training clip: its tags may be wrong"
     assert (tags["warning"] == "").all()
-    (components,), projector = seen[0].components, tagger._projector
+    (components,), projector = seen[0].components, tagger.projector
     limits = np.float32([projector.minimum, projector.maximum])
     assert (components == limits).any()
     np.testing.assert_array_equal(components, np.clip(components, *limits))
@@ -440,3 +440,22 @@ def test_settings_of_an_ensemble_from_before_pooled_stages_are_those_of_the_last
     settings = tagger_settings.model_dump()
     del settings["model"]["pooled_stages"]
     assert TaggerSettings(**settings) == tagger_settings
+
+
+def test_samples_are_tagged_as_they_are(mel_folder, monkeypatch):
+    """A recording's windows: neither decoded nor trimmed, and each predicted as a whole."""
+    tagger = Tagger.load(mel_folder)
+    wave = np.concatenate([np.zeros(44_100, np.float32), WAVES["c.flac"].astype(np.float32)])
+    file = BytesIO()
+    soundfile.write(file, wave, 44_100, format="WAV", subtype="FLOAT")
+    seen, predict = [], tagger._predict_clips
+    monkeypatch.setattr(
+        tagger, "_predict_clips", lambda clips, whole: seen.append(clips) or predict(clips, whole)
+    )
+    sounds = [Sound("a", wave), Sound("b", wave, "silence"), Sound("c", file.getvalue())]
+    found = tagger.predict(sounds, whole=True)
+    assert found.remarks["reason"].tolist() == ["", "silence", ""]
+    samples, _, trimmed = seen[0].mels.lengths
+    assert samples == -(-(len(wave) // 2 + 1) // 220)
+    assert trimmed < samples - 44_100 // 2 // 220 + 5
+    assert np.isnan(found.probabilities[1]).all()

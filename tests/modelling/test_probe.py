@@ -122,7 +122,7 @@ def test_an_embedding_is_in_the_row_of_its_clip_and_nan_for_other_clips(network,
 
 def test_the_embedding_of_a_clip_in_pieces_is_their_mean_by_frames(network, embedder, monkeypatch):
     clips = clips_of(np.zeros(N_CLIPS, int))
-    monkeypatch.setattr(crops, "_LONGEST_PIECE", 63)
+    monkeypatch.setattr(crops, "LONGEST_PIECE", 63)
     found = embed_clips(embedder, WholeBatches(clips, batch_size=4))
     row = ROWS[np.flatnonzero(clips.mels.lengths[ROWS] == 64)[0]]
     encoder, mel = network.get_layer(ENCODER), mel_of(clips, row)

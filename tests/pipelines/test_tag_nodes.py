@@ -5,7 +5,8 @@ import pytest
 
 from fsat_kedro.data.raw_files import open_raw_file
 from fsat_kedro.errors import InputError
-from fsat_kedro.pipelines.tag.nodes import list_sounds, tag_sounds
+from fsat_kedro.inference.timeline import Timeline
+from fsat_kedro.pipelines.tag.nodes import list_sounds, tag_recordings, tag_sounds
 
 
 class OpeningTagger:
@@ -34,3 +35,25 @@ def test_a_missing_or_empty_folder_is_an_error(tmp_path):
         list_sounds(None)
     with pytest.raises(InputError, match="has no files"):
         list_sounds(str(tmp_path))
+
+
+def test_recordings_of_a_folder_share_their_tables(monkeypatch):
+    segments = pd.DataFrame({"start": [0.0], "end": [1.0], "label": ["Bark"], "probability": [0.9]})
+
+    def tag_recording(tagger, sound, settings, *, n_jobs):
+        if sound.reason:
+            return Timeline(segments[:0], segments[:0], reason=sound.reason)
+        return Timeline(segments[["start", "end"]], segments, warning="cut off")
+
+    monkeypatch.setattr("fsat_kedro.pipelines.tag.nodes.tag_recording", tag_recording)
+    rows = [("a.wav", "/x/a.wav", ""), ("b.wav", "/x/b.wav", "behind"), ("c.wav", "/x/c.wav", "")]
+    sounds = pd.DataFrame(rows, columns=["fname", "path", "reason"])
+    tracks, recordings, windows, found = tag_recordings(None, sounds, None, 1)
+    assert tracks == dict.fromkeys(["a.wav", "c.wav"], "0.000000\t1.000000\tBark\n")
+    assert recordings.to_numpy().tolist() == [
+        ["a.wav", 1, "", "cut off"],
+        ["b.wav", 0, "behind", ""],
+        ["c.wav", 1, "", "cut off"],
+    ]
+    assert found["fname"].tolist() == windows["fname"].tolist() == ["a.wav", "c.wav"]
+    assert found["label"].tolist() == ["Bark", "Bark"]

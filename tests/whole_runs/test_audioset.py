@@ -17,16 +17,20 @@ from whole_runs import kedro
 
 
 def write_sounds(folder):
-    """Write a sound of each label for each of two folds, in the layout of ESC-50."""
+    """Write a sound of each label for each of two folds, in the layout of UrbanSound8K."""
     rng, rows = np.random.default_rng(0), []
-    (folder / "audio").mkdir(parents=True)
-    (folder / "meta").mkdir()
     for fold in (1, 2):
-        for label in LABELS:
-            name = f"{fold}-{label}.wav"
-            soundfile.write(folder / "audio" / name, synthesize(label, 0.7, rng), 44_100)
-            rows.append({"filename": name, "fold": fold, "category": label})
-    pd.DataFrame(rows).to_csv(folder / "meta" / "esc50.csv", index=False)
+        (folder / "audio" / f"fold{fold}").mkdir(parents=True)
+        for number, label in enumerate(LABELS):
+            name = f"{fold}0{number}-{number}-0-0.wav"
+            wave = synthesize(label, 0.7, rng)
+            soundfile.write(folder / "audio" / f"fold{fold}" / name, wave, 44_100)
+            recording = int(name.partition("-")[0])
+            rows.append((name, recording, 0, 0.7, 1, fold, number, label))
+    columns = ["slice_file_name", "fsID", "start", "end", "salience", "fold", "classID", "class"]
+    (folder / "metadata").mkdir()
+    table = pd.DataFrame(rows, columns=columns)
+    table.to_csv(folder / "metadata" / "UrbanSound8K.csv", index=False)
 
 
 @pytest.fixture(scope="module")

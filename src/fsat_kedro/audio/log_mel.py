@@ -15,7 +15,7 @@ import scipy.fft
 import scipy.signal
 
 from fsat_kedro.audio.decoding import SAMPLE_RATE
-from fsat_kedro.audio.stft import sliding_frames, stft
+from fsat_kedro.audio.stft import hann, sliding_frames, stft
 from fsat_kedro.parameters import KALDI_WINDOW
 
 Kind = Literal["librosa", "kaldi"]
@@ -80,7 +80,7 @@ def kaldi_log_mel(
     # The difference of samples leaves none of a single one.
     wave = np.pad(wave, (0, max(0, 2 - len(wave))))
     emphasised = wave[1:] - np.float32(_PRE_EMPHASIS) * wave[:-1]
-    window = scipy.signal.windows.hann(round(KALDI_WINDOW * sample_rate)).astype(np.float32)
+    window = _kaldi_window(sample_rate)
     padded = np.pad(emphasised, len(window) // 2, mode="reflect")
     frames = sliding_frames(padded, len(window), hop_length)
     filters = kaldi_filterbank(sample_rate, n_fft, n_mels)
@@ -90,6 +90,43 @@ def kaldi_log_mel(
         transform = scipy.fft.rfft(frames[block] * window, n_fft, axis=1)
         mel[:, block] = filters @ (transform.real**2 + transform.imag**2).T
     return np.log(mel + np.float32(_OFFSET))
+
+
+def constants(
+    *, kind: Kind, sample_rate: int, n_fft: int, hop_length: int, n_mels: int
+) -> dict[str, np.ndarray | float | int | str]:
+    """Return the numbers with which NumPy alone computes a log-mel of either kind.
+
+    With w samples in a window, the log-mel of a wave at `sample_rate` is computed in these steps:
+
+    1. Convolve the wave with `pre_emphasis`, without padding (`np.convolve`, mode "valid").
+    2. Pad both ends with w // 2 samples (`np.pad`, mode `padding`).
+    3. Cut windows every `hop_length` samples, and multiply them by `window`.
+    4. Fourier transform them to `n_fft` samples. Multiply the power with `mel_filters` (m, f).
+    5. Compute `log_scale` · ln(max(mel, `log_floor`) + `log_offset`).
+    6. Raise what is more than `dynamic_range` below the maximum of the clip.
+    """
+    common = {"sample_rate": sample_rate, "hop_length": hop_length, "n_fft": n_fft}
+    if kind == "kaldi":
+        return {
+            **common,
+            "pre_emphasis": np.array([1, -_PRE_EMPHASIS]),
+            "padding": "reflect",
+            "window": _kaldi_window(sample_rate),
+            "mel_filters": kaldi_filterbank(sample_rate, n_fft, n_mels),
+            **{"log_scale": 1.0, "log_floor": 0.0, "log_offset": _OFFSET},
+            "dynamic_range": np.inf,
+        }
+    return {
+        **common,
+        "pre_emphasis": np.ones(1),
+        "padding": "constant",
+        "window": hann(n_fft),
+        "mel_filters": mel_filterbank(sample_rate, n_fft, n_mels),
+        # Those of librosa.power_to_db.
+        **{"log_scale": 10 / np.log(10), "log_floor": 1e-10, "log_offset": 0.0},
+        "dynamic_range": 80.0,
+    }
 
 
 def decibels(values: np.ndarray, kind: Kind) -> np.ndarray:
@@ -118,6 +155,10 @@ def kaldi_filterbank(sample_rate: int, n_fft: int, n_mels: int) -> np.ndarray:
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+
+
+def _kaldi_window(sample_rate: int) -> np.ndarray:
+    return scipy.signal.windows.hann(round(KALDI_WINDOW * sample_rate)).astype(np.float32)
 
 
 def _kaldi_edges(sample_rate: int, n_mels: int) -> np.ndarray:

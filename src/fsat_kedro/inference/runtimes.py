@@ -67,8 +67,7 @@ def uses_openvino(inference: Inference, n_crops: int) -> bool:
 
 def convert(network: keras.Model) -> openvino.Model:
     """Convert a Keras network on TensorFlow for OpenVINO, with its weights as they are now."""
-    # Without this, OpenVINO would report every conversion to its makers.
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # Blocks the import.
+    block_telemetry()
     import openvino
     import tensorflow as tf
 
@@ -76,6 +75,11 @@ def convert(network: keras.Model) -> openvino.Model:
     function = tf.function(lambda *inputs: network(list(inputs), training=False), specs)
     # Shared weights would change with those of the Keras network.
     return openvino.convert_model(function.get_concrete_function(), share_weights=False)
+
+
+def block_telemetry() -> None:
+    """Keep OpenVINO from reporting every conversion to its makers. Call it before importing it."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # Blocks the import.
 
 
 def save_converted(model: openvino.Model, path: Path, *, origin: str) -> None:

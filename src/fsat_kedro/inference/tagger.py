@@ -157,6 +157,8 @@ class Tagger:
     Attributes:
         labels: names of the c classes.
         settings: of its training and predictions.
+        mel_statistics: as in `Clips`.
+        projector: of the summary features; None if the networks have no use for them.
     """
 
     def __init__(
@@ -171,8 +173,8 @@ class Tagger:
         self.labels = labels
         self._folder = folder
         self._digests = manifest.digests
-        self._mel_statistics = mel_statistics
-        self._projector = projector
+        self.mel_statistics = mel_statistics
+        self.projector = projector
         self._network: keras.Model | None = None
         self._weights: list[list[np.ndarray]] = []
         self._converted: list[OpenVINONetwork] = []
@@ -267,19 +269,19 @@ class Tagger:
             usable = np.flatnonzero([not each.reason for each in features])
             probabilities = np.full((len(sounds), len(self.labels)), np.nan)
             if len(usable):
-                components = self._project(features, usable) if self._projector else None
+                components = self._project(features, usable) if self.projector else None
                 names = [sound.name for sound in sounds]
-                clips = Clips(usable, names, gathered, components, self._mel_statistics)
+                clips = Clips(usable, names, gathered, components, self.mel_statistics)
                 probabilities[usable] = self._predict_clips(clips, whole)[usable]
         return SoundPredictions(probabilities, pd.DataFrame(features)[["reason", "warning"]])
 
     def _project(self, features: list[ExtractedFeatures], usable: np.ndarray) -> np.ndarray:
         """Return components (n, p), NaN for unusable sounds, and warn of sounds that are unlike."""
-        assert self._projector is not None
+        assert self.projector is not None
         components = np.full((len(features), self._n_components or 0), np.nan, np.float32)
         summaries = np.stack([features[index].summary for index in usable]).astype(np.float64)
-        components[usable] = self._projector.transform(summaries)
-        for index in usable[self._projector.find_unlike(summaries)]:
+        components[usable] = self.projector.transform(summaries)
+        for index in usable[self.projector.find_unlike(summaries)]:
             features[index] = _add_warning(features[index], _UNLIKE)
         return components
 
@@ -322,6 +324,24 @@ class Tagger:
                         model, self._folder / _converted(file), origin=self._origin(file)
                     )
 
+    def load_network(self, fold: int, *, precision: str | None = None) -> "keras.Model":
+        """Load the Keras network of a fold.
+
+        Args:
+            fold: its number, from 1.
+            precision: of the layers' arithmetic; None for that of the training.
+        """
+        from fsat_kedro.modelling.networks import load_network
+
+        model = self.settings.model
+        return load_network(
+            model if precision is None else model.model_copy(update={"precision": precision}),
+            self._folder / self._weight_files[fold - 1],
+            n_mels=self.settings.log_mel.n_mels,
+            n_classes=len(self.labels),
+            n_components=self._n_components,
+        )
+
     def files(self) -> list[str]:
         """Return the files of the ensemble, relative to its folder, with converted networks."""
         kept = parts(self.settings.n_folds, self.settings.model.stages[-1]).values()
@@ -361,20 +381,13 @@ class Tagger:
 
     def _keras_networks(self) -> "Iterator[keras.Model]":
         """Yield one network with the weights of one fold after the other: it is traced once."""
-        from fsat_kedro.modelling.networks import load_network, load_weights
+        from fsat_kedro.modelling.networks import load_weights
 
         if self._network is None:
-            first, *others = [self._folder / file for file in self._weight_files]
-            network = load_network(
-                self.settings.model,
-                first,
-                n_mels=self.settings.log_mel.n_mels,
-                n_classes=len(self.labels),
-                n_components=self._n_components,
-            )
+            network = self.load_network(1)
             self._weights = [network.get_weights()]
-            for file in others:
-                load_weights(network, file)
+            for file in self._weight_files[1:]:
+                load_weights(network, self._folder / file)
                 self._weights.append(network.get_weights())
             self._network = network
         for weights in self._weights:
@@ -383,7 +396,7 @@ class Tagger:
 
     @property
     def _n_components(self) -> int | None:
-        return len(self._projector.axes) if self._projector else None
+        return len(self.projector.axes) if self.projector else None
 
     @property
     def _weight_files(self) -> list[str]:

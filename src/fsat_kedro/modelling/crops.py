@@ -18,7 +18,7 @@ from fsat_kedro.modelling import augmentation as augment
 from fsat_kedro.modelling.crop_lengths import MINIMUM, test_time_crops
 from fsat_kedro.parameters import TestTimeCrops
 
-_LONGEST_PIECE = 3000
+LONGEST_PIECE = 3000
 """Frames; half a minute of `conf/audioset`."""
 
 
@@ -140,7 +140,7 @@ class WholeBatches(Batches):
         by_length: dict[int, list[tuple[int, int]]] = {}
         for row in clips.rows:
             n_frames = len(clips.mels[row])
-            ends = np.linspace(0, n_frames, 1 - -n_frames // _LONGEST_PIECE).round().astype(int)
+            ends = np.linspace(0, n_frames, 1 - -n_frames // LONGEST_PIECE).round().astype(int)
             for start, end in pairwise(ends):
                 length = max(int(end - start), MINIMUM)
                 by_length.setdefault(length, []).append((int(row), int(start)))

@@ -1,4 +1,4 @@
-"""Nodes that list the sounds of a folder and tag them."""
+"""Nodes that list the sounds of a folder, and tag them as clips or as long recordings."""
 
 import logging
 
@@ -7,6 +7,8 @@ import pandas as pd
 from fsat_kedro.data.raw_files import RawFolder, printable
 from fsat_kedro.errors import InputError
 from fsat_kedro.inference.tagger import Sound, Tagger
+from fsat_kedro.inference.timeline import audacity_labels, tag_recording
+from fsat_kedro.parameters import Tag
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,36 @@ def tag_sounds(tagger: Tagger, sounds: pd.DataFrame, n_jobs: int, spool_dir: str
     """Tag the sounds with the trained ensemble, see `Tagger.tag`."""
     listed = [Sound(*row) for row in sounds.itertuples(index=False)]
     tags = tagger.tag(listed, n_jobs=n_jobs, spool_dir=spool_dir)
-    rejected = tags["reason"] != ""
-    logger.info("%d sounds tagged, %d rejected", len(tags) - rejected.sum(), rejected.sum())
+    _log_rejected(tags)
     return tags
+
+
+def tag_recordings(
+    tagger: Tagger, sounds: pd.DataFrame, tag: Tag, n_jobs: int
+) -> tuple[dict[str, str], pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Make a timeline of each sound, see `tag_recording`.
+
+    Returns:
+        Label tracks of Audacity by file name; the table of recordings with the reason of a
+        rejection and warnings; the windows and the segments of all recordings.
+    """
+    tracks, rows = {}, []
+    windows: list[pd.DataFrame] = []
+    segments: list[pd.DataFrame] = []
+    for row in sounds.itertuples(index=False):
+        sound = Sound(*row)
+        timeline = tag_recording(tagger, sound, tag, n_jobs=n_jobs)
+        rows.append((sound.name, len(timeline.segments), timeline.reason, timeline.warning))
+        for tables, table in [(windows, timeline.windows), (segments, timeline.segments)]:
+            tables.append(table.assign(fname=sound.name)[["fname", *table.columns]])
+        if not timeline.reason:
+            tracks[sound.name] = audacity_labels(timeline.segments)
+    recordings = pd.DataFrame(rows, columns=["fname", "segments", "reason", "warning"])
+    _log_rejected(recordings)
+    joined = [pd.concat(tables, ignore_index=True) for tables in (windows, segments)]
+    return tracks, recordings, joined[0], joined[1]
+
+
+def _log_rejected(sounds: pd.DataFrame) -> None:
+    rejected = sounds["reason"] != ""
+    logger.info("%d sounds tagged, %d rejected", len(sounds) - rejected.sum(), rejected.sum())
