@@ -3,6 +3,7 @@
 Axes: n samples, t frames, m mel bands.
 """
 
+import logging
 import os
 import pickle
 import tempfile
@@ -122,6 +123,11 @@ class Server(uvicorn.Server):
             import webbrowser
 
             webbrowser.open(self._url)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """End, without a traceback for each page that is still open."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        await super().shutdown(sockets)
 
 
 def make_app(page: gr.Blocks, host: str) -> FastAPI:

@@ -1,5 +1,7 @@
-"""Commands of the project: Kedro's `run` with `--verbose`, `tag`, `serve`, `app` and `export`."""
+"""Commands of the project: Kedro's `run` with `--verbose`, `tag`, `serve`, `export` and `app`."""
 
+import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -151,6 +153,8 @@ def app(
         tagger.prepare()
     # All of the ensemble is in memory now, and a training may replace its files.
     click.echo(f"The page of {folders[0]} is on http://{host}:{port}; Ctrl-C ends it")
+    # An end by a signal removes the uploads too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     serve_page(
         tagger,
         Tag.model_validate(parameters["tag"]),
