@@ -130,10 +130,21 @@ def serve(metadata: ProjectMetadata, env: str | None, data_dir: str, host: str, 
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=7860, show_default=True, help="Port to listen on.")
+@click.option(
+    "--raw-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Raw folder of the training, for corrected labels. By default that of the environment.",
+)
 @click.option("--browser/--no-browser", default=True, help="Open the page in a browser.")
 @click.pass_obj
 def app(
-    metadata: ProjectMetadata, env: str | None, data_dir: str, host: str, port: int, browser: bool
+    metadata: ProjectMetadata,
+    env: str | None,
+    data_dir: str,
+    host: str,
+    port: int,
+    raw_dir: Path | None,
+    browser: bool,
 ) -> None:
     """Tag sounds and correct wrong labels on a web page: see docs/app.md."""
     try:
@@ -149,7 +160,8 @@ def app(
     folders = _folders(metadata, env, data_dir)
     # Three tags of minutes of sound would say little, and take much memory.
     with _tagger(*folders, max_seconds=MAX_SECONDS) as tagger:
-        review = load_review(folders[0], metadata.project_path / parameters["raw_dir"])
+        raw_dir = raw_dir or metadata.project_path / parameters["raw_dir"]
+        review = load_review(folders[0], raw_dir.absolute())
         tagger.prepare()
     # All of the ensemble is in memory now, and a training may replace its files.
     click.echo(f"The page of {folders[0]} is on http://{host}:{port}; Ctrl-C ends it")
