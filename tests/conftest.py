@@ -1,4 +1,5 @@
 import os
+import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -138,3 +139,18 @@ def tiny_backbone() -> Callable[[], AbstractContextManager[Callable]]:
             yield build_tiny_backbone
 
     return context
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """An installed Chromium or Chrome, driven by playwright."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip("no Chromium or Chrome")
+    arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()

@@ -1,7 +1,6 @@
 """The page of `kedro app` in a headless browser, with an untrained tiny ensemble."""
 
 import json
-import shutil
 import socket
 import sys
 import time
@@ -146,19 +145,6 @@ def url(tagger, review, tmp_path, monkeypatch):
     (tmp_path / "uploads").mkdir()
     with served(tagger, review) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip("no Chromium or Chrome")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

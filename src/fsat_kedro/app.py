@@ -9,7 +9,7 @@ import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from fsat_kedro.audio.log_mel import band_centers, decibels, log_mel
 from fsat_kedro.data.label_corrections import TABLE
 from fsat_kedro.data.raw_files import open_raw_file, printable
 from fsat_kedro.datasets import RaggedDataset
-from fsat_kedro.datasets.table_dataset import spreadsheet_safe
+from fsat_kedro.datasets.table_dataset import spreadsheet_csv
 from fsat_kedro.errors import InputError, UnreadableError
 from fsat_kedro.evaluation.label_review import LabelReview
 from fsat_kedro.evaluation.previews import encode_audio, encode_mel
@@ -359,8 +359,7 @@ def _write_files(timeline: Timeline, name: str) -> tuple[str | None, str | None]
         return None, None
     folder = _temporary_folder()
     table, labels = folder / f"{name}.segments.csv", folder / f"{name}.labels.txt"
-    segments = spreadsheet_safe(timeline.segments)
-    table.write_text(segments.to_csv(index=False, float_format="%.6f"), "utf-8")
+    table.write_text(spreadsheet_csv(timeline.segments), "utf-8")
     labels.write_text(audacity_labels(timeline.segments), "utf-8")
     return str(table), str(labels)
 
@@ -587,6 +586,11 @@ def _save(review: LabelReview, command: str) -> tuple:
 
 def _render(macro: str, *values: Any) -> str:
     """Render a macro of the template; every value is escaped."""
+    return str(getattr(_macros(), macro)(*values))
+
+
+@cache
+def _macros() -> Any:
     environment = Environment(
         loader=PackageLoader("fsat_kedro"),
         autoescape=True,
@@ -595,5 +599,4 @@ def _render(macro: str, *values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(percent=format_percent, clock=_clock)
-    module: Any = environment.get_template("app.html.jinja").module
-    return str(getattr(module, macro)(*values))
+    return environment.get_template("app.html.jinja").module

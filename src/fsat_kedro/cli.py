@@ -17,6 +17,11 @@ from fsat_kedro.errors import InputError
 
 _INSTALL_APP = 'uv pip install --constraint requirements.lock --editable ".[app]"'
 
+_data_dir_option = click.option(
+    "--data-dir",
+    help="Folder or url with the results of a training. By default that of the environment.",
+)
+
 # Every `kedro` command imports this module: functions import what takes long.
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,10 +56,7 @@ cli.add_command(run)
     "files", nargs=-1, required=True, type=click.Path(exists=True, readable=False, path_type=Path)
 )
 @env_option
-@click.option(
-    "--data-dir",
-    help="Folder or url with the results of a training. By default that of the environment.",
-)
+@_data_dir_option
 @click.option(
     "--timeline",
     is_flag=True,
@@ -95,10 +97,7 @@ def tag(
 
 @cli.command()
 @env_option
-@click.option(
-    "--data-dir",
-    help="Folder or url with the results of a training. By default that of the environment.",
-)
+@_data_dir_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=5001, show_default=True, help="Port to listen on.")
 @click.pass_obj
@@ -124,10 +123,7 @@ def serve(metadata: ProjectMetadata, env: str | None, data_dir: str, host: str, 
 
 @cli.command()
 @env_option
-@click.option(
-    "--data-dir",
-    help="Folder or url with the results of a training. By default that of the environment.",
-)
+@_data_dir_option
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=7860, show_default=True, help="Port to listen on.")
 @click.option(
@@ -183,6 +179,7 @@ def _print_timelines(
     tagger: "Tagger", sounds: "dict[Path, Sound]", env: str | None, output_dir: Path | None
 ) -> None:
     """Print the segments of recordings, and write them and the windows beside each."""
+    from fsat_kedro.datasets.table_dataset import spreadsheet_csv
     from fsat_kedro.inference.timeline import audacity_labels, tag_recording
     from fsat_kedro.parameters import Tag
     from fsat_kedro.pipeline_registry import configured_parameters
@@ -207,17 +204,11 @@ def _print_timelines(
         _write(
             folders[file],
             {
-                f"{file.name}.segments.csv": _csv(found.segments),
-                f"{file.name}.windows.csv": _csv(found.windows),
+                f"{file.name}.segments.csv": spreadsheet_csv(found.segments),
+                f"{file.name}.windows.csv": spreadsheet_csv(found.windows),
                 f"{file.name}.labels.txt": audacity_labels(found.segments),
             },
         )
-
-
-def _csv(table: "pd.DataFrame") -> str:
-    from fsat_kedro.datasets.table_dataset import spreadsheet_safe
-
-    return spreadsheet_safe(table).to_csv(index=False, float_format="%.6f")
 
 
 def _write(folder: Path, texts: dict[str, str]) -> None:
@@ -255,10 +246,7 @@ def _fold_numbers(context: click.Context, option: click.Parameter, value: str | 
 
 @cli.command()
 @env_option
-@click.option(
-    "--data-dir",
-    help="Folder or url with the results of a training. By default that of the environment.",
-)
+@_data_dir_option
 @click.option(
     "--format",
     "format_",

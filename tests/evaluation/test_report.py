@@ -2,7 +2,6 @@
 
 import base64
 import io
-import shutil
 from html.parser import HTMLParser
 from typing import NamedTuple
 
@@ -299,20 +298,6 @@ def test_a_test_label_that_is_none_of_the_classes():
 
 
 # Tests in a browser: an installed Chromium or Chrome, driven by playwright.
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip("no Chromium or Chrome")
-    arguments = ["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

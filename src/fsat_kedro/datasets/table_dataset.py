@@ -35,16 +35,16 @@ class TableDataset(CSVDataset):
 
     def save(self, data: pd.DataFrame) -> None:
         """Write the table, in place of what was there."""
-        super().save(spreadsheet_safe(data))
+        super().save(_map_texts(data, _neutralize))
 
     def load(self) -> pd.DataFrame:
         """Load the table."""
         return _map_texts(super().load(), _restore)
 
 
-def spreadsheet_safe(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table without cells that a spreadsheet would run, as `TableDataset` saves it."""
-    return _map_texts(table, _neutralize)
+def spreadsheet_csv(table: pd.DataFrame) -> str:
+    """Return the text of a CSV file without cells that a spreadsheet would run."""
+    return _map_texts(table, _neutralize).to_csv(index=False, float_format="%.6f")
 
 
 def _map_texts(table: pd.DataFrame, function: Any) -> pd.DataFrame:
